@@ -1,0 +1,122 @@
+//! What a manager and its node say to each other over the node's Unix socket: one JSON document a line, a request
+//! and then its answer.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// A request of the manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "op")]
+pub enum ControlRequest {
+    /// Who are you, how are you, what have you counted. Answered by [`NodeStatus`].
+    Status,
+    /// Stop gracefully: no new connections, answer what was read, close, exit 0. Answered by [`NodeStatus`] first.
+    Stop,
+}
+
+/// A node's account of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The store's name.
+    pub store: String,
+    /// The store's identity.
+    pub store_id: String,
+    /// The node's name.
+    pub node: String,
+    /// The process.
+    pub pid: u32,
+    /// The node's boot, hexadecimal.
+    pub boot: String,
+    /// Milliseconds since it began to serve.
+    pub uptime_ms: u64,
+    /// Kernel features in use.
+    pub io: String,
+    /// Whether every range can be served: all links to the other nodes are up.
+    pub cluster_ok: bool,
+    /// Names of the nodes it has no link to.
+    pub unreachable: Vec<String>,
+    /// Resident bytes of the process.
+    pub resident_bytes: u64,
+    /// CPU time of the process, microseconds.
+    pub cpu_us: u64,
+    /// One entry for each shard.
+    pub shards: Vec<ShardCounters>,
+}
+
+/// What one shard has counted since its start; gauges are as of now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardCounters {
+    /// Commands answered to clients of this shard, forwarded ones included.
+    pub commands: u64,
+    /// Reads of keys executed here (the original's "Get").
+    pub gets: u64,
+    /// Writes of keys executed here ("Put").
+    pub puts: u64,
+    /// Removals executed here ("Remove").
+    pub removes: u64,
+    /// Reads that found a value.
+    pub hits: u64,
+    /// Reads that found none.
+    pub misses: u64,
+    /// Keys that expired.
+    pub expired: u64,
+    /// Requests sent to other shards.
+    pub forwarded: u64,
+    /// Requests executed for other shards.
+    pub served_for_others: u64,
+    /// Commands answered with an error.
+    pub errors: u64,
+    /// Client connections accepted.
+    pub connections_accepted: u64,
+    /// Client connections refused (limit, protected mode).
+    pub connections_refused: u64,
+    /// Slow readers cut off at their limit.
+    pub connections_cut: u64,
+    /// Bytes read from clients.
+    pub bytes_in: u64,
+    /// Bytes queued for clients.
+    pub bytes_out: u64,
+    /// Turns of the loop over 1 ms of work.
+    pub stalls: u64,
+    /// The longest turn, microseconds.
+    pub turn_us_max: u64,
+    /// Gauge: client connections.
+    pub connections: u64,
+    /// Gauge: keys ("Count").
+    pub keys: u64,
+    /// Gauge: keys with an expiry.
+    pub keys_with_expiry: u64,
+    /// Gauge: bytes that count against the memory limit.
+    pub memory_bytes: u64,
+    /// Gauge: how far active expiry is behind, milliseconds.
+    pub expiry_lag_ms: u64,
+    /// Counts of service times, bucket `i` as [`latency_bucket_us`] says. From the completion that brought a request to
+    /// its reply being queued.
+    pub latency: Vec<u64>,
+}
+
+/// Number of service time buckets.
+pub const LATENCY_BUCKETS: usize = 128;
+
+/// The bucket of a service time: four per power of two, from 0.25 µs up; the last holds all that is longer.
+pub const fn latency_bucket(ns: u64) -> usize {
+    let quarter_us = ns / 250;
+    if quarter_us < 4 {
+        return quarter_us as usize;
+    }
+    let exponent = 63 - quarter_us.leading_zeros() as usize;
+    let sub = (quarter_us >> (exponent - 2)) as usize & 3;
+    let bucket = (exponent - 1) * 4 + sub;
+    if bucket < LATENCY_BUCKETS { bucket } else { LATENCY_BUCKETS - 1 }
+}
+
+/// The upper bound of a bucket, in nanoseconds.
+pub const fn latency_bucket_ns_max(bucket: usize) -> u64 {
+    if bucket < 4 {
+        return (bucket as u64 + 1) * 250;
+    }
+    let exponent = bucket / 4 + 1;
+    let sub = (bucket % 4) as u64;
+    ((4 + sub + 1) << (exponent - 2)) * 250
+}

@@ -1,0 +1,58 @@
+//! Every limit in one place, with its unit, its origin and the cost of raising it.
+
+/// Slots of a store (Redis Cluster specification).
+pub const SLOTS: u16 = 16384;
+/// Slots in a range. Fixed: the range is eight bits of a SCAN cursor.
+pub const SLOTS_PER_RANGE: u16 = 64;
+/// Ranges of a store.
+pub const RANGES: usize = (SLOTS / SLOTS_PER_RANGE) as usize;
+
+/// Longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 64 * 1024;
+/// Longest value, in bytes (Redis' own `proto-max-bulk-len`).
+pub const VALUE_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Most arguments of one command (Redis' own limit).
+pub const ARGS_MAX: usize = 1024 * 1024;
+/// Longest inline command and longest length line, in bytes (Redis' own limit).
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Before AUTH: most arguments, longest argument (Redis' own limits).
+pub const UNAUTHENTICATED_ARGS_MAX: usize = 10;
+/// Before AUTH: the longest argument, in bytes.
+pub const UNAUTHENTICATED_BULK_BYTES_MAX: usize = 16 * 1024;
+
+/// Unsent reply bytes of one connection, above which it is closed before its next command. One reply may exceed it.
+pub const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The same before AUTH, in bytes.
+pub const UNAUTHENTICATED_OUTPUT_BYTES_MAX: usize = 1024;
+/// Commands of one connection that may wait for other shards; beyond it the connection is not read.
+pub const WAITING_PER_CONNECTION_MAX: usize = 4096;
+/// Batches that one shard may have under way to another; beyond it the connections that want more are not read.
+/// Mailboxes are sized from it, so that a push can never fail.
+pub const BATCHES_UNDER_WAY_MAX: usize = 16;
+/// Bytes after which a batch is closed and sent. One request may exceed it.
+pub const BATCH_BYTES_SOFT_MAX: usize = 256 * 1024;
+/// Largest cluster frame, in bytes: one value of the greatest length with its key and headers fits.
+pub const FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX + 1024 * 1024;
+
+/// Client connections of a node (Redis' own default for `maxclients`).
+pub const CLIENTS_MAX: usize = 10_000;
+/// Nodes of a store on one machine: as many as the documented client port range holds.
+pub const NODES_PER_MACHINE_MAX: u32 = 39;
+
+/// Default port of a manager.
+pub const MANAGER_PORT: u16 = 7801;
+/// Default base of the cluster ports and the documented range, inclusive.
+pub const CLUSTER_PORT: u16 = 7811;
+/// Last cluster port of the documented range.
+pub const CLUSTER_PORT_LAST: u16 = 7860;
+/// Default base of the client ports and the documented range, inclusive.
+pub const CLIENT_PORT: u16 = 7861;
+/// Last client port of the documented range.
+pub const CLIENT_PORT_LAST: u16 = 7899;
+/// First shard port; the manager gives them out from here up.
+pub const SHARD_PORT: u16 = 7900;
+/// Last shard port of the documented range.
+pub const SHARD_PORT_LAST: u16 = 7999;
+
+const _: () = assert!(RANGES == 256);
+const _: () = assert!((CLIENT_PORT_LAST - CLIENT_PORT + 1) as u32 == NODES_PER_MACHINE_MAX);

@@ -1,0 +1,185 @@
+//! What a command is: its place in the table of commands, its arguments, and what it may touch while it runs.
+
+use crate::stats::ShardStats;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use dkv_protocol::ids::ShardAddr;
+use dkv_protocol::map::StoreMap;
+use dkv_protocol::resp::Proto;
+use dkv_table::Table;
+
+/// The time of one turn. Expiry counts on `boot_ms`, which no change of the wall clock moves; `unix_ms` only translates
+/// what clients say and hear in calendar time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// CLOCK_BOOTTIME, nanoseconds.
+    pub boot_ns: u64,
+    /// CLOCK_REALTIME, milliseconds.
+    pub unix_ms: u64,
+}
+
+impl Now {
+    /// CLOCK_BOOTTIME, milliseconds.
+    #[inline]
+    pub const fn boot_ms(self) -> u64 {
+        self.boot_ns / 1_000_000
+    }
+}
+
+/// The arguments of one command, the name first. Borrowed from wherever the request lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Args<'a> {
+    bytes: &'a [u8],
+    /// Start and end of each argument in `bytes`.
+    spans: &'a [(u32, u32)],
+}
+
+impl<'a> Args<'a> {
+    /// `spans` must lie inside `bytes`.
+    pub const fn new(bytes: &'a [u8], spans: &'a [(u32, u32)]) -> Self {
+        Self { bytes, spans }
+    }
+
+    /// Number of arguments, the name included.
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Argument `i`; panics when there are fewer.
+    #[inline]
+    pub fn get(&self, i: usize) -> &'a [u8] {
+        let (start, end) = self.spans[i];
+        &self.bytes[start as usize..end as usize]
+    }
+
+    /// All arguments from `from` on.
+    pub fn iter_from(&self, from: usize) -> impl Iterator<Item = &'a [u8]> + 'a {
+        let bytes = self.bytes;
+        let spans = self.spans;
+        spans[from.min(spans.len())..].iter().map(move |&(s, e)| &bytes[s as usize..e as usize])
+    }
+}
+
+/// What does not change while a node runs, shared by its shards.
+#[derive(Debug)]
+pub struct Env {
+    /// The store's name.
+    pub store: String,
+    /// This node's name.
+    pub node: String,
+    /// The node's boot as 40 hexadecimal digits, for `run_id`.
+    pub run_id: String,
+    /// The process.
+    pub pid: u32,
+    /// The node's machine, as it is advertised.
+    pub address: IpAddr,
+    /// The client port.
+    pub client_port: u16,
+    /// When the node began to serve (CLOCK_BOOTTIME, milliseconds).
+    pub started_boot_ms: u64,
+    /// The map of the store.
+    pub map: Arc<StoreMap>,
+    /// SHA-256 of the client password.
+    pub password_sha256: Option<[u8; 32]>,
+    /// Whether clients from elsewhere are refused while there is no password.
+    pub protected_mode: bool,
+    /// The memory limit of the node, bytes; 0 is none.
+    pub memory_bytes_max: u64,
+    /// Kernel features in use, for INFO.
+    pub io: String,
+    /// The counters of this node's shards, in order.
+    pub stats: Vec<Arc<ShardStats>>,
+}
+
+/// Everything that one command may touch while it runs on the shard that owns its key.
+#[derive(Debug)]
+pub struct Exec<'a> {
+    /// The time of this turn.
+    pub now: Now,
+    /// The shard's table.
+    pub table: &'a mut Table,
+    /// The node.
+    pub env: &'a Env,
+    /// This shard.
+    pub me: ShardAddr,
+    /// Whether the command came in on a client port, where it speaks of the whole store; on a shard port it speaks of
+    /// that shard alone. Only commands of [`Scope::Whole`] look at it.
+    pub whole_store: bool,
+    /// How the reply must be written.
+    pub proto: Proto,
+    /// This shard's counters.
+    pub stats: &'a ShardStats,
+}
+
+/// Runs a command whose keys, if any, are this shard's, and writes exactly one reply to `out`. The number of arguments
+/// fits the command's arity.
+pub type Handler = fn(&mut Exec<'_>, Args<'_>, &mut Vec<u8>);
+
+/// Who executes a command, and how several replies become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The session itself (AUTH, HELLO, CLIENT, QUIT, ASKING, …); its handler is never called.
+    Session,
+    /// Any shard, without a key (PING, ECHO, COMMAND, CONFIG, CLUSTER SLOTS, …).
+    Anywhere,
+    /// The owner of the one key at `first_key`.
+    Keyed,
+    /// The owner of the slot in argument 2 (CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT; decided by the session).
+    Slot,
+    /// Each key by its owner; the session splits the command and merges the replies.
+    Split(Merge),
+    /// On a client port every shard of the store, on a shard port that shard; the session merges the replies.
+    Whole(Merge),
+    /// SCAN: the owner of the range that the cursor names.
+    Cursor,
+}
+
+/// How the replies of several shards become one. The first error, if any, is the whole reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// The sum of integers (DEL, EXISTS, UNLINK, TOUCH, DBSIZE).
+    Sum,
+    /// `+OK` when all said so (MSET, FLUSHALL).
+    Ok,
+    /// Elements back in the order of the keys asked for (MGET).
+    InOrder,
+    /// One array of all elements, in any order (KEYS).
+    Concat,
+    /// INFO: the node's own text, with its keyspace line from the sum of all shards. See `commands::info`.
+    Info,
+}
+
+/// Facts about a command, as COMMAND tells them.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// Upper case.
+    pub name: &'static str,
+    /// Number of arguments, the name included; negative: at least that many.
+    pub arity: i8,
+    /// Flags as COMMAND names them, in Redis' order.
+    pub flags: &'static [&'static str],
+    /// Position of the first key, 0 for none.
+    pub first_key: i8,
+    /// Position of the last key; negative counts from the end.
+    pub last_key: i8,
+    /// Distance between keys.
+    pub key_step: i8,
+    /// ACL categories as COMMAND names them.
+    pub categories: &'static [&'static str],
+    /// Names of its subcommands, lower case, for COMMAND.
+    pub subcommands: &'static [&'static str],
+    /// Who executes it.
+    pub scope: Scope,
+    /// Whether it writes (refused with -OOM by the table when memory is at its limit; INFO's counters).
+    pub write: bool,
+    /// What runs it.
+    pub handler: Handler,
+}

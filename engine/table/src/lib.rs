@@ -1,0 +1,4 @@
+//! (being written)
+/// One shard's table.
+#[derive(Debug)]
+pub struct Table {}
