@@ -13,4 +13,13 @@ extern crate std;
 
 pub mod command;
 pub mod commands;
+mod face;
+mod shard;
 pub mod stats;
+
+pub use face::{Opened, Order, PortKind, SessionId};
+pub use shard::Shard;
+
+/// A batch that is not what the protocol says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchError;
