@@ -1,7 +1,8 @@
 //! The documents of the admin API: what the manager answers and what its clients send.
 
 use crate::ids::{Epoch, StoreId};
-use alloc::string::String;
+use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -156,4 +157,294 @@ pub struct ErrorBody {
     pub message: String,
     /// What to type next.
     pub hint: String,
+}
+
+impl StoreStatus {
+    /// The state of a store whose nodes are in `states`; none stands for a node that nobody could ask about.
+    pub fn of(states: &[Option<NodeState>]) -> Self {
+        let count = |wanted: &[NodeState]| {
+            states.iter().flatten().filter(|state| wanted.contains(state)).count()
+        };
+        let running = count(&[NodeState::Running]);
+        let coming = count(&[NodeState::Spawning, NodeState::Restarting]);
+        let leaving = count(&[NodeState::Stopping]);
+        if states.is_empty() {
+            Self::NoInstances
+        } else if running == states.len() {
+            Self::Running
+        } else if count(&[NodeState::Requested]) == states.len() {
+            Self::Created
+        } else if coming > 0 && running + coming == states.len() {
+            Self::Starting
+        } else if running + coming + leaving > 0 {
+            Self::Partial
+        } else {
+            Self::Stopped
+        }
+    }
+}
+
+impl StoreDefinition {
+    /// The ways in which `asked` differs from this definition, each as `what: have, asked for`. A port that `asked`
+    /// leaves open is not a difference.
+    pub fn differences(&self, asked: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut compare = |what: &str, have: String, want: String| {
+            if have != want {
+                found.push(format!("{what} is {have}, asked for {want}"));
+            }
+        };
+        compare("name", self.name.clone(), asked.name.clone());
+        compare("instance prefix", self.instance_prefix.clone(), asked.instance_prefix.clone());
+        compare(
+            "instance count",
+            self.instance_count.to_string(),
+            asked.instance_count.to_string(),
+        );
+        let port = |port: Option<u16>| port.map_or("unnamed".to_string(), |p| p.to_string());
+        if asked.clustron_port.is_some() {
+            compare("cluster port", port(self.clustron_port), port(asked.clustron_port));
+        }
+        if asked.client_port.is_some() {
+            compare("client port", port(self.client_port), port(asked.client_port));
+        }
+        let cpus = |cpus: Option<u32>| cpus.map_or("shared out".to_string(), |c| c.to_string());
+        compare("CPUs of a node", cpus(self.cpus), cpus(asked.cpus));
+        let bytes = |bytes: u64| match bytes {
+            0 => "without limit".to_string(),
+            bytes => format!("{bytes} bytes"),
+        };
+        compare("memory of a node", bytes(self.memory_bytes_max), bytes(asked.memory_bytes_max));
+        if self.password_sha256 != asked.password_sha256 {
+            let named = |password: &Option<String>| {
+                if password.is_some() { "set" } else { "not set" }.to_string()
+            };
+            if self.password_sha256.is_some() && asked.password_sha256.is_some() {
+                found.push("password is another one".to_string());
+            } else {
+                found.push(format!(
+                    "password is {}, asked for {}",
+                    named(&self.password_sha256),
+                    named(&asked.password_sha256)
+                ));
+            }
+        }
+        let mode = |on: bool| if on { "on" } else { "off" };
+        if self.protected_mode != asked.protected_mode {
+            found.push(format!(
+                "protected mode is {}, asked for {}",
+                mode(self.protected_mode),
+                mode(asked.protected_mode)
+            ));
+        }
+        found
+    }
+}
+
+/// `GET /admin/v1/stores`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoresView {
+    /// All stores of this machine's catalogue, by name.
+    pub stores: Vec<StoreView>,
+}
+
+/// `POST /admin/v1/stores/{S}/reservations`: hold names, ports and CPUs on this machine until the record is committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReservationRequest {
+    /// The store that is created or extended.
+    pub definition: StoreDefinition,
+    /// All machines of the store after the change, in order.
+    pub machines: Vec<String>,
+    /// The number of the first new node of this machine.
+    pub first_ordinal: u32,
+    /// New nodes on this machine; 0 holds the store still (no start) while another machine is added.
+    pub count: u32,
+    /// The epoch of the record that this change builds on; none for a new store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_epoch: Option<Epoch>,
+    /// The name of a single added node; none: prefix and number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+    /// Its cluster port, in place of the definition's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_port: Option<u16>,
+    /// Its client port, in place of the definition's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_port: Option<u16>,
+}
+
+/// What was reserved. It ends by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// Its name, for commit and release.
+    pub id: String,
+    /// The machine that holds it.
+    pub machine: String,
+    /// The new nodes of this machine.
+    pub nodes: Vec<NodeRecord>,
+    /// What the operator should know: unused or shared CPUs, ports beyond the documented ranges.
+    pub warnings: Vec<String>,
+    /// Seconds until it ends.
+    pub expires_in_s: u32,
+}
+
+/// `POST /admin/v1/stores`. Either a record with its reservation (one step of a creation over several machines), or a
+/// definition alone (the whole creation, when the group has one machine).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateStoreRequest {
+    /// The whole creation on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<StoreDefinition>,
+    /// The record to hold from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<StoreRecord>,
+    /// The reservation that it uses up; none when a commit is completed later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<String>,
+}
+
+/// What became of a change of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StoreChange {
+    /// It is new.
+    Created,
+    /// It was there already, the same.
+    AlreadyExists,
+    /// It has more nodes now.
+    Extended,
+    /// It is gone.
+    Deleted,
+}
+
+/// The answer of every change of a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreChanged {
+    /// What happened.
+    pub change: StoreChange,
+    /// The record as it is now, or as it was before it was deleted.
+    pub record: StoreRecord,
+    /// See [`Reservation::warnings`].
+    pub warnings: Vec<String>,
+}
+
+/// `POST /admin/v1/stores/{S}/instances`: one more node on the one machine of the group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddInstanceRequest {
+    /// The machine; none: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// Its name; none: prefix and the next number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its cluster port; none: the next free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_port: Option<u16>,
+    /// Its client port; none: the next free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_port: Option<u16>,
+}
+
+/// The answer to starting or stopping a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeChanged {
+    /// `Started`, `Already running`, `Stopped`, `Already stopped`.
+    pub message: String,
+    /// The node as it is now.
+    pub node: NodeView,
+}
+
+/// `GET /admin/v1/managers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagersView {
+    /// The machine that answers.
+    pub this: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// All machines of the group, in the order in which they joined, this one included.
+    pub managers: Vec<String>,
+}
+
+/// `POST /admin/v1/managers`: the machines that belong to this group, beside those known already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// Addresses with ports, in order.
+    pub managers: Vec<String>,
+}
+
+/// `GET /health`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthView {
+    /// `ok`, or `degraded` when a node that should run does not.
+    pub status: String,
+    /// The machine.
+    pub machine: String,
+    /// Nodes of this machine that run.
+    pub nodes_running: u32,
+    /// Nodes of this machine that should.
+    pub nodes_wanted: u32,
+}
+
+/// `GET /admin/v1/metrics?windowSec=5`: what the nodes of this machine did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricsView {
+    /// The window that was asked for.
+    pub window_s: u32,
+    /// The nodes of this machine that run.
+    pub nodes: Vec<NodeMetrics>,
+}
+
+/// A counter: its rate over the window and its total since the node started.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// Per second; none while there are not two samples.
+    pub per_second: Option<f64>,
+    /// Since the node started.
+    pub total: u64,
+}
+
+/// The rates of one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeMetrics {
+    /// Store.
+    pub store: String,
+    /// Node.
+    pub node: String,
+    /// Machine.
+    pub machine: String,
+    /// Seconds that the rates really span.
+    pub span_s: f64,
+    /// Commands answered.
+    pub commands: Rate,
+    /// The original's "Get".
+    pub gets: Rate,
+    /// "Put".
+    pub puts: Rate,
+    /// "Remove".
+    pub removes: Rate,
+    /// "Count": keys now.
+    pub keys: u64,
+    /// Client connections now.
+    pub connections: u64,
+    /// Requests sent to other shards.
+    pub forwarded: Rate,
+    /// Commands answered with an error.
+    pub errors: Rate,
+    /// Bytes that count against the memory limit.
+    pub memory_bytes: u64,
+    /// Resident bytes of the process.
+    pub resident_bytes: u64,
+    /// CPUs in use: CPU seconds a second.
+    pub cpus_used: Option<f64>,
+    /// Service time in the window, microseconds; none without requests.
+    pub p50_us: Option<f64>,
+    /// Likewise, 99 %.
+    pub p99_us: Option<f64>,
+    /// Likewise, 99.9 %.
+    pub p999_us: Option<f64>,
 }
