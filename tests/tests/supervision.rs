@@ -1,0 +1,78 @@
+//! Who dies, and what goes on.
+
+use dkv_tests::machine::{kill, until, Network};
+
+#[test]
+fn nodes_outlive_their_manager_and_are_found_again() {
+    let machine = Network::alone();
+    machine.dkv("up").ok();
+    assert_eq!(machine.redis("127.0.0.1", 7861, &["set", "a", "1"]), "OK");
+    let mut nodes = machine.pids("node");
+    nodes.sort_unstable();
+    assert_eq!(nodes.len(), 2);
+    let manager = machine.pids("agent")[0];
+    kill(manager);
+    until("the manager is gone", || machine.pids("agent").is_empty());
+    assert_eq!(machine.redis("127.0.0.1", 7862, &["get", "a"]), "1");
+    machine.dkv("up").ok();
+    let mut again = machine.pids("node");
+    again.sort_unstable();
+    assert_eq!(again, nodes, "the same processes");
+    assert_eq!(machine.redis("127.0.0.1", 7862, &["get", "a"]), "1");
+
+    // An adopted node is supervised like any other.
+    kill(nodes[0]);
+    until("the node is back", || machine.pids("node").len() == 2 && !machine.pids("node").contains(&nodes[0]));
+}
+
+#[test]
+fn a_dead_node_answers_clusterdown_meanwhile_and_comes_back_empty() {
+    let machine = Network::alone();
+    machine.dkv("up").ok();
+    let show = machine.json("store show local");
+    let node = |name: &str| {
+        let nodes = show["nodes"].as_array().expect("nodes");
+        let node = nodes.iter().find(|n| n["name"] == name).expect("the node");
+        u32::try_from(node["pid"].as_u64().expect("a pid")).expect("a pid")
+    };
+    // Keys of both nodes, found by asking who owns them: the slots below 8192 are node1's.
+    let slot = |key: &str| machine.redis("127.0.0.1", 7861, &["cluster", "keyslot", key]).parse::<u32>().expect("a slot");
+    let (mut first, mut second) = (vec![], vec![]);
+    for i in 0..40 {
+        let key = format!("k{i}");
+        machine.redis("127.0.0.1", 7861, &["set", &key, "v"]);
+        if slot(&key) < 8192 { first.push(key) } else { second.push(key) }
+    }
+    assert!(!first.is_empty() && !second.is_empty());
+
+    // Stopped on purpose it stays away, so that what clients see meanwhile can be looked at.
+    machine.dkv("Stop-DkvStore -Name local -InstanceName node2").ok();
+    until("node1 knows", || machine.redis("127.0.0.1", 7861, &["get", &second[0]]).contains("CLUSTERDOWN"));
+    assert_eq!(machine.redis("127.0.0.1", 7861, &["get", &first[0]]), "v");
+    machine.dkv("store list").ok().says(&["local", "Partial"]);
+    machine.dkv("store start local --instance node2").ok();
+    until("node2 is used again", || machine.redis("127.0.0.1", 7861, &["get", &second[0]]).is_empty());
+
+    // Killed, it is restarted by itself.
+    kill(node("node1"));
+    until("node1 is back and empty", || {
+        let answer = machine.run("redis-cli", &["-p", "7862", "get", &first[0]]);
+        assert!(!answer.out.contains("UNCERTAIN"), "a read has a known outcome");
+        answer.code == 0 && answer.out.trim().is_empty()
+    });
+    assert_eq!(machine.redis("127.0.0.1", 7861, &["set", &first[0], "w"]), "OK");
+    assert_eq!(machine.redis("127.0.0.1", 7862, &["get", &first[0]]), "w");
+}
+
+#[test]
+fn io_uring_forbidden_names_the_switch_and_the_fix() {
+    let machine = Network::alone();
+    // A memlock limit of nothing, without the capability that lifts it: every ring is refused.
+    let output = machine.run(
+        "setpriv",
+        &["--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock", "prlimit", "--memlock=0:0", "dkv", "doctor"],
+    );
+    assert_ne!(output.code, 0, "{}", output.all());
+    let text = output.all().to_lowercase();
+    assert!(text.contains("memlock"), "{text}");
+}

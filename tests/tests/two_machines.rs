@@ -1,0 +1,164 @@
+//! Several machines, one manager on each: the second deployment model.
+
+use dkv_tests::machine::{until, Machine, Network, Process};
+
+const TOKEN: &str = "7f1c9a52e04b4d6688c3a1f0be7725d97f1c9a52e04b4d6688c3a1f0be7725d9";
+
+fn manager(machine: &Machine) -> Process {
+    let token = machine.file("group.token", TOKEN);
+    let listen = format!("{}:7801", machine.address);
+    machine.manager(&["--listen", &listen, "--token-file", token.to_str().expect("a plain path")])
+}
+
+fn dkv(machine: &Machine, line: &str) -> dkv_tests::Output {
+    let token = machine.path("group.token");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let mut command = machine.command("dkv", &words);
+    command.env("DKV_TOKEN_FILE", token);
+    machine.run_command(command)
+}
+
+fn nodes(machine: &Machine, store: &str) -> Vec<(String, String, u64, u64)> {
+    let output = dkv(machine, &format!("store show {store} -o json")).ok();
+    let value: serde_json::Value = serde_json::from_str(&output.out).expect("JSON");
+    let nodes = value["nodes"].as_array().expect("nodes").clone();
+    nodes
+        .iter()
+        .map(|n| {
+            (
+                n["name"].as_str().expect("a name").to_owned(),
+                n["machine"].as_str().expect("a machine").split(':').next().expect("a host").to_owned(),
+                n["cluster_port"].as_u64().expect("a port"),
+                n["client_port"].as_u64().expect("a port"),
+            )
+        })
+        .collect()
+}
+
+fn whole(from: &Machine, host: &str, extra: &[&str]) {
+    until("the store is whole", || {
+        let mut args = extra.to_vec();
+        args.extend_from_slice(&["cluster", "info"]);
+        let mut all = vec!["-h", host, "-p", "7861"];
+        all.extend_from_slice(&args);
+        from.run("redis-cli", &all).out.contains("cluster_state:ok")
+    });
+}
+
+#[test]
+fn one_create_covers_both_machines() {
+    let network = Network::of(3);
+    let [a, b, c] = &network.machines[..] else { panic!("three machines") };
+    let (_a, _b) = (manager(a), manager(b));
+    dkv(a, "connect -m 10.77.0.11,10.77.0.12").ok();
+    let create = "store create Orders --instance-prefix node --instance-count 1 --clustron-port 7811 --client-port 7861 --no-protected-mode";
+    dkv(a, create).ok();
+    assert_eq!(
+        nodes(a, "Orders"),
+        [("node1".into(), "10.77.0.11".into(), 7811, 7861), ("node2".into(), "10.77.0.12".into(), 7811, 7861)]
+    );
+    dkv(a, "store start Orders").ok();
+    whole(c, "10.77.0.11", &[]);
+    c.python("anynode.py", &["2000", "-", "10.77.0.11:7861", "10.77.0.12:7861"]).ok().says(&["2000 keys"]);
+    assert_eq!(c.redis("10.77.0.12", 7861, &["get", "any:17"]), "17");
+
+    // The cable of B is pulled: its ranges say so at once, the rest goes on; plugged in again, all is served.
+    network.cable(1, false);
+    until("A knows that B is gone", || c.redis("10.77.0.11", 7861, &["cluster", "info"]).contains("cluster_state:fail"));
+    let mut served = 0;
+    let mut down = 0;
+    for i in 0..40 {
+        let reply = c.redis("10.77.0.11", 7861, &["get", &format!("any:{i}")]);
+        if reply.contains("CLUSTERDOWN") { down += 1 } else { served += usize::from(reply == i.to_string()) }
+    }
+    assert!(served > 0 && down > 0 && served + down == 40, "{served} served, {down} down");
+    network.cable(1, true);
+    whole(c, "10.77.0.11", &[]);
+    dkv(b, "store list -m 10.77.0.12").ok().says(&["Orders", "Running"]);
+}
+
+#[test]
+fn two_nodes_on_each_machine_and_a_password() {
+    let network = Network::of(3);
+    let [a, b, c] = &network.machines[..] else { panic!("three machines") };
+    let (_a, _b) = (manager(a), manager(b));
+    dkv(a, "connect -m 10.77.0.11:7801,10.77.0.12:7801").ok();
+    let password = a.file("password", "s3cret word\n");
+    dkv(a, &format!("store create Orders --instance-prefix orders- --instance-count 2 --password-file {}", password.display())).ok();
+    let found: Vec<_> = nodes(a, "Orders").into_iter().map(|n| (n.0, n.1, n.3)).collect();
+    assert_eq!(
+        found,
+        [
+            ("orders-1".into(), "10.77.0.11".into(), 7861),
+            ("orders-2".into(), "10.77.0.11".into(), 7862),
+            ("orders-3".into(), "10.77.0.12".into(), 7861),
+            ("orders-4".to_owned(), "10.77.0.12".to_owned(), 7862),
+        ]
+    );
+    dkv(b, "connect -m 10.77.0.12").ok();
+    dkv(b, "store start Orders").ok();
+    assert!(c.redis("10.77.0.11", 7861, &["get", "x"]).contains("NOAUTH"));
+    assert!(c.redis("10.77.0.11", 7861, &["-a", "wrong", "get", "x"]).contains("WRONGPASS"));
+    whole(c, "10.77.0.11", &["-a", "s3cret word"]);
+    c.python("anynode.py", &["1000", "s3cret word", "10.77.0.11:7861", "10.77.0.11:7862", "10.77.0.12:7861", "10.77.0.12:7862"])
+        .ok()
+        .says(&["1000 keys"]);
+    c.python("mixed.py", &["cluster", "10.77.0.12", "7862", "500", "s3cret word"]).ok();
+}
+
+#[test]
+fn without_password_other_hosts_are_refused() {
+    let network = Network::of(2);
+    let [a, b] = &network.machines[..] else { panic!("two machines") };
+    let _a = manager(a);
+    dkv(a, "connect -m 10.77.0.11").ok();
+    dkv(a, "store create Safe --instance-prefix node").ok().says(&["--password-file", "--no-protected-mode"]);
+    dkv(a, "store start Safe").ok();
+    assert_eq!(a.redis("127.0.0.1", 7861, &["set", "k", "v"]), "OK");
+    let answer = b.run("redis-cli", &["-h", "10.77.0.11", "-p", "7861", "get", "k"]);
+    assert!(answer.all().contains("DENIED"), "{}", answer.all());
+}
+
+#[test]
+fn run_on_each_machine_as_the_page_says() {
+    let network = Network::of(2);
+    let [a, b] = &network.machines[..] else { panic!("two machines") };
+    let (_a, _b) = (manager(a), manager(b));
+    let create = "New-DkvStore -Name TestStore -InstancePrefix node -InstanceCount 1 -ClustronPort 7811 -ClientPort 7861";
+    dkv(a, "Connect-DkvManager -Managers 10.77.0.11:7801").ok();
+    dkv(a, create).ok();
+    assert_eq!(nodes(a, "TestStore").len(), 1);
+    dkv(b, "Connect-DkvManager -Managers 10.77.0.11:7801,10.77.0.12:7801").ok();
+    dkv(b, create).ok();
+    let wanted =
+        [("node1".into(), "10.77.0.11".into(), 7811, 7861), ("node2".to_owned(), "10.77.0.12".to_owned(), 7811u64, 7861u64)];
+    assert_eq!(nodes(b, "TestStore"), wanted);
+    assert_eq!(nodes(a, "TestStore"), wanted);
+    // Once more changes nothing, from either side.
+    dkv(b, create).ok().says(&["already exists"]);
+    dkv(a, create).ok().says(&["already exists"]);
+    assert_eq!(nodes(a, "TestStore"), wanted);
+
+    // A list that leaves one out is completed, and says so.
+    dkv(b, "connect -m 10.77.0.11 --force").ok().says(&["10.77.0.12"]);
+    dkv(b, "store start TestStore").ok();
+    whole(b, "127.0.0.1", &[]);
+}
+
+#[test]
+fn a_machine_that_is_down_is_named_and_nothing_is_changed() {
+    let network = Network::of(2);
+    let [a, b] = &network.machines[..] else { panic!("two machines") };
+    let (_a, b_manager) = (manager(a), manager(b));
+    dkv(a, "connect -m 10.77.0.11,10.77.0.12").ok();
+    dkv(a, "store create Early --instance-prefix e").ok();
+    b_manager.kill();
+    let failed = dkv(a, "store create Orders --instance-prefix node");
+    assert_ne!(failed.code, 0);
+    failed.says(&["10.77.0.12"]);
+    let listing = dkv(a, "store list");
+    assert!(listing.out.contains("Early") && !listing.out.contains("Orders"), "{}", listing.all());
+    let _b = manager(b);
+    dkv(a, "store create Orders --instance-prefix node").ok();
+    assert_eq!(nodes(a, "Orders").len(), 2);
+}
