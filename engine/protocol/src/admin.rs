@@ -289,17 +289,13 @@ pub struct Reservation {
     pub expires_in_s: u32,
 }
 
-/// `POST /admin/v1/stores`. Either a record with its reservation (one step of a creation over several machines), or a
-/// definition alone (the whole creation, when the group has one machine).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// `POST /admin/v1/stores` with a record: one step of a creation over several machines. A bare [`StoreDefinition`] in its
+/// place is the whole creation, when the group has one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CreateStoreRequest {
-    /// The whole creation on this machine.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub definition: Option<StoreDefinition>,
+pub struct CommitRequest {
     /// The record to hold from now on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub record: Option<StoreRecord>,
+    pub record: StoreRecord,
     /// The reservation that it uses up; none when a commit is completed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<String>,

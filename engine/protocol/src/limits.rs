@@ -19,6 +19,11 @@ pub const INLINE_BYTES_MAX: usize = 64 * 1024;
 pub const UNAUTHENTICATED_ARGS_MAX: usize = 10;
 /// Before AUTH: the longest argument, in bytes.
 pub const UNAUTHENTICATED_BULK_BYTES_MAX: usize = 16 * 1024;
+/// Before AUTH: the longest request, in bytes. Enough for any HELLO with AUTH; a stranger costs no more than this.
+pub const UNAUTHENTICATED_REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Longest request, in bytes: one value of the greatest length with its key and options. Less than a cluster frame, so
+/// that whatever a client can say can also be forwarded (an argument is never longer in a batch than in RESP).
+pub const REQUEST_BYTES_MAX: usize = VALUE_BYTES_MAX + 512 * 1024;
 
 /// Unsent reply bytes of one connection, above which it is closed before its next command. One reply may exceed it.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -33,6 +38,13 @@ pub const BATCHES_UNDER_WAY_MAX: usize = 16;
 pub const BATCH_BYTES_SOFT_MAX: usize = 256 * 1024;
 /// Largest cluster frame, in bytes: one value of the greatest length with its key and headers fits.
 pub const FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX + 1024 * 1024;
+
+/// Levels of a reply that is read. Replies of commands have three or four; the state of a reader grows with it.
+pub const REPLY_DEPTH_MAX: usize = 16;
+/// Largest frame before a cluster link is proven, in bytes.
+pub const HELLO_BYTES_MAX: usize = 4096;
+/// Largest reply of one request that travels between shards, in bytes: fits a frame with its head.
+pub const REPLY_BYTES_MAX: usize = FRAME_BYTES_MAX - 64;
 
 /// Client connections of a node (Redis' own default for `maxclients`).
 pub const CLIENTS_MAX: usize = 10_000;
@@ -55,4 +67,7 @@ pub const SHARD_PORT: u16 = 7900;
 pub const SHARD_PORT_LAST: u16 = 7999;
 
 const _: () = assert!(RANGES == 256);
+const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(REQUEST_BYTES_MAX + INLINE_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(REQUEST_BYTES_MAX > VALUE_BYTES_MAX + KEY_BYTES_MAX + INLINE_BYTES_MAX);
 const _: () = assert!((CLIENT_PORT_LAST - CLIENT_PORT + 1) as u32 == NODES_PER_MACHINE_MAX);
