@@ -12,6 +12,7 @@ pub mod admin;
 pub mod control;
 pub mod frame;
 pub mod hello;
+pub mod hex;
 pub mod ids;
 pub mod launch;
 pub mod limits;

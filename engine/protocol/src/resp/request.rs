@@ -5,6 +5,7 @@
 //! not arrived; whether a request is accepted, and with which spans, does not depend on where it was split. It knows
 //! nothing of commands, sessions or passwords: how much is allowed comes in as [`Limits`].
 
+use crate::hex::digit;
 use crate::limits::{
     ARGS_MAX, INLINE_BYTES_MAX, REQUEST_BYTES_MAX, UNAUTHENTICATED_ARGS_MAX,
     UNAUTHENTICATED_BULK_BYTES_MAX, UNAUTHENTICATED_REQUEST_BYTES_MAX, VALUE_BYTES_MAX,
@@ -485,9 +486,9 @@ fn unquote_word<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], P
             }
             (Some(_), []) => return Err(ProtocolError::UnbalancedQuotes),
             (Some(b'"'), [b'\\', b'x', high, low, tail @ ..])
-                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+                if let (Some(high), Some(low)) = (digit(*high), digit(*low)) =>
             {
-                out.push(hex_digit(*high) << 4 | hex_digit(*low));
+                out.push(high << 4 | low);
                 rest = tail;
             }
             (Some(b'"'), [b'\\', b, tail @ ..]) => {
@@ -516,14 +517,6 @@ fn unquote_word<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], P
                 rest = tail;
             }
         }
-    }
-}
-
-fn hex_digit(b: u8) -> u8 {
-    match b {
-        b'0'..=b'9' => b - b'0',
-        b'a'..=b'f' => b - b'a' + 10,
-        _ => b - b'A' + 10,
     }
 }
 
