@@ -1,0 +1,200 @@
+//! Starting and stopping the nodes of a store, each at its own manager, and waiting until they reach each other.
+
+use super::{ActionResult, ActionRow, Group, Report, list};
+use crate::client::{AdminClient, AdminError};
+use dkv_protocol::admin::{NodeChanged, NodeRecord, NodeState, StoreView};
+use std::time::{Duration, Instant};
+
+/// The pause between two looks at a store that comes up.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Starts the nodes of a store, or the one named, and waits until each serves. One row a node. When all are up they may
+/// still be connecting to each other: see [`await_whole`].
+pub fn start(group: &Group, store: &str, node: Option<&str>) -> Report {
+    each_node(group, store, node, "StartInstance", |client, node| client.start(store, node))
+}
+
+/// Stops the nodes of a store, or the one named, and waits until each is gone. What they held in memory is lost. One row
+/// a node.
+pub fn stop(group: &Group, store: &str, node: Option<&str>, force: bool) -> Report {
+    each_node(group, store, node, "StopInstance", |client, node| client.stop(store, node, force))
+}
+
+/// Waits until every running node of a store reaches all others. The error says which node does not.
+pub fn await_whole(group: &Group, store: &str, most: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + most;
+    loop {
+        let listing = list(group);
+        let Some(view) = listing.store(store) else {
+            return Err(format!("the store {store} is not there any more"));
+        };
+        let waiting: Vec<&str> = view
+            .nodes
+            .iter()
+            .filter(|node| node.state != Some(NodeState::Running) || !node.cluster_ok)
+            .map(|node| node.record.name.as_str())
+            .collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(format!(
+                "after {} s the store {store} is not whole: waiting for {}",
+                most.as_secs(),
+                waiting.join(", ")
+            ));
+        }
+        std::thread::park_timeout(LOOK);
+    }
+}
+
+/// Whether two spellings name one node: `node-1` finds `node1`.
+pub(super) fn same_node(prefix: &str, name: &str, asked: &str) -> bool {
+    if name == asked {
+        return true;
+    }
+    asked.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')).is_some_and(|number| {
+        number.bytes().all(|b| b.is_ascii_digit())
+            && name.strip_prefix(prefix).is_some_and(|own| own == number)
+    })
+}
+
+/// The store, or the row that says why not.
+pub(super) fn find(group: &Group, store: &str, action: &str) -> Result<StoreView, Vec<ActionRow>> {
+    let listing = list(group);
+    if let Some(view) = listing.store(store) {
+        return Ok(view.clone());
+    }
+    let failures = listing.failures();
+    if !failures.is_empty() {
+        return Err(failures
+            .into_iter()
+            .map(|row| ActionRow { action: action.to_string(), ..row })
+            .collect());
+    }
+    let names: Vec<&str> =
+        listing.stores.iter().map(|view| view.record.definition.name.as_str()).collect();
+    let known = if names.is_empty() {
+        "there is no store yet".to_string()
+    } else {
+        format!("there are: {}", names.join(", "))
+    };
+    let message = format!("there is no store {store:?}; {known}");
+    let manager = group.managers().first().cloned().unwrap_or_default();
+    let hint = "dkv store list".to_string();
+    Err(vec![ActionRow::failed(&manager, action, "no_such_store", message, hint)])
+}
+
+fn each_node(
+    group: &Group,
+    store: &str,
+    node: Option<&str>,
+    action: &str,
+    call: impl Fn(&AdminClient, &str) -> Result<NodeChanged, AdminError> + Sync,
+) -> Report {
+    let view = match find(group, store, action) {
+        Ok(view) => view,
+        Err(rows) => return Report { rows, ..Report::default() },
+    };
+    let record = view.record;
+    let prefix = &record.definition.instance_prefix;
+    let wanted: Vec<&NodeRecord> = record
+        .nodes
+        .iter()
+        .filter(|own| node.is_none_or(|asked| same_node(prefix, &own.name, asked)))
+        .collect();
+    if let (true, Some(asked)) = (wanted.is_empty(), node) {
+        let names: Vec<&str> = record.nodes.iter().map(|node| node.name.as_str()).collect();
+        let message =
+            format!("the store {store} has no node {asked:?}; its nodes are: {}", names.join(", "));
+        let manager = group.managers().first().cloned().unwrap_or_default();
+        let action = format!("{action}:{asked}");
+        let hint = format!("dkv store show {store}");
+        let row = ActionRow::failed(&manager, &action, "no_such_node", message, hint);
+        return Report { rows: vec![row], record: Some(record), ..Report::default() };
+    }
+    let one = |node: &NodeRecord| {
+        let action = format!("{action}:{}", node.name);
+        let Some(client) = group.client(&node.machine) else {
+            return ActionRow::failed(
+                &node.machine,
+                &action,
+                "not_connected",
+                format!("the manager {} of this node is not among those connected", node.machine),
+                format!("dkv connect -m {},{} --force", group.managers().join(","), node.machine),
+            );
+        };
+        match call(client, &node.name) {
+            Ok(changed) => ActionRow::success(&node.machine, &action, changed.message),
+            Err(error) => ActionRow::error(&node.machine, &action, &error),
+        }
+    };
+    let rows = if group.settings.parallel {
+        in_parallel(&wanted, &one)
+    } else {
+        in_turn(&wanted, action, group.settings.fail_fast, &one)
+    };
+    Report { rows, record: Some(record), ..Report::default() }
+}
+
+fn in_parallel(
+    nodes: &[&NodeRecord],
+    one: &(impl Fn(&NodeRecord) -> ActionRow + Sync),
+) -> Vec<ActionRow> {
+    let mut machines: Vec<&str> = nodes.iter().map(|node| node.machine.as_str()).collect();
+    machines.sort_unstable();
+    machines.dedup();
+    let of_machine = |machine: &str| {
+        let own = nodes.iter().enumerate().filter(|(_, node)| node.machine == machine);
+        own.map(|(at, node)| (at, one(node))).collect::<Vec<_>>()
+    };
+    let of_machine = &of_machine;
+    let mut rows: Vec<(usize, ActionRow)> = std::thread::scope(|scope| {
+        let running: Vec<_> =
+            machines.iter().map(|machine| scope.spawn(move || of_machine(machine))).collect();
+        let done = running
+            .into_iter()
+            .flat_map(|machine| machine.join().expect("a call to a manager returns its failures"));
+        done.collect()
+    });
+    rows.sort_by_key(|(at, _)| *at);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+fn in_turn(
+    nodes: &[&NodeRecord],
+    action: &str,
+    fail_fast: bool,
+    one: &impl Fn(&NodeRecord) -> ActionRow,
+) -> Vec<ActionRow> {
+    let mut rows: Vec<ActionRow> = Vec::new();
+    for node in nodes {
+        let failed = rows.iter().any(|row| row.result == ActionResult::Failed);
+        if fail_fast && failed {
+            let action = format!("{action}:{}", node.name);
+            rows.push(ActionRow::skipped(&node.machine, &action, "Not tried"));
+        } else {
+            rows.push(one(node));
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same_node;
+
+    #[test]
+    fn a_hyphen_before_the_number_is_forgiven() {
+        for (prefix, name, asked, same) in [
+            ("node", "node1", "node1", true),
+            ("node", "node1", "node-1", true),
+            ("node", "node11", "node-1", false),
+            ("orders-", "orders-1", "orders-1", true),
+            ("orders-", "orders-1", "orders1", false),
+            ("node", "extra", "node-extra", false),
+        ] {
+            assert_eq!(same_node(prefix, name, asked), same, "{name} {asked}");
+        }
+    }
+}
