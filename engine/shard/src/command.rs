@@ -1,6 +1,6 @@
 //! What a command is: its place in the table of commands, its arguments, and what it may touch while it runs.
 
-use crate::stats::ShardStats;
+use crate::stats::{Counter, ShardStats};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -8,10 +8,11 @@ use core::net::IpAddr;
 use dkv_protocol::ids::ShardAddr;
 use dkv_protocol::map::StoreMap;
 use dkv_protocol::resp::Proto;
-use dkv_table::Table;
+use dkv_table::{Place, Table};
 
 /// The time of one turn. Expiry counts on `boot_ms`, which no change of the wall clock moves; `unix_ms` only translates
-/// what clients say and hear in calendar time.
+/// what clients say and hear in calendar time. The driver keeps `unix_ms - boot_ms` constant for as long as nobody sets the
+/// wall clock, so that a deadline given as calendar time reads back exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// CLOCK_BOOTTIME, nanoseconds.
@@ -73,6 +74,8 @@ impl<'a> Args<'a> {
 pub struct Env {
     /// The store's name.
     pub store: String,
+    /// The store's identity; the ids of its shards are made from it.
+    pub store_id: String,
     /// This node's name.
     pub node: String,
     /// The node's boot as 40 hexadecimal digits, for `run_id`.
@@ -97,6 +100,19 @@ pub struct Env {
     pub io: String,
     /// The counters of this node's shards, in order.
     pub stats: Vec<Arc<ShardStats>>,
+    /// What the process costs its machine.
+    pub process: ProcessStats,
+}
+
+/// Gauges of the process, sampled by whoever drives the shards (the node's control thread); 0 until it has.
+#[derive(Debug, Default)]
+pub struct ProcessStats {
+    /// Resident bytes.
+    pub resident_bytes: Counter,
+    /// CPU time spent in the program, microseconds.
+    pub cpu_user_us: Counter,
+    /// CPU time spent in the kernel for it, microseconds.
+    pub cpu_system_us: Counter,
 }
 
 /// Everything that one command may touch while it runs on the shard that owns its key.
@@ -117,6 +133,9 @@ pub struct Exec<'a> {
     pub proto: Proto,
     /// This shard's counters.
     pub stats: &'a ShardStats,
+    /// The place of the first key, when the caller has hashed it already (it does, to prefetch); handlers find it
+    /// themselves otherwise.
+    pub place: Option<Place>,
 }
 
 /// Runs a command whose keys, if any, are this shard's, and writes exactly one reply to `out`. The number of arguments
@@ -157,6 +176,25 @@ pub enum Merge {
     Info,
 }
 
+/// Facts about a subcommand, as COMMAND tells them. None of them has keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Subcommand {
+    /// Lower case.
+    pub name: &'static str,
+    /// Number of arguments, both names included; negative: at least that many.
+    pub arity: i8,
+    /// Flags as COMMAND names them.
+    pub flags: &'static [&'static str],
+    /// ACL categories as COMMAND names them.
+    pub categories: &'static [&'static str],
+    /// Hints to cluster clients.
+    pub tips: &'static [&'static str],
+    /// One sentence, for COMMAND DOCS.
+    pub summary: &'static str,
+    /// The version of Redis that brought it, for COMMAND DOCS.
+    pub since: &'static str,
+}
+
 /// Facts about a command, as COMMAND tells them.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
@@ -174,12 +212,55 @@ pub struct Spec {
     pub key_step: i8,
     /// ACL categories as COMMAND names them.
     pub categories: &'static [&'static str],
-    /// Names of its subcommands, lower case, for COMMAND.
-    pub subcommands: &'static [&'static str],
+    /// Hints to cluster clients, as COMMAND names them (`request_policy:all_shards`).
+    pub tips: &'static [&'static str],
+    /// What it does with its keys, as the key specifications of COMMAND name it (`RO`, `access`); empty without keys.
+    pub key_flags: &'static [&'static str],
+    /// The note that Redis gives with the key specification; mostly empty.
+    pub key_notes: &'static str,
+    /// Its subcommands, for COMMAND.
+    pub subcommands: &'static [Subcommand],
+    /// One sentence, for COMMAND DOCS.
+    pub summary: &'static str,
+    /// The version of Redis that brought it, for COMMAND DOCS.
+    pub since: &'static str,
+    /// The group of Redis' documentation, for COMMAND DOCS.
+    pub group: &'static str,
     /// Who executes it.
     pub scope: Scope,
     /// Whether it writes (refused with -OOM by the table when memory is at its limit; INFO's counters).
     pub write: bool,
     /// What runs it.
     pub handler: Handler,
+}
+
+impl Spec {
+    /// What a spec starts from: no keys, no flags, and a handler that refuses.
+    pub(crate) const NOTHING: Self = Self {
+        name: "",
+        arity: 0,
+        flags: &[],
+        first_key: 0,
+        last_key: 0,
+        key_step: 0,
+        categories: &[],
+        tips: &[],
+        key_flags: &[],
+        key_notes: "",
+        subcommands: &[],
+        summary: "",
+        since: "",
+        group: "",
+        scope: Scope::Session,
+        write: false,
+        handler: refuse,
+    };
+}
+
+/// What a command of the session answers where there is no session (a request of another shard).
+fn refuse(_: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
+    let mut text = Vec::from(b"ERR '");
+    text.extend_from_slice(args.get(0));
+    text.extend_from_slice(b"' is only understood on a connection of a client");
+    dkv_protocol::resp::reply::error_bytes(out, &text);
 }

@@ -40,10 +40,11 @@ macro_rules! counters {
     ($($name:ident),* $(,)?) => {
         /// See the module and [`ShardCounters`], whose fields these are.
         #[derive(Debug)]
-        #[expect(missing_docs, reason = "the fields are those of ShardCounters, documented there")]
+        #[expect(missing_docs, reason = "the fields are those of ShardCounters, documented there, and `rates`")]
         pub struct ShardStats {
             $(pub $name: Counter,)*
             pub latency: Vec<Counter>,
+            pub rates: Rates,
         }
 
         impl Default for ShardStats {
@@ -51,6 +52,7 @@ macro_rules! counters {
                 Self {
                     $($name: Counter::default(),)*
                     latency: (0..LATENCY_BUCKETS).map(|_| Counter::default()).collect(),
+                    rates: Rates::default(),
                 }
             }
         }
@@ -68,7 +70,92 @@ macro_rules! counters {
 }
 
 counters!(
-    commands, gets, puts, removes, hits, misses, expired, forwarded, served_for_others, errors,
-    connections_accepted, connections_refused, connections_cut, bytes_in, bytes_out, stalls, turn_us_max,
-    connections, keys, keys_with_expiry, memory_bytes, expiry_lag_ms,
+    commands,
+    gets,
+    puts,
+    removes,
+    hits,
+    misses,
+    expired,
+    forwarded,
+    served_for_others,
+    errors,
+    connections_accepted,
+    connections_refused,
+    connections_cut,
+    bytes_in,
+    bytes_out,
+    stalls,
+    turn_us_max,
+    connections,
+    keys,
+    keys_with_expiry,
+    memory_bytes,
+    expiry_lag_ms,
 );
+
+impl ShardStats {
+    /// Takes a sample of the rates when the last one is old enough. The owning shard calls it, every turn or so.
+    #[inline]
+    pub fn sample_rates(&self, boot_ms: u64) {
+        let since = boot_ms.saturating_sub(self.rates.sampled_ms.get());
+        if since >= RATE_WINDOW_MS {
+            self.rates.take(self, boot_ms, since);
+        }
+    }
+
+    /// Commands, bytes in and bytes out per second, over about the last second.
+    pub fn rates(&self, boot_ms: u64) -> [u64; 3] {
+        let rates = &self.rates;
+        let since = boot_ms.saturating_sub(rates.sampled_ms.get());
+        if since < RATE_WINDOW_MS * 2 {
+            return [rates.commands.get(), rates.bytes_in.get(), rates.bytes_out.get()];
+        }
+        // The shard sleeps and has taken no sample for a while; what it did before it fell asleep counts over all of it.
+        per_second(self.totals(), rates.totals(), since)
+    }
+
+    fn totals(&self) -> [u64; 3] {
+        [self.commands.get(), self.bytes_in.get(), self.bytes_out.get()]
+    }
+}
+
+/// How far samples of the rates lie apart, in milliseconds.
+const RATE_WINDOW_MS: u64 = 1000;
+
+/// Gauges of what happens per second, and the totals at the last sample.
+#[derive(Debug, Default)]
+pub struct Rates {
+    sampled_ms: Counter,
+    commands: Counter,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    commands_then: Counter,
+    bytes_in_then: Counter,
+    bytes_out_then: Counter,
+}
+
+impl Rates {
+    fn totals(&self) -> [u64; 3] {
+        [self.commands_then.get(), self.bytes_in_then.get(), self.bytes_out_then.get()]
+    }
+
+    fn take(&self, stats: &ShardStats, boot_ms: u64, since: u64) {
+        let now = stats.totals();
+        let rates = per_second(now, self.totals(), since);
+        for (gauge, rate) in
+            [&self.commands, &self.bytes_in, &self.bytes_out].into_iter().zip(rates)
+        {
+            gauge.set(rate);
+        }
+        let then = [&self.commands_then, &self.bytes_in_then, &self.bytes_out_then];
+        then.into_iter().zip(now).for_each(|(then, now)| then.set(now));
+        self.sampled_ms.set(boot_ms);
+    }
+}
+
+fn per_second(now: [u64; 3], then: [u64; 3], ms: u64) -> [u64; 3] {
+    core::array::from_fn(|i| {
+        (u128::from(now[i].saturating_sub(then[i])) * 1000 / u128::from(ms.max(1))) as u64
+    })
+}

@@ -1,1 +1,219 @@
-//! The command families (being written).
+//! The commands: one table of facts and handlers, one file per family.
+//!
+//! A name is found in one step, whatever its case and without an allocation, because it happens for every request. The
+//! handlers know the table, the time and the node's unchanging facts; they know nothing of sessions, sockets or of who
+//! owns which key: when they run, the key is this shard's.
+//!
+//! Commands that clients never send (what shards ask each other) stand apart in [`internal`], so that COMMAND does not
+//! name them and a client cannot reach them.
+
+mod command;
+mod config;
+mod connection;
+mod counters;
+mod errors;
+mod expiry;
+mod glob;
+pub mod info;
+mod keys;
+mod number;
+mod record;
+pub mod scan;
+mod sessions;
+mod strings;
+
+#[cfg(test)]
+mod tests;
+
+use crate::command::{Args, Scope, Spec};
+use alloc::vec::Vec;
+use dkv_protocol::resp::reply;
+
+/// The families, in the order in which COMMAND lists them.
+const FAMILIES: [&[Spec]; 9] = [
+    strings::SPECS,
+    counters::SPECS,
+    keys::SPECS,
+    expiry::SPECS,
+    scan::SPECS,
+    connection::SPECS,
+    sessions::SPECS,
+    command::SPECS,
+    INTROSPECTION,
+];
+
+const INTROSPECTION: &[Spec] = &[info::INFO, config::CONFIG];
+
+/// What only shards ask of each other.
+const INTERNAL: &[Spec] = &[info::KEYSPACE];
+
+const COUNT: usize = {
+    let mut count = 0;
+    let mut family = 0;
+    while family < FAMILIES.len() {
+        count += FAMILIES[family].len();
+        family += 1;
+    }
+    count
+};
+
+static ALL: [&Spec; COUNT] = {
+    let mut all = [&FAMILIES[0][0]; COUNT];
+    let (mut family, mut at) = (0, 0);
+    while family < FAMILIES.len() {
+        let mut i = 0;
+        while i < FAMILIES[family].len() {
+            all[at] = &FAMILIES[family][i];
+            at += 1;
+            i += 1;
+        }
+        family += 1;
+    }
+    all
+};
+
+/// Places of the name index. A power of two, a few times the number of commands, so that a search takes one step.
+const PLACES: usize = 512;
+const _: () = assert!(COUNT * 4 <= PLACES && COUNT < u8::MAX as usize);
+
+/// By hash of the name: 1 + the position in [`ALL`], 0 for none; a taken place continues at the next one.
+static INDEX: [u8; PLACES] = {
+    let mut index = [0u8; PLACES];
+    let mut i = 0;
+    while i < COUNT {
+        let mut place = name_hash(ALL[i].name.as_bytes());
+        while index[place] != 0 {
+            place = (place + 1) % PLACES;
+        }
+        index[place] = i as u8 + 1;
+        i += 1;
+    }
+    index
+};
+
+/// The longest name; longer ones are not looked for.
+const NAME_BYTES_MAX: usize = 16;
+
+/// FNV-1a over the letters without their case. Names are few and fixed, so nobody can make them collide.
+#[inline]
+const fn name_hash(name: &[u8]) -> usize {
+    let mut hash: u32 = 0x811c_9dc5;
+    let mut i = 0;
+    while i < name.len() {
+        hash = (hash ^ (name[i] & 0xdf) as u32).wrapping_mul(0x0100_0193);
+        i += 1;
+    }
+    (hash ^ (hash >> 15)) as usize % PLACES
+}
+
+/// The command of that name, in any case.
+#[inline]
+pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
+    if name.len() > NAME_BYTES_MAX {
+        return None;
+    }
+    let mut place = name_hash(name);
+    loop {
+        let spec = ALL[(INDEX[place] as usize).checked_sub(1)?];
+        if spec.name.as_bytes().eq_ignore_ascii_case(name) {
+            return Some(spec);
+        }
+        place = (place + 1) % PLACES;
+    }
+}
+
+/// What shards ask each other and no client may: to be tried by `Shard::requests` where [`lookup`] finds nothing.
+pub fn internal(name: &[u8]) -> Option<&'static Spec> {
+    INTERNAL.iter().find(|spec| spec.name.as_bytes() == name)
+}
+
+/// Every command.
+pub fn all() -> &'static [&'static Spec] {
+    &ALL
+}
+
+/// The command of a request, whose number of arguments fits it. Otherwise the refusal is in `out`, in Redis' words.
+#[inline]
+pub fn find(args: Args<'_>, out: &mut Vec<u8>) -> Option<&'static Spec> {
+    let Some(spec) = lookup(args.get(0)) else {
+        unknown(args, out);
+        return None;
+    };
+    if fits(spec, args.len()) {
+        return Some(spec);
+    }
+    wrong_arity(spec.name, out);
+    None
+}
+
+/// Whether a command takes that many arguments. Keys that come in groups (MSET) must be whole groups.
+#[inline]
+pub fn fits(spec: &Spec, args: usize) -> bool {
+    let wanted = spec.arity.unsigned_abs() as usize;
+    if spec.arity >= 0 {
+        return args == wanted;
+    }
+    args >= wanted
+        && (!matches!(spec.scope, Scope::Split(_))
+            || (args - spec.first_key as usize).is_multiple_of(spec.key_step as usize))
+}
+
+/// `-ERR wrong number of arguments for 'get' command`.
+#[cold]
+pub fn wrong_arity(name: &str, out: &mut Vec<u8>) {
+    let mut text = Vec::from(b"ERR wrong number of arguments for '");
+    text.extend(name.bytes().map(|b| b.to_ascii_lowercase()));
+    text.extend_from_slice(b"' command");
+    reply::error_bytes(out, &text);
+}
+
+/// Most bytes of an unknown command's name, and of its arguments together, that the refusal quotes (Redis' own).
+const QUOTED_BYTES_MAX: usize = 128;
+
+/// `-ERR unknown command 'x', with args beginning with: 'y' `.
+#[cold]
+pub fn unknown(args: Args<'_>, out: &mut Vec<u8>) {
+    let mut text = Vec::from(b"ERR unknown command '");
+    text.extend_from_slice(head(args.get(0), QUOTED_BYTES_MAX));
+    text.extend_from_slice(b"', with args beginning with: ");
+    let start = text.len();
+    for arg in args.iter_from(1) {
+        let Some(left) = QUOTED_BYTES_MAX.checked_sub(text.len() - start).filter(|n| *n > 0) else {
+            break;
+        };
+        text.push(b'\'');
+        text.extend_from_slice(head(arg, left));
+        text.extend_from_slice(b"' ");
+    }
+    reply::error_bytes(out, &text);
+}
+
+/// `-ERR unknown subcommand 'x'. Try CONFIG HELP.` `name` is the container in upper case.
+#[cold]
+pub fn unknown_subcommand(name: &str, subcommand: &[u8], out: &mut Vec<u8>) {
+    let mut text = Vec::from(b"ERR unknown subcommand '");
+    text.extend_from_slice(head(subcommand, QUOTED_BYTES_MAX));
+    text.extend_from_slice(b"'. Try ");
+    text.extend_from_slice(name.as_bytes());
+    text.extend_from_slice(b" HELP.");
+    reply::error_bytes(out, &text);
+}
+
+/// The beginning of what a client sent, fit to be quoted: as in Redis it ends at a NUL.
+fn head(bytes: &[u8], len: usize) -> &[u8] {
+    let bytes = &bytes[..bytes.len().min(len)];
+    &bytes[..bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len())]
+}
+
+/// The reply to `X HELP`: a line about the command, then one for each of `lines`, then HELP itself.
+fn help(name: &str, lines: &[&str], out: &mut Vec<u8>) {
+    reply::array(out, lines.len() + 3);
+    let mut first = alloc::string::String::from(name);
+    first.push_str(" <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+    reply::simple(out, &first);
+    for line in lines {
+        reply::simple(out, line);
+    }
+    reply::simple(out, "HELP");
+    reply::simple(out, "    Print this help.");
+}

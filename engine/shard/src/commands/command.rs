@@ -1,0 +1,324 @@
+//! COMMAND: what clients ask to learn flags and key positions, in the shapes of Redis 7.2.
+
+use super::glob::{PATTERN_BYTES_MAX, Pattern};
+use super::{ALL, COUNT, errors, help, lookup, unknown_subcommand, wrong_arity};
+use crate::command::{Args, Exec, Scope, Spec, Subcommand};
+use alloc::string::String;
+use alloc::vec::Vec;
+use dkv_protocol::resp::{Proto, reply};
+
+const SUB: Subcommand = Subcommand {
+    name: "",
+    arity: 2,
+    flags: &["loading", "stale"],
+    categories: &["@slow", "@connection"],
+    tips: &[],
+    summary: "",
+    since: "2.8.13",
+};
+
+pub(super) const SPECS: &[Spec] = &[Spec {
+    name: "COMMAND",
+    arity: -1,
+    flags: &["loading", "stale"],
+    categories: &["@slow", "@connection"],
+    tips: &["nondeterministic_output_order"],
+    subcommands: &[
+        Subcommand { name: "count", summary: "Returns a count of commands.", ..SUB },
+        Subcommand {
+            name: "docs",
+            arity: -2,
+            tips: &["nondeterministic_output_order"],
+            summary: "Returns documentary information about one, multiple or all commands.",
+            since: "7.0.0",
+            ..SUB
+        },
+        Subcommand {
+            name: "getkeys",
+            arity: -3,
+            summary: "Extracts the key names from an arbitrary command.",
+            ..SUB
+        },
+        Subcommand {
+            name: "info",
+            arity: -2,
+            tips: &["nondeterministic_output_order"],
+            summary: "Returns information about one, multiple or all commands.",
+            ..SUB
+        },
+        Subcommand {
+            name: "list",
+            arity: -2,
+            tips: &["nondeterministic_output_order"],
+            summary: "Returns a list of command names.",
+            since: "7.0.0",
+            ..SUB
+        },
+        Subcommand {
+            name: "help",
+            summary: "Returns helpful text about the different subcommands.",
+            since: "5.0.0",
+            ..SUB
+        },
+    ],
+    scope: Scope::Anywhere,
+    handler: command,
+    summary: "Returns detailed information about all commands.",
+    since: "2.8.13",
+    group: "server",
+    ..Spec::NOTHING
+}];
+
+fn command(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
+    let proto = x.proto;
+    if args.len() == 1 {
+        reply::array(out, COUNT);
+        return ALL.iter().for_each(|spec| describe(spec, proto, out));
+    }
+    let is = |name: &str| args.get(1).eq_ignore_ascii_case(name.as_bytes());
+    match args.len() {
+        _ if is("INFO") => info(args, proto, out),
+        _ if is("DOCS") => docs(args, proto, out),
+        _ if is("LIST") => list(args, out),
+        3.. if is("GETKEYS") => getkeys(args, out),
+        2 if is("COUNT") => reply::integer(out, COUNT as i64),
+        2 if is("HELP") => help(
+            "COMMAND",
+            &[
+                "(no subcommand)",
+                "    Return details about all commands.",
+                "COUNT",
+                "    Return the total number of commands.",
+                "LIST [FILTERBY MODULE|ACLCAT|PATTERN <text>]",
+                "    Return the names of all or of some commands.",
+                "INFO [<command-name> ...]",
+                "    Return details about commands, about all when none is named.",
+                "DOCS [<command-name> ...]",
+                "    Return documentation of commands, of all when none is named.",
+                "GETKEYS <full-command>",
+                "    Return the keys of a full command.",
+            ],
+            out,
+        ),
+        _ if is("GETKEYS") => wrong_arity("command|getkeys", out),
+        _ if is("COUNT") => wrong_arity("command|count", out),
+        _ if is("HELP") => wrong_arity("command|help", out),
+        _ => unknown_subcommand("COMMAND", args.get(1), out),
+    }
+}
+
+fn info(args: Args<'_>, proto: Proto, out: &mut Vec<u8>) {
+    if args.len() == 2 {
+        reply::array(out, COUNT);
+        return ALL.iter().for_each(|spec| describe(spec, proto, out));
+    }
+    reply::array(out, args.len() - 2);
+    for name in args.iter_from(2) {
+        match named(name) {
+            Some((spec, None)) => describe(spec, proto, out),
+            Some((spec, Some(sub))) => describe_subcommand(spec, sub, proto, out),
+            None => reply::null_array(out, proto),
+        }
+    }
+}
+
+/// A command by its name, or a subcommand by both names with a bar between (`config|get`).
+fn named(name: &[u8]) -> Option<(&'static Spec, Option<&'static Subcommand>)> {
+    let mut parts = name.splitn(2, |b| *b == b'|');
+    let spec = lookup(parts.next()?)?;
+    match parts.next() {
+        None => Some((spec, None)),
+        Some(sub) => {
+            let wanted = |known: &&Subcommand| known.name.as_bytes().eq_ignore_ascii_case(sub);
+            Some((spec, Some(spec.subcommands.iter().find(wanted)?)))
+        }
+    }
+}
+
+fn lower(name: &str, out: &mut Vec<u8>) {
+    reply::bulk(out, name.to_ascii_lowercase().as_bytes());
+}
+
+fn lower_subcommand(spec: &Spec, sub: &Subcommand, out: &mut Vec<u8>) {
+    let mut name = spec.name.to_ascii_lowercase();
+    name.push('|');
+    name.push_str(sub.name);
+    reply::bulk(out, name.as_bytes());
+}
+
+fn simple_set(words: &[&str], proto: Proto, out: &mut Vec<u8>) {
+    reply::set(out, proto, words.len());
+    for word in words {
+        reply::simple(out, word);
+    }
+}
+
+fn bulk_set(words: &[&str], proto: Proto, out: &mut Vec<u8>) {
+    reply::set(out, proto, words.len());
+    for word in words {
+        reply::bulk(out, word.as_bytes());
+    }
+}
+
+/// The ten elements of Redis 7.
+fn describe(spec: &Spec, proto: Proto, out: &mut Vec<u8>) {
+    reply::array(out, 10);
+    lower(spec.name, out);
+    reply::integer(out, spec.arity.into());
+    simple_set(spec.flags, proto, out);
+    reply::integer(out, spec.first_key.into());
+    reply::integer(out, spec.last_key.into());
+    reply::integer(out, spec.key_step.into());
+    simple_set(spec.categories, proto, out);
+    bulk_set(spec.tips, proto, out);
+    if spec.first_key == 0 {
+        reply::set(out, proto, 0);
+    } else {
+        reply::set(out, proto, 1);
+        key_specification(spec, proto, out);
+    }
+    reply::set(out, proto, spec.subcommands.len());
+    for sub in spec.subcommands {
+        describe_subcommand(spec, sub, proto, out);
+    }
+}
+
+fn describe_subcommand(spec: &Spec, sub: &Subcommand, proto: Proto, out: &mut Vec<u8>) {
+    reply::array(out, 10);
+    lower_subcommand(spec, sub, out);
+    reply::integer(out, sub.arity.into());
+    simple_set(sub.flags, proto, out);
+    (0..3).for_each(|_| reply::integer(out, 0));
+    simple_set(sub.categories, proto, out);
+    bulk_set(sub.tips, proto, out);
+    (0..2).for_each(|_| reply::set(out, proto, 0));
+}
+
+/// Where the keys are in the newer form: an index to begin at, and a range from there.
+fn key_specification(spec: &Spec, proto: Proto, out: &mut Vec<u8>) {
+    reply::map(out, proto, 3 + usize::from(!spec.key_notes.is_empty()));
+    if !spec.key_notes.is_empty() {
+        reply::bulk(out, b"notes");
+        reply::bulk(out, spec.key_notes.as_bytes());
+    }
+    reply::bulk(out, b"flags");
+    simple_set(spec.key_flags, proto, out);
+    reply::bulk(out, b"begin_search");
+    reply::map(out, proto, 2);
+    reply::bulk(out, b"type");
+    reply::bulk(out, b"index");
+    reply::bulk(out, b"spec");
+    reply::map(out, proto, 1);
+    reply::bulk(out, b"index");
+    reply::integer(out, spec.first_key.into());
+    reply::bulk(out, b"find_keys");
+    reply::map(out, proto, 2);
+    reply::bulk(out, b"type");
+    reply::bulk(out, b"range");
+    reply::bulk(out, b"spec");
+    reply::map(out, proto, 3);
+    reply::bulk(out, b"lastkey");
+    // Counted from the first key; negative stays counted from the end.
+    let last = if spec.last_key < 0 { spec.last_key } else { spec.last_key - spec.first_key };
+    reply::integer(out, last.into());
+    reply::bulk(out, b"keystep");
+    reply::integer(out, spec.key_step.into());
+    reply::bulk(out, b"limit");
+    reply::integer(out, 0);
+}
+
+fn docs(args: Args<'_>, proto: Proto, out: &mut Vec<u8>) {
+    if args.len() == 2 {
+        reply::map(out, proto, COUNT);
+        return ALL.iter().for_each(|spec| document(spec, proto, out));
+    }
+    // Commands that do not exist are left out.
+    reply::map(out, proto, args.iter_from(2).filter(|name| named(name).is_some()).count());
+    for (spec, sub) in args.iter_from(2).filter_map(named) {
+        match sub {
+            None => document(spec, proto, out),
+            Some(sub) => document_subcommand(spec, sub, proto, out),
+        }
+    }
+}
+
+fn document(spec: &Spec, proto: Proto, out: &mut Vec<u8>) {
+    lower(spec.name, out);
+    reply::map(out, proto, 3 + usize::from(!spec.subcommands.is_empty()));
+    facts(spec.summary, spec.since, spec.group, out);
+    if !spec.subcommands.is_empty() {
+        reply::bulk(out, b"subcommands");
+        reply::map(out, proto, spec.subcommands.len());
+        for sub in spec.subcommands {
+            document_subcommand(spec, sub, proto, out);
+        }
+    }
+}
+
+fn document_subcommand(spec: &Spec, sub: &Subcommand, proto: Proto, out: &mut Vec<u8>) {
+    lower_subcommand(spec, sub, out);
+    reply::map(out, proto, 3);
+    facts(sub.summary, sub.since, spec.group, out);
+}
+
+fn facts(summary: &str, since: &str, group: &str, out: &mut Vec<u8>) {
+    for (name, text) in [("summary", summary), ("since", since), ("group", group)] {
+        reply::bulk(out, name.as_bytes());
+        reply::bulk(out, text.as_bytes());
+    }
+}
+
+fn list(args: Args<'_>, out: &mut Vec<u8>) {
+    let wanted: Vec<String> = match args.len() {
+        2 => names(|_| true),
+        5 if args.get(2).eq_ignore_ascii_case(b"FILTERBY") => {
+            let text = args.get(4).to_ascii_lowercase();
+            match () {
+                // There are no modules.
+                () if args.get(3).eq_ignore_ascii_case(b"MODULE") => Vec::new(),
+                () if args.get(3).eq_ignore_ascii_case(b"ACLCAT") => {
+                    names(|spec| spec.categories.iter().any(|c| c.as_bytes()[1..] == text))
+                }
+                () if args.get(3).eq_ignore_ascii_case(b"PATTERN") => {
+                    if text.len() > PATTERN_BYTES_MAX {
+                        return reply::error(out, errors::PATTERN_TOO_LONG);
+                    }
+                    let pattern = Pattern::new(&text);
+                    names(|spec| pattern.matches(spec.name.to_ascii_lowercase().as_bytes()))
+                }
+                () => return reply::error(out, errors::SYNTAX),
+            }
+        }
+        _ => return reply::error(out, errors::SYNTAX),
+    };
+    reply::array(out, wanted.len());
+    for name in wanted {
+        reply::bulk(out, name.as_bytes());
+    }
+}
+
+fn names(wanted: impl Fn(&Spec) -> bool) -> Vec<String> {
+    ALL.iter().filter(|spec| wanted(spec)).map(|spec| spec.name.to_ascii_lowercase()).collect()
+}
+
+fn getkeys(args: Args<'_>, out: &mut Vec<u8>) {
+    let Some(spec) = lookup(args.get(2)) else {
+        return reply::error(out, "ERR Invalid command specified");
+    };
+    let given = args.len() - 2;
+    if spec.first_key == 0 {
+        return reply::error(out, "ERR The command has no key arguments");
+    }
+    if !super::fits(spec, given) {
+        return reply::error(out, "ERR Invalid number of arguments specified for command");
+    }
+    let first = spec.first_key as usize;
+    let last = if spec.last_key < 0 {
+        given - spec.last_key.unsigned_abs() as usize
+    } else {
+        spec.last_key as usize
+    };
+    let keys = (first..=last).step_by(spec.key_step as usize);
+    reply::array(out, keys.clone().count());
+    keys.for_each(|i| reply::bulk(out, args.get(2 + i)));
+}

@@ -1,0 +1,212 @@
+//! Facts about the commands that the session itself executes. They are here because COMMAND must name them: cluster
+//! clients refuse a command that it leaves out.
+
+use crate::command::{Spec, Subcommand};
+
+const FAST: Spec = Spec {
+    flags: &["loading", "stale", "fast"],
+    categories: &["@fast", "@connection"],
+    group: "connection",
+    ..Spec::NOTHING
+};
+
+/// Allowed before AUTH.
+const FIRST: Spec =
+    Spec { flags: &["noscript", "loading", "stale", "fast", "no_auth", "allow_busy"], ..FAST };
+
+const CLIENT_SUB: Subcommand = Subcommand {
+    name: "",
+    arity: 2,
+    flags: &["noscript", "loading", "stale"],
+    categories: &["@slow", "@connection"],
+    tips: &[],
+    summary: "",
+    since: "",
+};
+
+const CLUSTER_SUB: Subcommand = Subcommand {
+    name: "",
+    arity: 2,
+    flags: &["stale"],
+    categories: &["@slow"],
+    tips: &["nondeterministic_output"],
+    summary: "",
+    since: "3.0.0",
+};
+
+pub(super) const SPECS: &[Spec] = &[
+    Spec {
+        name: "AUTH",
+        arity: -2,
+        summary: "Authenticates the connection.",
+        since: "1.0.0",
+        ..FIRST
+    },
+    Spec {
+        name: "HELLO",
+        arity: -1,
+        summary: "Handshakes with the server.",
+        since: "6.0.0",
+        ..FIRST
+    },
+    Spec { name: "QUIT", arity: -1, summary: "Closes the connection.", since: "1.0.0", ..FIRST },
+    Spec { name: "RESET", arity: 1, summary: "Resets the connection.", since: "6.2.0", ..FIRST },
+    Spec {
+        name: "SELECT",
+        arity: 2,
+        summary: "Changes the selected database; there is one, 0.",
+        since: "1.0.0",
+        ..FAST
+    },
+    Spec {
+        name: "CLIENT",
+        arity: -2,
+        flags: &[],
+        categories: &["@slow"],
+        subcommands: CLIENT,
+        summary: "A container for client connection commands.",
+        since: "2.4.0",
+        ..FAST
+    },
+    Spec {
+        name: "READONLY",
+        arity: 1,
+        summary: "Enables read-only queries for a connection to a replica.",
+        since: "3.0.0",
+        group: "cluster",
+        ..FAST
+    },
+    Spec {
+        name: "READWRITE",
+        arity: 1,
+        summary: "Disables read-only queries for a connection to a replica.",
+        since: "3.0.0",
+        group: "cluster",
+        ..FAST
+    },
+    Spec {
+        name: "ASKING",
+        arity: 1,
+        flags: &["fast"],
+        summary: "Signals that a cluster client is following an -ASK redirect.",
+        since: "3.0.0",
+        group: "cluster",
+        ..FAST
+    },
+    Spec {
+        name: "CLUSTER",
+        arity: -2,
+        flags: &[],
+        categories: &["@slow"],
+        subcommands: CLUSTER,
+        summary: "A container for Redis Cluster commands.",
+        since: "3.0.0",
+        group: "cluster",
+        ..FAST
+    },
+];
+
+const CLIENT: &[Subcommand] = &[
+    Subcommand {
+        name: "getname",
+        summary: "Returns the name of the connection.",
+        since: "2.6.9",
+        ..CLIENT_SUB
+    },
+    Subcommand {
+        name: "setname",
+        arity: 3,
+        summary: "Sets the connection name.",
+        since: "2.6.9",
+        ..CLIENT_SUB
+    },
+    Subcommand {
+        name: "setinfo",
+        arity: 4,
+        summary: "Sets information specific to the client or connection.",
+        since: "7.2.0",
+        ..CLIENT_SUB
+    },
+    Subcommand {
+        name: "id",
+        summary: "Returns the unique client ID of the connection.",
+        since: "5.0.0",
+        ..CLIENT_SUB
+    },
+    Subcommand {
+        name: "info",
+        tips: &["nondeterministic_output"],
+        summary: "Returns information about the connection.",
+        since: "6.2.0",
+        ..CLIENT_SUB
+    },
+    Subcommand {
+        name: "list",
+        arity: -2,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous", "@connection"],
+        tips: &["nondeterministic_output"],
+        summary: "Lists open connections.",
+        since: "2.4.0",
+    },
+    Subcommand {
+        name: "help",
+        flags: &["loading", "stale"],
+        summary: "Returns helpful text about the different subcommands.",
+        since: "5.0.0",
+        ..CLIENT_SUB
+    },
+];
+
+const CLUSTER: &[Subcommand] = &[
+    Subcommand {
+        name: "slots",
+        summary: "Returns the mapping of cluster slots to nodes.",
+        ..CLUSTER_SUB
+    },
+    Subcommand {
+        name: "shards",
+        summary: "Returns the mapping of cluster slots to shards.",
+        since: "7.0.0",
+        ..CLUSTER_SUB
+    },
+    Subcommand {
+        name: "nodes",
+        summary: "Returns the cluster configuration for a node.",
+        ..CLUSTER_SUB
+    },
+    Subcommand {
+        name: "info",
+        summary: "Returns information about the state of a node.",
+        ..CLUSTER_SUB
+    },
+    Subcommand { name: "myid", tips: &[], summary: "Returns the ID of a node.", ..CLUSTER_SUB },
+    Subcommand {
+        name: "keyslot",
+        arity: 3,
+        tips: &[],
+        summary: "Returns the hash slot for a key.",
+        ..CLUSTER_SUB
+    },
+    Subcommand {
+        name: "countkeysinslot",
+        arity: 3,
+        tips: &[],
+        summary: "Returns the number of keys in a hash slot.",
+        ..CLUSTER_SUB
+    },
+    Subcommand {
+        name: "getkeysinslot",
+        arity: 4,
+        summary: "Returns the key names in a hash slot.",
+        ..CLUSTER_SUB
+    },
+    Subcommand {
+        name: "help",
+        flags: &["loading", "stale"],
+        tips: &[],
+        summary: "Returns helpful text about the different subcommands.",
+        since: "5.0.0",
+        ..CLUSTER_SUB
+    },
+];

@@ -1,0 +1,1 @@
+//! The commands against their expected replies, written as data.
