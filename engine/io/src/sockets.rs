@@ -1,0 +1,105 @@
+//! Listening sockets.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// A port that could not be listened on. The text names the address, the reason, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else listens there. The user recovers: another port, or stop the other process.
+    #[error(
+        "cannot listen on {address}: the address is in use; `ss -ltnp 'sport = :{port}'` shows by whom, or choose another port",
+        port = address.port()
+    )]
+    InUse {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// This machine has no such address. The user recovers.
+    #[error("cannot listen on {address}: this machine has no address {ip}; `ip addr` lists the ones it has", ip = address.ip())]
+    NotHere {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// A port below 1024 without the right to it. The user recovers.
+    #[error(
+        "cannot listen on {address}: permission denied; ports below 1024 need CAP_NET_BIND_SERVICE, choose one from 1024 up"
+    )]
+    Denied {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Anything else the kernel says.
+    #[error("cannot listen on {address}: {error}")]
+    Other {
+        /// Where.
+        address: SocketAddr,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+impl BindError {
+    fn new(address: SocketAddr, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { address },
+            io::ErrorKind::AddrNotAvailable => Self::NotHere { address },
+            io::ErrorKind::PermissionDenied => Self::Denied { address },
+            _ => Self::Other { address, error },
+        }
+    }
+}
+
+/// Binds and listens. Accepted connections inherit `TCP_NODELAY`.
+///
+/// `SO_REUSEADDR` is set, so that connections of an earlier process in TIME_WAIT do not block a restart; `SO_REUSEPORT` is
+/// not, because then a second process would silently share the port instead of being told that it is taken.
+///
+/// # Errors
+/// See [`BindError`].
+pub fn bind_listener(address: SocketAddr, backlog: i32) -> Result<TcpListener, BindError> {
+    let listen = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(backlog)?;
+        Ok(socket.into())
+    };
+    listen().map_err(|error| BindError::new(address, error))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpStream};
+
+    fn loopback(port: u16) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, port).into()
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let first = bind_listener(loopback(0), 16).expect("a free port");
+        let address = first.local_addr().expect("bound");
+        let error = bind_listener(address, 16).expect_err("taken");
+        assert!(matches!(error, BindError::InUse { .. }));
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_named() {
+        // TEST-NET-1: reserved for documentation, so no machine has it.
+        let error = bind_listener(([192, 0, 2, 1], 0).into(), 16).expect_err("not ours");
+        assert!(matches!(error, BindError::NotHere { .. }), "{error}");
+    }
+
+    #[test]
+    fn accepted_connections_inherit_nodelay() {
+        let listener = bind_listener(loopback(0), 16).expect("a free port");
+        let _client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        assert!(listener.accept().expect("accepts").0.nodelay().expect("readable"));
+    }
+}

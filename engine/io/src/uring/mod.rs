@@ -1,0 +1,576 @@
+//! The io_uring reactor: one ring, built and used on one thread.
+//!
+//! The kernel is a second owner of everything that an operation names. So a connection's place keeps its socket and the
+//! buffer under way until the *final* completion of each of its operations was drained, whatever happened meanwhile;
+//! only then is the place free, under a new generation. At most one receive and one send of a connection are in the
+//! kernel at any time, so kind, index and generation name an operation for good.
+//!
+//! Deliberately absent, because measured useless or harmful for this work: SQPOLL, zero-copy send, receive bundles, busy
+//! polling, linked operations (a short send would still run the next link).
+
+mod finish;
+mod judge;
+mod name;
+mod place;
+mod pool;
+mod ring;
+mod selftest;
+mod setup;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fd};
+use io_uring::{opcode, squeue};
+
+use crate::{Chunk, Conn, Event, IoUnavailable, ListenerId, Reactor, Wait, WakeHandle, clock};
+use name::Kind;
+use place::{Place, Receiving, Sending};
+use pool::Pool;
+use ring::{Completion, Ring};
+pub use selftest::self_test;
+
+/// Smallest page of the machines that DKV runs on; only for sums of sizes.
+const PAGE_BYTES: u64 = 4096;
+/// Completions taken in one turn. More wait in the ring and make the next turn return at once.
+const COMPLETIONS_PER_TURN: usize = 2048;
+/// Most bytes of one send operation; the rest follows. The kernel counts them in an `int`.
+const SEND_BYTES_MAX: usize = 1 << 30;
+/// How long accepting pauses after an error that would come again at once (no descriptors, no memory).
+const ACCEPT_PAUSE_NS: u64 = 100_000_000;
+/// How long a dropped reactor waits for the kernel to let go of its memory. It takes microseconds; when it does not, the
+/// memory is kept for good instead of given away under the kernel's hands.
+const DRAIN_NS_MAX: u64 = 5_000_000_000;
+/// A cancellation that found nothing is repeated this often, for kernels whose look-up misses an operation that is just
+/// being run.
+const CANCEL_TRIES_MAX: u8 = 3;
+
+/// Sizes of a reactor.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What wakes the reactor.
+    pub wake: WakeHandle,
+    /// Operations submitted in one system call; more than that take several. A power of two.
+    pub sq_entries: u32,
+    /// Completions that fit. Too few cost time (receives must be armed again), never data. A power of two.
+    pub cq_entries: u32,
+    /// Receive buffers. A power of two.
+    pub buffers: u16,
+    /// Bytes of each.
+    pub buffer_bytes: usize,
+    /// Buffers that circulate at first; the others join when these run out, so that an idle reactor stays small.
+    pub buffers_at_first: u16,
+}
+
+impl Options {
+    /// The sizes that were measured best for a shard: about 200 KiB of lockable memory and up to 4 MiB of buffers.
+    pub fn new(wake: WakeHandle) -> Self {
+        Self {
+            wake,
+            sq_entries: 1024,
+            cq_entries: 8192,
+            buffers: 1024,
+            buffer_bytes: 4096,
+            buffers_at_first: 64,
+        }
+    }
+
+    /// Lockable memory (`RLIMIT_MEMLOCK`) that a reactor of these sizes is charged for, in bytes.
+    pub fn locked_bytes(&self) -> u64 {
+        setup::need_bytes(self.sq_entries, self.cq_entries, self.buffers)
+    }
+}
+
+struct Listener {
+    /// Kept until the accept's final completion.
+    socket: Option<TcpListener>,
+    armed: bool,
+    stopping: bool,
+    /// When to accept again after a pause.
+    retry_at_ns: Option<u64>,
+}
+
+/// [`Reactor`] on io_uring.
+pub struct UringReactor {
+    // The order of the next three is the order of destruction: the ring is closed before memory that it was told of is
+    // freed.
+    ring: Ring,
+    pool: Pool,
+    places: Vec<Place>,
+    free: Vec<u32>,
+    listeners: Vec<Listener>,
+    /// Listeners in a pause; saves looking at them all on each turn.
+    listeners_paused: usize,
+    /// Operations in the kernel that name memory or descriptors of ours.
+    under_way: usize,
+    /// Events that need no completion.
+    ready: Vec<Event>,
+    woken: bool,
+    /// Connections whose receive ended for want of buffers, the next one to be armed first.
+    starved: VecDeque<Conn>,
+    /// Those of this turn which got nothing since they were armed: they stay at the head, so that each gets its turn
+    /// however few the buffers are.
+    unlucky: Vec<Conn>,
+    no_buffers: bool,
+    cancel_again: Vec<Conn>,
+    completions: Vec<Completion>,
+    /// Reactors woken so far; a wake that failed is found here by its name.
+    peers: Vec<WakeHandle>,
+    wake: WakeHandle,
+    stopping: bool,
+    accepted: setup::Accepted,
+    counts: Counts,
+    /// A ring with SINGLE_ISSUER belongs to the thread that made it.
+    not_send: PhantomData<*mut ()>,
+}
+
+/// What happened to a reactor so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Receives that found no buffer.
+    pub buffers_missed: u64,
+    /// Receives that ended although data came: the completion queue overflowed.
+    pub receives_cut: u64,
+    /// Sends that took more than one operation.
+    pub sends_continued: u64,
+    /// Wakes that could not be delivered through the ring and went through the eventfd.
+    pub wakes_failed: u64,
+}
+
+impl UringReactor {
+    /// Makes a reactor, on the thread that will use it.
+    ///
+    /// # Errors
+    /// There is no usable ring; the error says why and what to type.
+    pub fn new(options: Options) -> Result<Self, IoUnavailable> {
+        let (ring, pool, accepted) = setup::build(&options)?;
+        let other =
+            |step, error: io::Error| IoUnavailable::Other { step, error: error.to_string() };
+        let duplicate = ring.duplicate().map_err(|error| other("duplicating the ring", error))?;
+        if !options.wake.attach(duplicate) {
+            let error = io::Error::other("the wake handle belongs to another reactor already");
+            return Err(other("taking over the wake handle", error));
+        }
+        let mut reactor = Self {
+            ring,
+            pool,
+            places: Vec::new(),
+            free: Vec::new(),
+            listeners: Vec::new(),
+            listeners_paused: 0,
+            under_way: 0,
+            ready: Vec::new(),
+            woken: false,
+            starved: VecDeque::new(),
+            unlucky: Vec::new(),
+            no_buffers: false,
+            cancel_again: Vec::new(),
+            completions: Vec::with_capacity(256),
+            peers: Vec::new(),
+            wake: options.wake,
+            stopping: false,
+            accepted,
+            counts: Counts::default(),
+            not_send: PhantomData,
+        };
+        reactor.arm_poll();
+        Ok(reactor)
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Connections that are open or closing.
+    pub fn connections(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    /// The flags that the kernel accepted.
+    pub(crate) fn flags(&self) -> Vec<&'static str> {
+        let mut flags = self.accepted.flags.clone();
+        if self.ring.is_registered() {
+            flags.push("registered_ring");
+        }
+        if self.ring.has_no_iowait() {
+            flags.push("no_iowait");
+        }
+        flags
+    }
+
+    /// The place of a connection, unless the name is stale.
+    fn place(&mut self, conn: Conn) -> Option<&mut Place> {
+        self.places
+            .get_mut(conn.index())
+            .filter(|place| place.generation == conn.generation && place.socket.is_some())
+    }
+
+    fn arm_poll(&mut self) {
+        let fd = Fd(self.wake.eventfd().as_raw_fd());
+        let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
+        // SAFETY: the entry names no memory, and the eventfd is open as long as `self.wake`, which drops after the ring.
+        unsafe { self.ring.push(entry.user_data(name::plain(Kind::Poll, 0))) };
+        self.under_way += 1;
+    }
+
+    fn arm_accept(&mut self, id: ListenerId) {
+        if self.stopping {
+            return;
+        }
+        let listener = &mut self.listeners[id.0 as usize];
+        let Some(socket) = listener.socket.as_ref().filter(|_| !listener.stopping) else { return };
+        let entry = opcode::AcceptMulti::new(Fd(socket.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
+        listener.armed = true;
+        self.under_way += 1;
+        // SAFETY: the entry names no memory; `finish` drops the socket only after the final completion.
+        unsafe { self.ring.push(entry.build().user_data(name::plain(Kind::Accept, id.0))) };
+    }
+
+    /// Arms the receive of a connection if it is wanted and not armed.
+    fn arm_receive(&mut self, conn: Conn) {
+        if self.stopping {
+            return;
+        }
+        let Some(place) = self.place(conn) else { return };
+        if !place.wants_to_receive() || place.receiving != Receiving::Idle {
+            return;
+        }
+        let Some(socket) = &place.socket else { return };
+        let entry = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), pool::GROUP).build();
+        place.receiving = Receiving::Armed;
+        place.received_since_armed = false;
+        self.under_way += 1;
+        // SAFETY: the socket stays open until the final completion (see `finish`); the memory is the pool's, which the
+        // kernel takes from the ring registered for it.
+        unsafe { self.ring.push(entry.user_data(name::of(Kind::Receive, conn))) };
+    }
+
+    /// Puts the unsent rest of a connection's buffer into the ring.
+    fn push_send(&mut self, conn: Conn) {
+        let Some(place) = self.place(conn) else { return };
+        let (Some(socket), Some(sending)) = (&place.socket, &place.sending) else { return };
+        let rest = &sending.buffer[sending.done..];
+        let length = rest.len().min(SEND_BYTES_MAX) as u32;
+        // MSG_WAITALL has the kernel itself go on after a partial send, so that one completion usually does.
+        let entry = opcode::Send::new(Fd(socket.as_raw_fd()), rest.as_ptr(), length)
+            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+            .build();
+        self.under_way += 1;
+        // SAFETY: socket and buffer stay in the place, the buffer neither read, written nor resized, until the final
+        // completion was drained: `finish` is the only one to take them out, `send` refuses a second buffer, and moving
+        // the `Vec` does not move its bytes.
+        unsafe { self.ring.push(entry.user_data(name::of(Kind::Send, conn))) };
+    }
+
+    fn cancel_receive(&mut self, conn: Conn) {
+        let target = CancelBuilder::user_data(name::of(Kind::Receive, conn));
+        self.ring
+            .push_cancel(opcode::AsyncCancel2::new(target), name::of(Kind::CancelReceive, conn));
+    }
+
+    /// What waited for this turn: cancellations to repeat, receives that had no buffer, accepts after a pause.
+    fn catch_up(&mut self) {
+        while let Some(conn) = self.cancel_again.pop() {
+            if self.place(conn).is_some_and(|place| place.receiving == Receiving::Cancelling) {
+                self.cancel_receive(conn);
+            }
+        }
+        // No more receives than buffers: those in excess could only fail again.
+        for _ in 0..self.pool.available() {
+            let Some(conn) = self.starved.pop_front() else { break };
+            if let Some(place) = self.place(conn) {
+                place.queued = false;
+                self.arm_receive(conn);
+            }
+        }
+        if self.listeners_paused > 0 {
+            let now = clock::monotonic_ns();
+            for index in 0..self.listeners.len() {
+                let listener = &mut self.listeners[index];
+                if listener.retry_at_ns.is_some_and(|at| at <= now) {
+                    listener.retry_at_ns = None;
+                    self.listeners_paused -= 1;
+                    self.arm_accept(ListenerId(index as u32));
+                }
+            }
+        }
+    }
+
+    /// The wait, cut to the end of the next pause.
+    fn clamp(&self, wait: Duration) -> Duration {
+        if self.listeners_paused == 0 {
+            return wait;
+        }
+        let now = clock::monotonic_ns();
+        let next = self.listeners.iter().filter_map(|listener| listener.retry_at_ns).min();
+        next.map_or(wait, |at| wait.min(Duration::from_nanos(at.saturating_sub(now))))
+    }
+
+    /// Takes completions from the ring and turns them into events.
+    fn collect(&mut self, events: &mut Vec<Event>) {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.drain(&mut completions, COMPLETIONS_PER_TURN);
+        for completion in completions.drain(..) {
+            self.finish(completion, events);
+        }
+        self.completions = completions;
+        for conn in self.unlucky.drain(..).rev() {
+            self.starved.push_front(conn);
+        }
+        if std::mem::take(&mut self.no_buffers) {
+            self.pool.grow();
+        }
+        if std::mem::take(&mut self.woken) {
+            events.push(Event::Woken);
+        }
+    }
+}
+
+impl Reactor for UringReactor {
+    fn listen(&mut self, listener: TcpListener) -> io::Result<ListenerId> {
+        // A descriptor marked non-blocking makes the ring fail with EAGAIN instead of waiting.
+        listener.set_nonblocking(false)?;
+        let id = ListenerId(self.listeners.len() as u32);
+        self.listeners.push(Listener {
+            socket: Some(listener),
+            armed: false,
+            stopping: false,
+            retry_at_ns: None,
+        });
+        self.arm_accept(id);
+        Ok(id)
+    }
+
+    fn stop_listening(&mut self, id: ListenerId) {
+        let Some(listener) = self.listeners.get_mut(id.0 as usize) else { return };
+        if std::mem::replace(&mut listener.stopping, true) {
+            return;
+        }
+        if listener.retry_at_ns.take().is_some() {
+            self.listeners_paused -= 1;
+        }
+        if listener.armed {
+            let target = CancelBuilder::user_data(name::plain(Kind::Accept, id.0));
+            self.ring.push_cancel(opcode::AsyncCancel2::new(target), name::plain(Kind::Cancel, 0));
+        } else {
+            listener.socket = None;
+        }
+    }
+
+    fn adopt(&mut self, socket: OwnedFd) -> io::Result<Conn> {
+        let options = socket2::SockRef::from(&socket);
+        if options.r#type()? != socket2::Type::STREAM {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream socket"));
+        }
+        // As for listeners: sockets that come from an async runtime are non-blocking.
+        options.set_nonblocking(false)?;
+        // Unix sockets have no such option and no such delay.
+        let _ = options.set_tcp_nodelay(true);
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None if self.places.len() < name::PLACES_MAX => {
+                self.places.push(Place::default());
+                (self.places.len() - 1) as u32
+            }
+            None => return Err(io::Error::other("too many connections for one reactor")),
+        };
+        let conn = self.places[index as usize].occupy(index, socket);
+        self.arm_receive(conn);
+        Ok(conn)
+    }
+
+    fn send(&mut self, conn: Conn, buffer: Vec<u8>) {
+        let Some(place) = self.place(conn) else { return };
+        assert!(place.sending.is_none(), "{conn:?} has a buffer under way already");
+        if place.closing || place.failed {
+            return;
+        }
+        if buffer.is_empty() {
+            self.ready.push(Event::Sent { conn, buffer });
+            return;
+        }
+        place.sending = Some(Sending { buffer, done: 0 });
+        self.push_send(conn);
+    }
+
+    fn pause(&mut self, conn: Conn) {
+        let Some(place) = self.place(conn) else { return };
+        place.paused = true;
+        if place.receiving == Receiving::Armed {
+            place.receiving = Receiving::Cancelling;
+            place.cancel_tries = 0;
+            self.cancel_receive(conn);
+        }
+    }
+
+    fn resume(&mut self, conn: Conn) {
+        let Some(place) = self.place(conn) else { return };
+        place.paused = false;
+        // A receive that is still being cancelled is armed again by its final completion, one that waits for a buffer
+        // when it is its turn.
+        if !place.queued {
+            self.arm_receive(conn);
+        }
+    }
+
+    fn close(&mut self, conn: Conn) {
+        let Some(place) = self.place(conn) else { return };
+        if std::mem::replace(&mut place.closing, true) {
+            return;
+        }
+        if let Some(socket) = &place.socket {
+            // Ends both operations by itself; the cancellations below only make it quicker. Fails when the peer is gone
+            // already.
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        }
+        let sending = place.sending.is_some();
+        if place.receiving == Receiving::Armed {
+            place.receiving = Receiving::Cancelling;
+            place.cancel_tries = 0;
+            self.cancel_receive(conn);
+        }
+        if sending {
+            let target = CancelBuilder::user_data(name::of(Kind::Send, conn));
+            self.ring.push_cancel(opcode::AsyncCancel2::new(target), name::of(Kind::Cancel, conn));
+        }
+        if self.vacate(conn) {
+            self.ready.push(Event::Closed { conn });
+        }
+    }
+
+    fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
+        self.pool.bytes(chunk)
+    }
+
+    fn give_back(&mut self, chunk: Chunk) {
+        self.pool.give_back(chunk);
+    }
+
+    fn wake_peer(&mut self, target: &WakeHandle) {
+        if target.id() == self.wake.id() {
+            self.woken = true;
+            return;
+        }
+        // Known ones are few (the shards of a node) and mostly the same few.
+        let known = self.peers.iter().position(|peer| peer.id() == target.id());
+        let index = known.unwrap_or_else(|| {
+            self.peers.push(target.clone());
+            self.peers.len() - 1
+        });
+        let Some(ring) = self.peers[index].ring() else {
+            target.wake();
+            return;
+        };
+        let woken = name::plain(Kind::Woken, 0);
+        let entry = opcode::MsgRingData::new(Fd(ring.as_raw_fd()), 0, woken, None)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(name::plain(Kind::Wake, index as u32));
+        // SAFETY: the entry names no memory; the target's descriptor is a duplicate kept by the handle in `self.peers`,
+        // which drops after the ring.
+        unsafe { self.ring.push(entry) };
+    }
+
+    fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> io::Result<()> {
+        self.catch_up();
+        self.pool.publish();
+        let wait = match wait {
+            Wait::Until(time) if self.ready.is_empty() && !self.woken => Some(self.clamp(time)),
+            Wait::Until(_) | Wait::Now => None,
+        };
+        self.ring.enter(wait)?;
+        events.append(&mut self.ready);
+        self.collect(events);
+        Ok(())
+    }
+
+    fn spin(&mut self, limit: Duration, also: &mut dyn FnMut() -> bool) -> io::Result<bool> {
+        if !self.ready.is_empty() || self.woken {
+            return Ok(true);
+        }
+        self.catch_up();
+        self.pool.publish();
+        if self.ring.has_queued() {
+            self.ring.enter(None)?;
+        }
+        let end = clock::monotonic_ns().saturating_add(limit.as_nanos() as u64);
+        loop {
+            // The clock costs more than the looks.
+            for _ in 0..16 {
+                if self.ring.has_pending() || also() {
+                    return Ok(true);
+                }
+                std::hint::spin_loop();
+            }
+            if clock::monotonic_ns() >= end {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn describe(&self) -> String {
+        let (sq, cq) = self.ring.sizes();
+        let (buffers, bytes) = self.pool.sizes();
+        format!(
+            "io=uring kernel={} flags={} sq={sq} cq={cq} recv=multishot+pbuf({buffers}x{}KiB) send=waitall wake=msg_ring",
+            self.accepted.kernel,
+            self.flags().join(","),
+            bytes / 1024,
+        )
+    }
+}
+
+impl std::fmt::Debug for UringReactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UringReactor")
+            .field("connections", &self.connections())
+            .field("under_way", &self.under_way)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for UringReactor {
+    /// Cancels, drains, and only then lets the fields go: ring first, memory after.
+    fn drop(&mut self) {
+        self.stopping = true;
+        for index in 0..self.places.len() {
+            let generation = self.places[index].generation;
+            self.close(Conn { index: index as u32, generation });
+        }
+        for index in 0..self.listeners.len() {
+            self.stop_listening(ListenerId(index as u32));
+        }
+        let target = CancelBuilder::user_data(name::plain(Kind::Poll, 0));
+        self.ring.push_cancel(opcode::AsyncCancel2::new(target), name::plain(Kind::Cancel, 0));
+        let end = clock::monotonic_ns() + DRAIN_NS_MAX;
+        let mut events = Vec::new();
+        while self.under_way > 0 && clock::monotonic_ns() < end {
+            self.pool.publish();
+            if self.ring.enter(Some(Duration::from_millis(10))).is_err() {
+                break;
+            }
+            // Sockets accepted at the last moment are in there and are closed with it.
+            events.clear();
+            self.collect(&mut events);
+            self.catch_up();
+        }
+        if self.under_way > 0 {
+            tracing::error!(
+                under_way = self.under_way,
+                "the kernel keeps operations of a closed ring; their memory is given up for lost"
+            );
+            self.pool.leak();
+            for place in &mut self.places {
+                place.leak();
+            }
+        }
+    }
+}

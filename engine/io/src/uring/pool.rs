@@ -1,0 +1,196 @@
+//! Receive buffers: memory that the kernel fills without being told beforehand for which connection.
+//!
+//! The kernel takes buffers from a small ring shared with it, first in, first out. If all of them went round, every page
+//! would soon be touched, so only a few circulate at first; the others join, doubling, when the kernel ran out. An idle
+//! node thus keeps its few warm pages and a busy one gets all of them.
+//!
+//! A buffer is in exactly one of three hands: the kernel's (in the ring), the driver's (a [`Chunk`]), or the reserve's.
+
+use std::ffi::c_void;
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+use io_uring::types::BufRingEntry;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+use super::ring::Ring;
+use crate::Chunk;
+
+/// The one buffer group of a ring.
+pub(super) const GROUP: u16 = 0;
+
+/// Anonymous, private, zeroed, page-aligned memory that is paged in on first touch.
+struct Mapping {
+    start: NonNull<u8>,
+    bytes: usize,
+    leaked: bool,
+}
+
+impl Mapping {
+    fn new(bytes: usize) -> io::Result<Self> {
+        // SAFETY: an anonymous mapping at an address of the kernel's choice cannot replace one that is in use.
+        let start = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        }?;
+        // Where huge pages are always on, the first touch would bring in 2 MiB. A refusal costs memory only.
+        // SAFETY: advice about pages that were mapped just now and that nobody else knows.
+        let _ = unsafe { madvise(start, bytes, Advice::LinuxNoHugepage) };
+        let start = NonNull::new(start.cast()).expect("mmap never maps the zero page");
+        Ok(Self { start, bytes, leaked: false })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.leaked {
+            return;
+        }
+        let start: *mut c_void = self.start.as_ptr().cast();
+        // SAFETY: the range is what mmap gave us; nothing borrows from it (borrows of it borrow the pool), and the kernel
+        // is done with it: the ring is closed before its pool is dropped, or `leaked` is set.
+        let _ = unsafe { munmap(start, self.bytes) };
+    }
+}
+
+pub(super) struct Pool {
+    /// Which reactor the chunks are of.
+    reactor: u32,
+    buffers: Mapping,
+    ring: Mapping,
+    buffer_bytes: usize,
+    /// A power of two.
+    count: u16,
+    /// Our own copy of the ring's tail, ahead of the published one until [`Pool::publish`].
+    tail: u16,
+    published: u16,
+    /// In the kernel's hand.
+    in_kernel: u16,
+    /// In the kernel's or the driver's hand.
+    circulating: u16,
+}
+
+impl Pool {
+    /// Maps and registers `count` buffers of `buffer_bytes`, of which `at_first` circulate.
+    pub(super) fn new(
+        owner: &Ring,
+        count: u16,
+        buffer_bytes: usize,
+        at_first: u16,
+    ) -> io::Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        assert!(count.is_power_of_two() && count <= 1 << 15, "{count} buffers");
+        let pool = Self {
+            reactor: NEXT.fetch_add(1, Ordering::Relaxed),
+            buffers: Mapping::new(usize::from(count) * buffer_bytes)?,
+            ring: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
+            buffer_bytes,
+            count,
+            tail: 0,
+            published: 0,
+            in_kernel: 0,
+            circulating: 0,
+        };
+        let address = pool.ring.start.as_ptr() as u64;
+        let submitter = owner.submitter();
+        // SAFETY: the address is page-aligned, holds `count` zeroed entries, and stays mapped until the owner is closed:
+        // the reactor's fields drop in that order.
+        unsafe { submitter.register_buf_ring_with_flags(address, count, GROUP, 0) }?;
+        let mut pool = pool;
+        pool.circulate(at_first.clamp(1, count));
+        pool.publish();
+        Ok(pool)
+    }
+
+    fn circulate(&mut self, wanted: u16) {
+        for buffer in self.circulating..wanted {
+            self.provide(buffer);
+        }
+        self.circulating = self.circulating.max(wanted);
+    }
+
+    /// The kernel ran out: let more circulate, if there are more.
+    pub(super) fn grow(&mut self) {
+        self.circulate(self.circulating.saturating_mul(2).min(self.count));
+    }
+
+    /// Buffers in the kernel's hand, those about to be published included.
+    pub(super) fn available(&self) -> usize {
+        usize::from(self.in_kernel)
+    }
+
+    pub(super) fn sizes(&self) -> (u16, usize) {
+        (self.count, self.buffer_bytes)
+    }
+
+    fn start_of(&self, buffer: u16) -> *mut u8 {
+        assert!(buffer < self.count, "buffer {buffer} of {}", self.count);
+        // SAFETY: `buffer < count`, and the mapping holds `count * buffer_bytes` bytes.
+        unsafe { self.buffers.start.as_ptr().add(usize::from(buffer) * self.buffer_bytes) }
+    }
+
+    /// Puts a buffer at the ring's tail, not yet visible.
+    fn provide(&mut self, buffer: u16) {
+        let start = self.start_of(buffer);
+        let place = usize::from(self.tail & (self.count - 1));
+        let entries: *mut BufRingEntry = self.ring.start.as_ptr().cast();
+        // SAFETY: `place < count`, and the mapping holds `count` entries.
+        let entry = unsafe { entries.add(place) };
+        // SAFETY: aligned, mapped and zeroed or written before; the kernel does not look at entries from the published tail
+        // on, and at most `count` buffers exist, so this is one of those.
+        let entry = unsafe { &mut *entry };
+        entry.set_addr(start as u64);
+        entry.set_len(self.buffer_bytes as u32);
+        entry.set_bid(buffer);
+        self.tail = self.tail.wrapping_add(1);
+        self.in_kernel += 1;
+    }
+
+    /// Shows the kernel what was given back, in one store.
+    pub(super) fn publish(&mut self) {
+        if self.published == self.tail {
+            return;
+        }
+        self.published = self.tail;
+        let entries: *const BufRingEntry = self.ring.start.as_ptr().cast();
+        // SAFETY: `entries` is the first entry of the registered ring, zeroed at least.
+        let tail = unsafe { BufRingEntry::tail(entries) };
+        // SAFETY: the tail is two aligned bytes inside the mapping, writable because the mapping is, and shared with the
+        // kernel alone, which reads it with acquire order.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        // Release: the entries must be visible before the tail that includes them.
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    /// The kernel filled a buffer and named it in a completion.
+    pub(super) fn taken(&mut self, buffer: u16, bytes: u32) -> Chunk {
+        assert!(buffer < self.circulating && bytes as usize <= self.buffer_bytes);
+        self.in_kernel -= 1;
+        Chunk { reactor: self.reactor, buffer, length: bytes }
+    }
+
+    pub(super) fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
+        assert_eq!(chunk.reactor, self.reactor, "a chunk is read by the reactor that received it");
+        let start = self.start_of(chunk.buffer);
+        // SAFETY: the kernel wrote `length <= buffer_bytes` bytes there and gave the buffer up with its completion; it gets
+        // it again only when the chunk, which the slice borrows and of which there is but one, is given back.
+        unsafe { std::slice::from_raw_parts(start, chunk.len()) }
+    }
+
+    pub(super) fn give_back(&mut self, chunk: Chunk) {
+        let Chunk { reactor, buffer, .. } = chunk;
+        assert_eq!(reactor, self.reactor, "a chunk goes back to the reactor it came from");
+        self.provide(buffer);
+    }
+
+    /// Keeps the memory for good, because the kernel may still write to it.
+    pub(super) fn leak(&mut self) {
+        self.buffers.leaked = true;
+        self.ring.leaked = true;
+    }
+}

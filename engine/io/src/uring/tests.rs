@@ -1,0 +1,1 @@
+//! Tests of the reactor's own insides on a real ring.
