@@ -40,8 +40,6 @@ pub use selftest::self_test;
 const PAGE_BYTES: u64 = 4096;
 /// Completions taken in one turn. More wait in the ring and make the next turn return at once.
 const COMPLETIONS_PER_TURN: usize = 2048;
-/// Most bytes of one send operation; the rest follows. The kernel counts them in an `int`.
-const SEND_BYTES_MAX: usize = 1 << 30;
 /// How long accepting pauses after an error that would come again at once (no descriptors, no memory).
 const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 /// How long a dropped reactor waits for the kernel to let go of its memory. It takes microseconds; when it does not, the
@@ -66,6 +64,8 @@ pub struct Options {
     pub buffer_bytes: usize,
     /// Buffers that circulate at first; the others join when these run out, so that an idle reactor stays small.
     pub buffers_at_first: u16,
+    /// Most bytes of one send operation; the rest of a buffer follows in the next. The kernel counts them in an `int`.
+    pub send_bytes_max: usize,
 }
 
 impl Options {
@@ -78,6 +78,7 @@ impl Options {
             buffers: 1024,
             buffer_bytes: 4096,
             buffers_at_first: 64,
+            send_bytes_max: 1 << 30,
         }
     }
 
@@ -126,6 +127,7 @@ pub struct UringReactor {
     stopping: bool,
     accepted: setup::Accepted,
     counts: Counts,
+    send_bytes_max: usize,
     /// A ring with SINGLE_ISSUER belongs to the thread that made it.
     not_send: PhantomData<*mut ()>,
 }
@@ -178,6 +180,7 @@ impl UringReactor {
             stopping: false,
             accepted,
             counts: Counts::default(),
+            send_bytes_max: options.send_bytes_max.clamp(1, 1 << 30),
             not_send: PhantomData,
         };
         reactor.arm_poll();
@@ -255,10 +258,11 @@ impl UringReactor {
 
     /// Puts the unsent rest of a connection's buffer into the ring.
     fn push_send(&mut self, conn: Conn) {
+        let most = self.send_bytes_max;
         let Some(place) = self.place(conn) else { return };
         let (Some(socket), Some(sending)) = (&place.socket, &place.sending) else { return };
         let rest = &sending.buffer[sending.done..];
-        let length = rest.len().min(SEND_BYTES_MAX) as u32;
+        let length = rest.len().min(most) as u32;
         // MSG_WAITALL has the kernel itself go on after a partial send, so that one completion usually does.
         let entry = opcode::Send::new(Fd(socket.as_raw_fd()), rest.as_ptr(), length)
             .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)

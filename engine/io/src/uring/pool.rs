@@ -124,6 +124,12 @@ impl Pool {
         usize::from(self.in_kernel)
     }
 
+    /// Buffers that go round; the others were never touched.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn circulating(&self) -> u16 {
+        self.circulating
+    }
+
     pub(super) fn sizes(&self) -> (u16, usize) {
         (self.count, self.buffer_bytes)
     }
@@ -182,6 +188,10 @@ impl Pool {
         unsafe { std::slice::from_raw_parts(start, chunk.len()) }
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the chunk ends here: nobody may read it now"
+    )]
     pub(super) fn give_back(&mut self, chunk: Chunk) {
         let Chunk { reactor, buffer, .. } = chunk;
         assert_eq!(reactor, self.reactor, "a chunk goes back to the reactor it came from");

@@ -1,0 +1,151 @@
+//! Limits of the process: too little lockable memory, too few descriptors.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use dkv_io::{Event, IoUnavailable, Options, Reactor, UringReactor, Wait};
+use rustix::process::{Resource, Rlimit, getuid, setrlimit};
+
+use crate::rig::{PATIENCE, connect, in_child, is_child, listener, options, turn_until};
+
+/// The user "nobody": without CAP_IPC_LOCK, and its counter of locked memory is hardly anybody else's.
+const NOBODY: u32 = 65534;
+
+/// Runs a test of this program under a limit of lockable memory, as a user to whom the limit applies.
+fn with_lockable_memory(test: &str, kib: u64) {
+    // The program is copied to where that user may run it.
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join("program");
+    std::fs::copy(std::env::current_exe().expect("has a path"), &program).expect("copies");
+    in_child(test, |command| {
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let mut limited = Command::new("sh");
+        let script = format!("ulimit -l {kib} && exec \"$@\"");
+        limited.args(["-c", &script, "sh"]).arg(&program).args(arguments);
+        limited.env("DKV_TEST_CHILD", test).current_dir("/");
+        if getuid().is_root() {
+            open_to_all(directory.path());
+            limited.uid(NOBODY).gid(NOBODY);
+        }
+        *command = limited;
+    });
+}
+
+fn open_to_all(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(path, mode).expect("sets the mode");
+}
+
+#[test]
+fn no_lockable_memory_is_named_with_the_fix() {
+    const NAME: &str = "limits::no_lockable_memory_is_named_with_the_fix";
+    if !is_child(NAME) {
+        return with_lockable_memory(NAME, 0);
+    }
+    let error = match UringReactor::new(options()) {
+        Err(error) => error,
+        // A kernel that does not count rings as locked memory (5.12 up to about 6.13).
+        Ok(reactor) => {
+            assert!(reactor.describe().contains("sq=1024"));
+            return;
+        }
+    };
+    assert!(matches!(error, IoUnavailable::LockedMemory { limit_kib: 0, .. }), "{error:?}");
+    let text = error.to_string();
+    for part in ["--ulimit memlock=-1", "LimitMEMLOCK=infinity", "CAP_IPC_LOCK"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let report = dkv_io::probe();
+    assert_eq!(report.result, Err(error));
+    assert_eq!(report.memlock_limit_bytes, Some(0));
+    assert!(!report.memlock_exempt);
+}
+
+#[test]
+fn little_lockable_memory_makes_smaller_rings_that_work() {
+    const NAME: &str = "limits::little_lockable_memory_makes_smaller_rings_that_work";
+    if !is_child(NAME) {
+        // Enough for half of the full size, not for all of it.
+        return with_lockable_memory(NAME, options().locked_bytes() / 1024 * 2 / 3);
+    }
+    let mut reactor = UringReactor::new(options()).expect("a ring");
+    let described = reactor.describe();
+    let full = described.contains("sq=1024");
+    assert!(full || described.contains("sq=512") || described.contains("sq=256"), "{described}");
+    dkv_io::self_test(&mut reactor).expect("works");
+}
+
+#[test]
+fn the_declared_need_of_lockable_memory_is_enough() {
+    const NAME: &str = "limits::the_declared_need_of_lockable_memory_is_enough";
+    if !is_child(NAME) {
+        return with_lockable_memory(NAME, options().locked_bytes().div_ceil(1024));
+    }
+    let reactor = UringReactor::new(options()).expect("a ring");
+    assert!(reactor.describe().contains("sq=1024 cq=8192"), "{}", reactor.describe());
+}
+
+#[test]
+fn running_out_of_descriptors_pauses_accepting_and_does_not_spin() {
+    const NAME: &str = "limits::running_out_of_descriptors_pauses_accepting_and_does_not_spin";
+    if !is_child(NAME) {
+        return in_child(NAME, |_| {});
+    }
+    let (listener, address) = listener();
+    let mut reactor = UringReactor::new(options()).expect("a ring");
+    reactor.listen(listener).expect("listens");
+    // The clients first: they need descriptors too.
+    let clients: Vec<_> = (0..10).map(|_| connect(address)).collect();
+    let open = std::fs::read_dir("/proc/self/fd").expect("reads").count() as u64;
+    let limit = Rlimit { current: Some(open + 3), maximum: Some(open + 100) };
+    setrlimit(Resource::Nofile, limit).expect("lowers");
+    let mut accepted = Vec::new();
+    let mut pauses = 0;
+    let mut turns = 0;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(550) {
+        let mut events = Vec::new();
+        reactor.turn(Wait::Until(Duration::from_secs(1)), &mut events).expect("the ring works");
+        turns += 1;
+        for event in events {
+            match event {
+                Event::Accepted { socket, .. } => accepted.push(socket),
+                Event::AcceptPaused { error, .. } => {
+                    assert_eq!(error.raw_os_error(), Some(24), "EMFILE");
+                    pauses += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(accepted.len() < 10 && pauses >= 2, "{} accepted, {pauses} pauses", accepted.len());
+    assert!(turns < 50, "{turns} turns: it spins");
+    // Descriptors come back, and so do the peers.
+    let limit = Rlimit { current: Some(open + 100), maximum: Some(open + 100) };
+    setrlimit(Resource::Nofile, limit).expect("raises");
+    let start = Instant::now();
+    while accepted.len() < 10 {
+        turn_until(&mut reactor, "the accept", |_, event| match event {
+            Event::Accepted { socket, .. } => {
+                accepted.push(socket);
+                true
+            }
+            _ => false,
+        });
+        assert!(start.elapsed() < PATIENCE);
+    }
+    drop(clients);
+}
+
+#[test]
+fn rings_in_a_row_do_not_pile_up() {
+    for _ in 0..300 {
+        let small = Options { sq_entries: 64, cq_entries: 128, buffers: 16, ..options() };
+        let mut reactor = UringReactor::new(small).expect("a ring");
+        reactor.turn(Wait::Now, &mut Vec::new()).expect("works");
+    }
+    let open = std::fs::read_dir("/proc/self/fd").expect("reads").count();
+    assert!(open < 200, "{open} descriptors are open");
+}
