@@ -141,3 +141,152 @@ fn set(rest: &[u8]) -> (Step, &[u8]) {
     }
     (set, rest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The definition, one step at a time and with all its recursion.
+    fn reference(pattern: &[u8], text: &[u8]) -> bool {
+        match (pattern, text) {
+            ([], []) => true,
+            ([b'*', rest @ ..], _) => {
+                reference(rest, text) || (!text.is_empty() && reference(pattern, &text[1..]))
+            }
+            ([], _) | (_, []) => false,
+            ([b'?', rest @ ..], [_, text @ ..]) => reference(rest, text),
+            ([b'[', rest @ ..], [byte, text @ ..]) => {
+                let (takes, rest) = reference_set(rest, *byte);
+                takes && reference(rest, text)
+            }
+            ([b'\\', escaped, rest @ ..], [byte, text @ ..])
+            | ([escaped, rest @ ..], [byte, text @ ..]) => escaped == byte && reference(rest, text),
+        }
+    }
+
+    /// As Redis' `stringmatchlen` reads a set: whether it takes the byte, and what follows it.
+    fn reference_set(mut rest: &[u8], byte: u8) -> (bool, &[u8]) {
+        let negated = rest.first() == Some(&b'^');
+        if negated {
+            rest = &rest[1..];
+        }
+        let mut takes = false;
+        while !rest.is_empty() && rest[0] != b']' {
+            if rest[0] == b'\\' && rest.len() >= 2 {
+                takes |= rest[1] == byte;
+                rest = &rest[2..];
+            } else if rest.len() >= 3 && rest[1] == b'-' {
+                let (low, high) = (rest[0].min(rest[2]), rest[0].max(rest[2]));
+                takes |= (low..=high).contains(&byte);
+                rest = &rest[3..];
+            } else {
+                takes |= rest[0] == byte;
+                rest = &rest[1..];
+            }
+        }
+        (takes != negated, rest.get(1..).unwrap_or_default())
+    }
+
+    #[test]
+    fn patterns_match_as_in_redis() {
+        for (pattern, text, matches) in [
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("*", "anything", true),
+            ("**", "anything", true),
+            ("h?llo", "hello", true),
+            ("h?llo", "hllo", false),
+            ("h*llo", "hllo", true),
+            ("h*llo", "heeeello", true),
+            ("h*llo", "heeeellx", false),
+            ("h[ae]llo", "hello", true),
+            ("h[ae]llo", "hillo", false),
+            ("h[^e]llo", "hallo", true),
+            ("h[^e]llo", "hello", false),
+            ("h[a-b]llo", "hbllo", true),
+            ("h[b-a]llo", "hallo", true),
+            ("h[a-b]llo", "hcllo", false),
+            ("h[-]llo", "h-llo", true),
+            ("[a-]", "a", true),
+            ("[\\]]", "]", true),
+            ("[\\-a]", "-", true),
+            ("[", "[", false),
+            ("[]", "", false),
+            ("[]a", "a", false),
+            ("[^]", "x", true),
+            ("[^", "x", true),
+            ("[abc", "b", true),
+            ("a\\*", "a*", true),
+            ("a\\*", "ab", false),
+            ("a\\", "a\\", true),
+            ("\\", "\\", true),
+            ("\\?", "?", true),
+            ("\\?", "x", false),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b*", "xxbxxaxx", false),
+            ("user:*:name", "user:17:name", true),
+            ("user:*:name", "user:17:names", false),
+            ("A", "a", false),
+        ] {
+            assert_eq!(
+                Pattern::new(pattern.as_bytes()).matches(text.as_bytes()),
+                matches,
+                "{pattern:?} {text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn patterns_longer_than_a_word_match_too() {
+        for length in [62, 63, 64, 65, 127, 128, 129, 1024] {
+            let text = alloc::vec![b'a'; length];
+            let pattern = Pattern::new(&text);
+            assert!(pattern.matches(&text), "{length}");
+            assert!(!pattern.matches(&text[1..]), "{length}");
+            assert!(!pattern.matches(&[&text[..], b"a"].concat()), "{length}");
+            let mut other = text.clone();
+            other[length - 1] = b'b';
+            assert!(!pattern.matches(&other), "{length}");
+            let mut open = text.clone();
+            open[length - 1] = b'*';
+            assert!(Pattern::new(&open).matches(&[&text[..], &text].concat()), "{length}");
+            assert!(Pattern::new(&open).matches(&text[1..]), "{length}");
+            assert!(!Pattern::new(&open).matches(&text[2..]), "{length}");
+        }
+    }
+
+    /// The work is a fixed number of words for each byte of the key: with backtracking this would not end.
+    #[test]
+    fn patterns_that_ruin_backtracking_end_at_once() {
+        let key = alloc::vec![b'a'; 64 * 1024];
+        for pattern in ["a*".repeat(511) + "b", "*a".repeat(511) + "b", "*".repeat(1024) + "b"] {
+            let pattern = Pattern::new(&pattern.as_bytes()[..pattern.len().min(1024)]);
+            assert!(pattern.takes.len() <= 256 * (PATTERN_BYTES_MAX / 64 + 1));
+            let _ = pattern.matches(&key);
+        }
+        let pattern = Pattern::new(("a*".repeat(30) + "b").as_bytes());
+        assert_eq!(pattern.words, 1);
+        assert!(!pattern.matches(&key));
+        let mut key = key;
+        key.push(b'b');
+        assert!(pattern.matches(&key));
+    }
+
+    fn pattern() -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(prop::sample::select(b"ab-*?[]^\\c".as_slice()), 0..14)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_pattern_matches_as_the_reference_does(
+            pattern in pattern(),
+            text in proptest::collection::vec(prop::sample::select(b"ab-c]^\\*".as_slice()), 0..8),
+        ) {
+            prop_assert_eq!(Pattern::new(&pattern).matches(&text), reference(&pattern, &text));
+        }
+    }
+}
