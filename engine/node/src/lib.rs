@@ -1,1 +1,264 @@
-//! 
+//! A node: the process that serves the ranges of one store on one machine. The glue between `dkv-io`, which knows bytes and
+//! sockets, and `dkv-shard`, which knows what they mean.
+//!
+//! One pinned thread for each CPU it was given, each with its ring, its table and its connections ([`driver`]); one
+//! unpinned control thread for what may wait ([`control`]). Shards share nothing but mailboxes and counters. What a command
+//! does, how a table is built and how a ring works is not known here.
+#![forbid(unsafe_code)]
+
+mod board;
+mod clients;
+mod clocks;
+mod cluster;
+mod control;
+mod control_socket;
+mod driver;
+mod identity;
+mod launch;
+mod links;
+mod log;
+mod mail;
+mod refusals;
+mod shard_thread;
+mod shared;
+mod start;
+mod status;
+
+pub use dkv_io::{IoUnavailable, Report, probe};
+
+use crate::control::Control;
+use crate::control_socket::SocketFile;
+use crate::identity::IdentityLock;
+use crate::launch::Launch;
+use crate::mail::letterbox;
+use crate::shard_thread::{ShardThread, Share};
+use crate::shared::Shared;
+use crate::start::StartError;
+use dkv_io::WakeHandle;
+use dkv_io::sockets::bind_listener;
+use dkv_protocol::hello::{Identity, Secret};
+use dkv_protocol::ids::BootId;
+use dkv_protocol::launch::{ReadyLine, exit};
+use dkv_shard::PortKind;
+use dkv_shard::command::{Env, ProcessStats};
+use dkv_shard::stats::ShardStats;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+/// Clients that may wait to be accepted. The kernel takes less if `net.core.somaxconn` says so.
+const CLIENT_BACKLOG: i32 = 4096;
+/// Nodes that may.
+const CLUSTER_BACKLOG: i32 = 256;
+
+/// Runs a node in this process: reads its launch document from standard input, says on standard output when it serves,
+/// logs to standard error, and returns when it has stopped.
+///
+/// Returns one of [`exit`]. It takes over the process: session, signals, standard streams.
+#[must_use = "it is the exit code of the process"]
+pub fn run() -> u8 {
+    log::start();
+    match start_and_serve() {
+        Ok(()) => exit::OK,
+        Err(error) => {
+            tracing::error!(exit_code = error.exit_code(), "{error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn start_and_serve() -> Result<(), StartError> {
+    let started = std::time::Instant::now();
+    let launch = launch::read(std::io::stdin().lock())?;
+    let label = (launch.document.store.clone(), launch.node().name.clone());
+    let _span = tracing::error_span!("node", store = label.0, node = label.1).entered();
+    identity::leave_session();
+    identity::raise_descriptor_limit();
+    let boot = identity::new_boot()?;
+    // Held to the end of the process, which frees it.
+    let _lock = IdentityLock::take(&launch.document.lock_file)?;
+    let (socket, socket_file) = control_socket::bind(&launch.document.control_socket)?;
+    let ports = Ports::bind(&launch)?;
+    let runtime = control::runtime()?;
+
+    let node = Node::start(launch, boot, ports)?;
+    let Node { shared, posts, threads, cluster } = node;
+    let document = &shared.launch.document;
+    let secret =
+        Secret::from_hex(&document.cluster_secret).expect("the launch document was checked");
+    let identity = Identity::new(
+        document.store_id.clone(),
+        Arc::clone(&shared.env.map),
+        document.index,
+        boot,
+        secret,
+    );
+    let control = Control { shared: Arc::clone(&shared), posts, identity, cluster, socket };
+    let result = runtime.block_on(control.run(|| {
+        tracing::info!(
+            boot = shared.boot_text(),
+            pid = shared.env.pid,
+            client_port = shared.env.client_port,
+            shards = shared.launch.shards(),
+            cpus = ?shared.launch.document.cpus,
+            took_ms = started.elapsed().as_millis() as u64,
+            "serving; {}",
+            shared.env.io
+        );
+        say_ready(&shared);
+    }));
+    end(result, threads, &shared, socket_file)
+}
+
+/// The last steps: nothing is left behind but the lock file, which the process's end frees.
+fn end(
+    result: Result<(), StartError>,
+    threads: Vec<ShardThread>,
+    shared: &Shared,
+    socket_file: SocketFile,
+) -> Result<(), StartError> {
+    if shared.all_ended() {
+        for thread in threads {
+            // A thread that panicked has ended the process.
+            let _ = thread.handle.join();
+        }
+    }
+    drop(socket_file);
+    result?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The sockets of the node, all bound before any thread starts: a port that is taken must leave nothing half done.
+struct Ports {
+    cluster: Vec<TcpListener>,
+    client: Vec<TcpListener>,
+    /// For each shard.
+    shard: Vec<Vec<TcpListener>>,
+}
+
+impl Ports {
+    fn bind(launch: &Launch) -> Result<Self, StartError> {
+        let node = launch.node();
+        let on_all =
+            |role: &'static str, port: u16, backlog: i32| -> Result<Vec<TcpListener>, StartError> {
+                let addresses = launch.document.bind.iter();
+                addresses
+                    .map(|&ip| {
+                        bind_listener(SocketAddr::new(ip, port), backlog)
+                            .map_err(|cause| StartError::Address { role, cause })
+                    })
+                    .collect()
+            };
+        Ok(Self {
+            cluster: on_all("cluster", node.cluster_port, CLUSTER_BACKLOG)?,
+            client: on_all("client", node.client_port, CLIENT_BACKLOG)?,
+            shard: node
+                .shard_ports
+                .iter()
+                .map(|&port| on_all("shard", port, CLIENT_BACKLOG))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// A node whose shards serve.
+struct Node {
+    shared: Arc<Shared>,
+    posts: Vec<mail::Post>,
+    threads: Vec<ShardThread>,
+    cluster: Vec<TcpListener>,
+}
+
+impl Node {
+    fn start(launch: Launch, boot: BootId, ports: Ports) -> Result<Self, StartError> {
+        let shards = launch.shards();
+        let mut letterboxes = Vec::with_capacity(shards);
+        let mut posts = Vec::with_capacity(shards);
+        let mut threads = Vec::with_capacity(shards);
+        for (shard, &cpu) in launch.document.cpus.iter().enumerate() {
+            let wake = WakeHandle::new().map_err(|e| {
+                StartError::Failed(format!("no descriptor for waking shard {shard}: {e}"))
+            })?;
+            let (letters, post) = letterbox(shards, wake.clone());
+            letterboxes.push(letters);
+            posts.push(post);
+            let label = (launch.document.store.clone(), launch.node().name.clone());
+            threads.push(ShardThread::start(shard, cpu, wake, label)?);
+        }
+        let mut io = String::new();
+        for thread in &threads {
+            let description = thread.hear()?;
+            if io.is_empty() {
+                io = description;
+            }
+        }
+        let env = Arc::new(environment(&launch, boot, io)?);
+        let shared = Arc::new(Shared::new(launch, boot, env));
+        let mut client = Some(ports.client);
+        for ((thread, letterbox), shard_ports) in threads.iter().zip(letterboxes).zip(ports.shard) {
+            // The first shard accepts on the client port and spreads the connections.
+            let client =
+                client.take().unwrap_or_default().into_iter().map(|l| (l, PortKind::Client));
+            let listeners =
+                client.chain(shard_ports.into_iter().map(|l| (l, PortKind::Shard))).collect();
+            thread.give(Share {
+                shared: Arc::clone(&shared),
+                letterbox,
+                posts: posts.clone(),
+                listeners,
+            });
+        }
+        for thread in &threads {
+            thread.hear()?;
+        }
+        Ok(Self { shared, posts, threads, cluster: ports.cluster })
+    }
+}
+
+fn environment(launch: &Launch, boot: BootId, io: String) -> Result<Env, StartError> {
+    let document = &launch.document;
+    // 40 digits, as Redis has them: the boot, and more of the same kind.
+    let mut more = [0; 12];
+    getrandom::fill(&mut more)
+        .map_err(|e| StartError::Failed(format!("the kernel gives no random numbers: {e}")))?;
+    let more: String = more.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Env {
+        store: document.store.clone(),
+        store_id: document.store_id.0.clone(),
+        node: launch.node().name.clone(),
+        run_id: format!("{:016x}{more}", boot.0),
+        pid: std::process::id(),
+        address: launch.node().address,
+        client_port: launch.node().client_port,
+        started_boot_ms: dkv_io::clock::boottime_ms(),
+        map: Arc::new(launch.map()),
+        password_sha256: launch.password_sha256,
+        protected_mode: document.protected_mode,
+        memory_bytes_max: document.memory_bytes_max,
+        io,
+        stats: (0..launch.shards()).map(|_| Arc::new(ShardStats::default())).collect(),
+        process: ProcessStats::default(),
+    })
+}
+
+/// The one line on standard output. After it both standard streams of the manager are let go, so that nobody waits for
+/// more and nothing is ever written there again.
+fn say_ready(shared: &Shared) {
+    let ready =
+        ReadyLine { pid: shared.env.pid, boot: shared.boot_text(), io: shared.env.io.clone() };
+    let mut line = serde_json::to_string(&ready).expect("strings and numbers become JSON");
+    line.push('\n');
+    // A manager that died meanwhile does not hear it; its successor finds the node by its control socket.
+    let mut stdout = std::io::stdout().lock();
+    if let Err(error) = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()) {
+        tracing::warn!(%error, "nobody hears that this node is ready");
+    }
+    match std::fs::File::open("/dev/null") {
+        Ok(null) => {
+            let _ = rustix::stdio::dup2_stdin(&null);
+            let _ = rustix::stdio::dup2_stdout(&null);
+        }
+        Err(error) => tracing::debug!(%error, "standard streams stay open"),
+    }
+}

@@ -1,0 +1,158 @@
+//! The control thread: everything of a node that may wait. It runs on tokio-uring, unpinned, beside the shards.
+//!
+//! It answers the manager, greets and dials other nodes, takes signals, and ends the node. No request of a client passes
+//! through it, and a shard never waits for it.
+
+use crate::cluster::Cluster;
+use crate::control_socket;
+use crate::mail::Post;
+use crate::shared::Shared;
+use crate::start::StartError;
+use crate::status;
+use dkv_protocol::hello::Identity;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+
+/// Operations of its ring: it reads a small file now and then.
+const RING_ENTRIES: u32 = 16;
+/// How often the gauges of the process are read.
+const PROCESS_SAMPLE: Duration = Duration::from_secs(1);
+/// Shards have 2 s to answer what they have read; one that is not done long after that never will be.
+const STOP_MAX: Duration = Duration::from_secs(4);
+
+/// The runtime, made before the node says that it is ready: it can fail for want of lockable memory, as a shard can.
+pub(crate) fn runtime() -> Result<tokio_uring::Runtime, StartError> {
+    tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES)).map_err(|error| {
+        StartError::IoUnavailable(format!(
+            "the control thread gets no ring: {error}; `dkv doctor` says which limit or filter it is"
+        ))
+    })
+}
+
+/// What the control thread serves.
+pub(crate) struct Control {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) posts: Vec<Post>,
+    pub(crate) identity: Identity,
+    pub(crate) cluster: Vec<std::net::TcpListener>,
+    pub(crate) socket: std::os::unix::net::UnixListener,
+}
+
+impl Control {
+    /// Serves until the node has stopped. `ready` is called as soon as a signal or a request finds somebody.
+    pub(crate) async fn run(self, ready: impl FnOnce()) -> Result<(), StartError> {
+        let failed = |error: std::io::Error| {
+            StartError::Failed(format!("the control thread cannot start: {error}"))
+        };
+        let mut signals = Signals::new().map_err(failed)?;
+        let stop = Rc::new(Notify::new());
+        let socket = tokio::net::UnixListener::from_std(self.socket).map_err(failed)?;
+        let cluster = Cluster::new(Arc::clone(&self.shared), self.posts.clone(), self.identity);
+        let mut tasks = Vec::new();
+        for listener in self.cluster {
+            listener.set_nonblocking(true).map_err(failed)?;
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+            tasks.push(tokio_uring::spawn(Rc::clone(&cluster).accept(listener)));
+        }
+        for place in 0..self.shared.board.places().len() {
+            tasks.push(tokio_uring::spawn(Rc::clone(&cluster).keep(place)));
+        }
+        // The next two end with the runtime; the sampler must not be dropped in the middle of an operation.
+        tokio_uring::spawn(control_socket::serve(
+            socket,
+            Arc::clone(&self.shared),
+            Rc::clone(&stop),
+        ));
+        sample_process(&self.shared).await;
+        let halt = Rc::new(Notify::new());
+        let sampler = {
+            let (halt, shared) = (Rc::clone(&halt), Arc::clone(&self.shared));
+            tokio_uring::spawn(async move {
+                while tokio::time::timeout(PROCESS_SAMPLE, halt.notified()).await.is_err() {
+                    sample_process(&shared).await;
+                }
+            })
+        };
+        ready();
+
+        tokio::select! {
+            () = stop.notified() => {}
+            name = signals.next() => tracing::info!(signal = name, "asked to stop by a signal"),
+        }
+        for task in tasks {
+            task.abort();
+        }
+        let result = stop_shards(&self.shared, &self.posts, &mut signals).await;
+        halt.notify_one();
+        let _ = sampler.await;
+        result
+    }
+}
+
+/// Tells the shards to stop and waits until they have. A second signal means: at once.
+async fn stop_shards(
+    shared: &Shared,
+    posts: &[Post],
+    signals: &mut Signals,
+) -> Result<(), StartError> {
+    for post in posts {
+        post.stop(false);
+    }
+    let deadline = tokio::time::Instant::now() + STOP_MAX;
+    let mut hurried = false;
+    while !shared.all_ended() {
+        tokio::select! {
+            () = shared.shard_ended.notified() => {}
+            name = signals.next(), if !hurried => {
+                tracing::warn!(signal = name, "asked again; stopping at once");
+                hurried = true;
+                for post in posts {
+                    post.stop(true);
+                }
+            }
+            () = tokio::time::sleep_until(deadline) => {
+                return Err(StartError::Failed("a shard did not stop in time; the node ends without it".into()));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn sample_process(shared: &Shared) {
+    let cost = status::process_cost().await;
+    let gauges = &shared.env.process;
+    gauges.resident_bytes.set(cost.resident_bytes);
+    gauges.cpu_user_us.set(cost.user_us);
+    gauges.cpu_system_us.set(cost.system_us);
+}
+
+/// The signals that a node takes. The end of a terminal is none of its business.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a signal to stop.
+    async fn next(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {}
+            }
+        }
+    }
+}

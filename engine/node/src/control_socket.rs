@@ -1,0 +1,188 @@
+//! The Unix socket on which the node answers its manager: one JSON line in, one out.
+//!
+//! Whoever may open the socket may stop the node, so it is made with mode 0600 from the first moment (by umask, not by a
+//! chmod that comes later) and lies in the manager's own directory.
+
+use crate::shared::Shared;
+use crate::start::StartError;
+use crate::status;
+use dkv_protocol::control::ControlRequest;
+use rustix::fs::Mode;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+/// Longest request line, bytes. Requests are a few dozen.
+const LINE_BYTES_MAX: u64 = 4096;
+/// Connections at a time: the manager's, its successor's, and people with a tool. One more, and the oldest has to go.
+const CONNECTIONS_MAX: usize = 16;
+
+/// The socket's file, removed with this value.
+pub(crate) struct SocketFile {
+    path: PathBuf,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Makes the socket. A file that an earlier process left behind is removed, unless somebody answers on it.
+///
+/// To be called before other threads make files: the umask is the process's.
+pub(crate) fn bind(path: &str) -> Result<(UnixListener, SocketFile), StartError> {
+    let path = Path::new(path);
+    let failed = |cause: io::Error| {
+        StartError::BadConfiguration(format!(
+            "the control socket {} cannot be made: {cause}",
+            path.display()
+        ))
+    };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(failed(io::Error::other(
+                "something that is no socket stands there; move it away",
+            )));
+        }
+        Ok(_) => match UnixStream::connect(path) {
+            Ok(_) => {
+                return Err(StartError::AlreadyRunning(format!(
+                    "somebody answers on {}, the control socket of this node: it already runs",
+                    path.display()
+                )));
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        },
+    }
+    let before = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = bound.map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok((listener, SocketFile { path: path.to_owned() }))
+}
+
+/// Serves the socket, for ever. `stop` is told when the manager wants the node to stop.
+pub(crate) async fn serve(
+    listener: tokio::net::UnixListener,
+    shared: Arc<Shared>,
+    stop: Rc<Notify>,
+) {
+    let connections: RefCell<VecDeque<AbortHandle>> = RefCell::default();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (shared, stop) = (Arc::clone(&shared), Rc::clone(&stop));
+                let task = tokio_uring::spawn(async move {
+                    if let Err(error) = converse(stream, &shared, &stop).await {
+                        tracing::debug!(%error, "control socket: a connection ended");
+                    }
+                });
+                let mut connections = connections.borrow_mut();
+                connections.retain(|task| !task.is_finished());
+                connections.push_back(task.abort_handle());
+                if connections.len() > CONNECTIONS_MAX
+                    && let Some(oldest) = connections.pop_front()
+                {
+                    oldest.abort();
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "control socket: no connection can be accepted for now");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(
+    stream: tokio::net::UnixStream,
+    shared: &Shared,
+    stop: &Notify,
+) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length = (&mut read).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        if length as u64 == LINE_BYTES_MAX && !line.ends_with(b"\n") {
+            return refuse(
+                &mut write,
+                &format!("a request is one line of at most {LINE_BYTES_MAX} bytes"),
+            )
+            .await;
+        }
+        let request: ControlRequest = match serde_json::from_slice(&line) {
+            Ok(request) => request,
+            Err(error) => return refuse(&mut write, &format!("not a request: {error}")).await,
+        };
+        let mut answer =
+            serde_json::to_vec(&status::node_status(shared)).map_err(io::Error::other)?;
+        answer.push(b'\n');
+        write.write_all(&answer).await?;
+        if request == ControlRequest::Stop {
+            tracing::info!("asked to stop by the manager");
+            stop.notify_one();
+        }
+    }
+}
+
+/// Says what was wrong and ends the connection: what follows could be the rest of anything.
+async fn refuse(write: &mut tokio::net::unix::OwnedWriteHalf, reason: &str) -> io::Result<()> {
+    tracing::warn!("control socket: refused: {reason}");
+    let mut answer =
+        serde_json::to_vec(&serde_json::json!({ "error": reason })).map_err(io::Error::other)?;
+    answer.push(b'\n');
+    write.write_all(&answer).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dkv_protocol::launch::exit;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_socket_is_private_from_the_start_and_goes_with_its_node() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("node.sock");
+        let text = path.to_str().expect("plain path");
+        let (listener, file) = bind(text).map_err(|e| e.to_string()).expect("free");
+        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        let error = bind(text).err().expect("somebody answers");
+        assert_eq!(error.exit_code(), exit::ALREADY_RUNNING, "{error}");
+        drop(listener);
+        let (_listener, _second) =
+            bind(text).map_err(|e| e.to_string()).expect("nobody answers any more");
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn something_else_in_its_place_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("node.sock");
+        std::fs::write(&path, "precious").expect("written");
+        let error = bind(path.to_str().expect("plain path")).err().expect("refused");
+        assert_eq!(error.exit_code(), exit::BAD_CONFIGURATION);
+        assert_eq!(std::fs::read(&path).expect("still there"), b"precious");
+    }
+}

@@ -1,0 +1,411 @@
+//! The loop of one shard: completions in, the pure shard in the middle, submissions out.
+//!
+//! One turn is one system call and then work that never waits: completions, the mailbox, batches to other shards, orders
+//! of the shard, a slice of background. It knows sockets, links and mail and nothing of commands; what bytes mean is the
+//! shard's. Clients are in `clients`, links to other nodes in `links`.
+
+use crate::clients::Client;
+use crate::clocks::Clocks;
+use crate::links::{LinkEnd, Links};
+use crate::mail::{Letterbox, Mail, Post};
+use crate::shared::Shared;
+use dkv_io::{Conn, Event, ListenerId, Reactor, Wait, Wakeup};
+use dkv_protocol::ids::{ShardAddr, ShardIndex};
+use dkv_shard::command::Now;
+use dkv_shard::stats::ShardStats;
+use dkv_shard::{Order, PortKind, Shard};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Links are looked after, clocks compared and idle shards woken this often.
+const TICK_NS: u64 = 100_000_000;
+/// How long an idle shard with a CPU of its own looks around before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+/// A turn with more work than this is a stall.
+const STALL_NS: u64 = 1_000_000;
+/// Buckets that a background slice may look at: about 50 µs of them.
+const BACKGROUND_BUDGET: u32 = 512;
+/// Pieces of mail taken in one turn. Each may be a batch; the connections must get their turn too.
+const MAIL_PER_TURN_MAX: usize = 64;
+/// Rounds of orders that beget orders in one turn.
+const ROUNDS_MAX: usize = 8;
+/// How long a node that was told to stop tries to answer what it had read.
+const STOP_NS_MAX: u64 = 2_000_000_000;
+/// Buffers for batches of replies that are kept for the next ones, and the largest that is kept.
+const REPLY_BUFFERS_MAX: usize = 32;
+const REPLY_BUFFER_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a connection of the reactor is to this shard.
+pub(crate) enum Role {
+    /// Nothing, or nothing any more.
+    Closing,
+    /// A client.
+    Client(Client),
+    /// A client that was not let in: its refusal is on its way.
+    Refused,
+    /// A link to another node, by its slot.
+    Link(usize),
+}
+
+/// A stop under way.
+#[derive(Clone, Copy)]
+struct Stopping {
+    deadline_ns: u64,
+    /// Whether this shard has said that it owes nothing any more.
+    drained: bool,
+    /// Whether the links were told to end.
+    links_ended: bool,
+}
+
+/// See the module.
+pub(crate) struct Driver<R: Reactor> {
+    pub(crate) reactor: R,
+    pub(crate) shard: Shard,
+    pub(crate) me: ShardAddr,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stats: Arc<ShardStats>,
+    letterbox: Letterbox,
+    /// The mailboxes of this node's shards, by shard; its own is never used for batches.
+    pub(crate) posts: Vec<Post>,
+    listeners: Vec<(ListenerId, PortKind)>,
+    /// By [`Conn::index`].
+    pub(crate) roles: Vec<Role>,
+    /// By the session's index: the connection.
+    pub(crate) conn_of_session: Vec<Option<Conn>>,
+    /// Clients that are to be closed in the end, whatever they still wait for.
+    pub(crate) leaving: Vec<Conn>,
+    pub(crate) links: Links,
+    clocks: Clocks,
+    pub(crate) now: Now,
+    events: Vec<Event>,
+    orders: Vec<Order>,
+    reply_buffers: Vec<Vec<u8>>,
+    pub(crate) reply_scratch: Vec<u8>,
+    exclusive_cpu: bool,
+    /// Whether the last turn found anything to do.
+    busy: bool,
+    /// Whether there is work that needs no event.
+    more: bool,
+    next_tick_ns: u64,
+    stopping: Option<Stopping>,
+}
+
+impl<R: Reactor> Driver<R> {
+    /// A driver without connections and listeners.
+    pub(crate) fn new(
+        reactor: R,
+        shard: Shard,
+        me: ShardAddr,
+        shared: Arc<Shared>,
+        letterbox: Letterbox,
+        posts: Vec<Post>,
+    ) -> Self {
+        let clocks = Clocks::new();
+        let now = clocks.now();
+        Self {
+            reactor,
+            shard,
+            me,
+            stats: Arc::clone(&shared.env.stats[usize::from(me.shard.0)]),
+            letterbox,
+            posts,
+            listeners: Vec::new(),
+            roles: Vec::new(),
+            conn_of_session: Vec::new(),
+            leaving: Vec::new(),
+            links: Links::new(shared.board.remotes.addresses().len(), now.boot_ns),
+            clocks,
+            now,
+            events: Vec::with_capacity(1024),
+            orders: Vec::new(),
+            reply_buffers: Vec::new(),
+            reply_scratch: Vec::new(),
+            exclusive_cpu: shared.launch.document.cpus_exclusive,
+            busy: false,
+            more: false,
+            next_tick_ns: now.boot_ns + TICK_NS,
+            stopping: None,
+            shared,
+        }
+    }
+
+    /// Accepts clients on this socket.
+    pub(crate) fn listen(
+        &mut self,
+        listener: std::net::TcpListener,
+        port: PortKind,
+    ) -> io::Result<()> {
+        let id = self.reactor.listen(listener)?;
+        self.listeners.push((id, port));
+        Ok(())
+    }
+
+    /// Serves until told to stop.
+    ///
+    /// # Errors
+    /// The reactor is broken; the node cannot go on.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        while !self.turn()? {}
+        Ok(())
+    }
+
+    /// Whether this node was told to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    /// One turn; whether it was the last.
+    fn turn(&mut self) -> io::Result<bool> {
+        let mut events = std::mem::take(&mut self.events);
+        self.wait(&mut events)?;
+        self.now = self.clocks.now();
+        let started_ns = self.now.boot_ns;
+
+        self.busy = !events.is_empty();
+        self.more = false;
+        for event in events.drain(..) {
+            self.event(event);
+        }
+        self.events = events;
+        self.read_mail();
+        self.send_out();
+
+        if started_ns >= self.next_tick_ns {
+            self.next_tick_ns = started_ns + TICK_NS;
+            self.clocks.check();
+            self.tick_links();
+            self.tick_clients();
+        }
+        self.more |= self.shard.background(self.now, BACKGROUND_BUDGET);
+        // The background and the tick may have made orders and batches; they must not wait for an event.
+        self.send_out();
+        let last = self.stop_step();
+
+        let took_ns = dkv_io::clock::boottime_ns() - started_ns;
+        self.stats.turn_us_max.raise(took_ns / 1_000);
+        if took_ns > STALL_NS {
+            self.stats.stalls.add(1);
+        }
+        Ok(last)
+    }
+
+    /// The one system call of a turn: hands over what is queued and sleeps only when there is nothing to do.
+    fn wait(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        if self.more || !self.letterbox.inbox.is_empty() {
+            return self.reactor.turn(Wait::Now, events);
+        }
+        let inbox = &self.letterbox.inbox;
+        if self.exclusive_cpu && self.reactor.spin(SPIN, &mut || !inbox.is_empty())? {
+            return self.reactor.turn(Wait::Now, events);
+        }
+        // A parked mailbox costs its senders a wake-up, and the call that follows may be a busy one. With other shards
+        // about, the mailbox is parked only when the last turn had nothing to do.
+        if !self.exclusive_cpu && self.busy && self.posts.len() > 1 {
+            return self.reactor.turn(Wait::Now, events);
+        }
+        if !self.letterbox.inbox.park() {
+            return self.reactor.turn(Wait::Now, events);
+        }
+        let until_tick = self.next_tick_ns.saturating_sub(dkv_io::clock::boottime_ns());
+        let result = self.reactor.turn(Wait::Until(Duration::from_nanos(until_tick)), events);
+        self.letterbox.inbox.unpark();
+        result
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Accepted { listener, socket } => {
+                let port =
+                    self.listeners.iter().find(|(id, _)| *id == listener).map(|(_, port)| *port);
+                match port {
+                    Some(PortKind::Client) => self.spread(socket),
+                    Some(PortKind::Shard) => self.new_client(socket, PortKind::Shard),
+                    None => drop(socket),
+                }
+            }
+            Event::AcceptPaused { error, .. } => {
+                tracing::warn!(%error, "no connection can be accepted for now; those that come wait");
+            }
+            Event::Received { conn, chunk } => match self.role(conn) {
+                Role::Client(client) => {
+                    let session = client.session;
+                    self.client_received(session, chunk);
+                }
+                Role::Link(slot) => {
+                    let slot = *slot;
+                    self.link_received(slot, chunk);
+                }
+                Role::Closing | Role::Refused => self.reactor.give_back(chunk),
+            },
+            Event::Ended { conn, error } => match self.role(conn) {
+                Role::Client(_) => self.client_ended(conn, error),
+                Role::Link(slot) => {
+                    let slot = *slot;
+                    self.end_link(slot, &LinkEnd::Gone(error));
+                }
+                // The refusal's end closes it; when it cannot be sent, this does.
+                Role::Refused if error.is_none() => {}
+                Role::Refused => {
+                    self.set_role(conn, Role::Closing);
+                    self.reactor.close(conn);
+                }
+                Role::Closing => {}
+            },
+            Event::Sent { conn, buffer } => match self.role(conn) {
+                Role::Client(_) => self.client_sent(conn, buffer),
+                Role::Link(slot) => {
+                    let slot = *slot;
+                    self.link_sent(slot, buffer);
+                }
+                Role::Refused => {
+                    self.set_role(conn, Role::Closing);
+                    self.reactor.close(conn);
+                }
+                Role::Closing => {}
+            },
+            Event::Closed { conn } => self.set_role(conn, Role::Closing),
+            Event::Woken => {}
+        }
+    }
+
+    /// What a connection is. A place of the reactor is used again only after `Closed`, so the index is enough.
+    pub(crate) fn role(&mut self, conn: Conn) -> &mut Role {
+        self.reserve_role(conn);
+        &mut self.roles[conn.index()]
+    }
+
+    pub(crate) fn set_role(&mut self, conn: Conn, role: Role) {
+        self.reserve_role(conn);
+        self.roles[conn.index()] = role;
+    }
+
+    fn reserve_role(&mut self, conn: Conn) {
+        if self.roles.len() <= conn.index() {
+            self.roles.resize_with(conn.index() + 1, || Role::Closing);
+        }
+    }
+
+    fn read_mail(&mut self) {
+        for _ in 0..MAIL_PER_TURN_MAX {
+            let Some(mail) = self.letterbox.pop() else { return };
+            self.busy = true;
+            match mail {
+                Mail::Requests { from, batch } => {
+                    let mut replies = self.reply_buffers.pop().unwrap_or_default();
+                    let asker = ShardAddr { node: self.me.node, shard: from };
+                    self.shard
+                        .requests(self.now, asker, &batch, &mut replies)
+                        .expect("a batch of this process is well formed");
+                    // Requests' buffers become replies' buffers here and the other way round there, so that neither
+                    // side runs out whichever way the requests go.
+                    self.keep_reply_buffer(batch);
+                    self.post(from, Mail::Replies { from: self.me.shard, batch: replies });
+                }
+                Mail::Replies { from, batch } => {
+                    let answerer = ShardAddr { node: self.me.node, shard: from };
+                    self.shard
+                        .replies(self.now, answerer, &batch)
+                        .expect("a batch of this process is well formed");
+                    self.shard.give_batch_buffer(batch);
+                }
+                Mail::Client(socket) => self.new_client(socket, PortKind::Client),
+                Mail::Link(link) => self.new_link(link),
+                Mail::Stop { now } => self.begin_stop(now),
+            }
+        }
+        self.more = true;
+    }
+
+    fn keep_reply_buffer(&mut self, mut buffer: Vec<u8>) {
+        if self.reply_buffers.len() < REPLY_BUFFERS_MAX
+            && buffer.capacity() <= REPLY_BUFFER_BYTES_MAX
+        {
+            buffer.clear();
+            self.reply_buffers.push(buffer);
+        }
+    }
+
+    /// Puts mail for which there is a place into another shard's mailbox and wakes that shard if it sleeps.
+    pub(crate) fn post(&mut self, to: ShardIndex, mail: Mail) {
+        let outbox = &self.posts[usize::from(to.0)].outbox;
+        match outbox.push(mail) {
+            Ok(Wakeup::Needed) => self.reactor.wake_peer(outbox.wake_handle()),
+            Ok(Wakeup::NotNeeded) => {}
+            Err(_) => unreachable!(
+                "the mailbox has a place for every batch and every seat that was taken"
+            ),
+        }
+    }
+
+    /// Sends what the shard has made: batches, replies, frames. Carrying out an order may make more of them, so it goes
+    /// round, but not for ever: what is left after a few rounds is work for the next turn.
+    fn send_out(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            self.send_batches();
+            self.carry_out_orders();
+            if self.shard.orders().is_empty() {
+                self.send_batches();
+                self.send_links();
+                return;
+            }
+        }
+        self.send_links();
+        self.more = true;
+    }
+
+    fn send_batches(&mut self) {
+        while let Some((to, batch)) = self.shard.next_batch() {
+            if to.node == self.me.node {
+                self.post(to.shard, Mail::Requests { from: self.me.shard, batch });
+            } else {
+                self.ask(to, &batch);
+                self.shard.give_batch_buffer(batch);
+            }
+        }
+    }
+
+    fn carry_out_orders(&mut self) {
+        std::mem::swap(&mut self.orders, self.shard.orders());
+        let mut orders = std::mem::take(&mut self.orders);
+        for order in orders.drain(..) {
+            self.client_order(order);
+        }
+        self.orders = orders;
+    }
+
+    fn begin_stop(&mut self, now: bool) {
+        let deadline_ns = if now { self.now.boot_ns } else { self.now.boot_ns + STOP_NS_MAX };
+        if let Some(stopping) = &mut self.stopping {
+            stopping.deadline_ns = stopping.deadline_ns.min(deadline_ns);
+            return;
+        }
+        self.stopping = Some(Stopping { deadline_ns, drained: false, links_ended: false });
+        for (listener, _) in std::mem::take(&mut self.listeners) {
+            self.reactor.stop_listening(listener);
+        }
+        self.dismiss_clients(deadline_ns);
+    }
+
+    /// Goes on with a stop under way; whether the loop may end.
+    fn stop_step(&mut self) -> bool {
+        let Some(mut stopping) = self.stopping else { return false };
+        let late = self.now.boot_ns >= stopping.deadline_ns;
+        if !stopping.drained && (late || self.no_clients()) {
+            stopping.drained = true;
+            self.shared.one_drained();
+        }
+        // A shard that owes nothing itself still answers the other shards until they owe nothing either.
+        if stopping.drained
+            && !stopping.links_ended
+            && (late || (self.shared.all_drained() && self.links.all_sent()))
+        {
+            stopping.links_ended = true;
+            self.end_links();
+        }
+        self.stopping = Some(stopping);
+        // While it waits for other shards nothing wakes it but the tick, so the tick is short.
+        self.next_tick_ns = self.next_tick_ns.min(self.now.boot_ns + 2_000_000);
+        stopping.links_ended && self.links.is_empty()
+    }
+}

@@ -1,0 +1,83 @@
+//! What makes this process *the* node: its session, its lock, its limits, its boot.
+//!
+//! The lock is held for as long as the process lives, so a second start with the same identity ends before it touches
+//! a port, whatever happened to the first one's manager.
+
+use crate::start::StartError;
+use dkv_protocol::ids::BootId;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::process::{Resource, Rlimit};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+
+/// Leaves the manager's session, so that no terminal's end reaches the node.
+pub(crate) fn leave_session() {
+    // It fails only for a process that already leads a group, as when started by hand; then there is nothing to leave.
+    if let Err(error) = rustix::process::setsid() {
+        tracing::debug!(%error, "the session stays");
+    }
+}
+
+/// Raises the soft limit of descriptors to the hard one: each client is one.
+pub(crate) fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of descriptors cannot be raised");
+        }
+    }
+    let most = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if most < dkv_protocol::limits::CLIENTS_MAX as u64 + 256 {
+        tracing::warn!(
+            descriptors = most,
+            clients = dkv_protocol::limits::CLIENTS_MAX,
+            "fewer descriptors than clients are possible; raise the limit with `ulimit -n` or LimitNOFILE="
+        );
+    }
+}
+
+/// A fresh random number for this start, never 0.
+pub(crate) fn new_boot() -> Result<BootId, StartError> {
+    let random = getrandom::u64()
+        .map_err(|e| StartError::Failed(format!("the kernel gives no random numbers: {e}")))?;
+    Ok(BootId(random.max(1)))
+}
+
+/// The lock of this node's identity, held until the process ends.
+pub(crate) struct IdentityLock {
+    /// Never read: closing it is what frees the lock.
+    _file: File,
+}
+
+impl IdentityLock {
+    /// Takes the lock, and leaves the pid in the file for whoever comes second.
+    pub(crate) fn take(path: &str) -> Result<Self, StartError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let failed = |cause: io::Error| {
+            StartError::BadConfiguration(format!("the lock file {path} cannot be used: {cause}"))
+        };
+        let file =
+            rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|e| failed(e.into()))?;
+        let mut file = File::from(file);
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                // The holder's text is a help for the reader, not something to rely on: it may be half written.
+                let mut text = String::new();
+                let _ = (&mut file).take(32).read_to_string(&mut text);
+                let pid = text
+                    .trim()
+                    .parse::<u32>()
+                    .map_or_else(|_| "unknown".to_owned(), |pid| pid.to_string());
+                return Err(StartError::AlreadyRunning(format!(
+                    "this node already runs, as pid {pid}: it holds {path}"
+                )));
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}

@@ -1,0 +1,439 @@
+//! The links of one shard to the shards of other nodes: batches framed out, frames taken apart in, and a sense of whether
+//! the other end still lives.
+//!
+//! A link has one direction of asking: the side that dialled sends requests and the other answers them on the same
+//! connection. Both sides say [`FrameKind::Ping`] when they have been quiet, so that a cut cable, which no one is told of,
+//! shows as silence. The handshake happened elsewhere; whoever is at the other end has proved who it is.
+
+use crate::driver::{Driver, Role};
+use crate::mail::NewLink;
+use dkv_io::{Chunk, Conn, Reactor};
+use dkv_protocol::frame::{self, FrameError, FrameKind, FrameReader, HEADER_BYTES, ReplyIter};
+use dkv_protocol::ids::{BootId, ShardAddr};
+use dkv_protocol::limits::{FRAME_BYTES_MAX, OUTPUT_BYTES_MAX};
+use std::fmt;
+
+/// A side that has sent nothing for this long says that it is there.
+const PING_AFTER_NS: u64 = 100_000_000;
+/// A link on which nothing came for this long is dead: nine pings in a row are missing.
+const DEAD_AFTER_NS: u64 = 1_000_000_000;
+/// A tick this late means that we were not looking, not that the others were silent.
+const LATE_TICK_NS: u64 = 250_000_000;
+/// Buffers larger than this are not kept for the next frames.
+const KEPT_BUFFER_BYTES_MAX: usize = 1024 * 1024;
+
+/// One link. See the module.
+pub(crate) struct Link {
+    peer: ShardAddr,
+    /// The number of `peer` among the remote shards.
+    number: usize,
+    boot: BootId,
+    dialled: bool,
+    conn: Conn,
+    reader: FrameReader,
+    /// The start of a frame that is not complete, or frames held back while `held`.
+    input: Vec<u8>,
+    /// Frames to send when the send under way is done.
+    output: Vec<u8>,
+    /// The buffer of the last send.
+    spare: Vec<u8>,
+    sending: bool,
+    /// The other end takes its replies more slowly than it asks: it is not read until they are out.
+    held: bool,
+    heard_ns: u64,
+    said_ns: u64,
+}
+
+/// The links of one shard, each in a slot of its own for as long as it lives.
+pub(crate) struct Links {
+    slots: Vec<Option<Link>>,
+    /// For each remote shard the slot of the link that we dialled.
+    asking: Vec<Option<usize>>,
+    /// For each remote shard the slot of the link that it dialled.
+    answering: Vec<Option<usize>>,
+    last_tick_ns: u64,
+}
+
+/// Why a link ends.
+#[derive(Debug)]
+pub(crate) enum LinkEnd {
+    /// The other end closed it or the network says so.
+    Gone(Option<std::io::Error>),
+    /// Nothing was heard for [`DEAD_AFTER_NS`].
+    Silent,
+    /// What came is not a frame.
+    Frame(FrameError),
+    /// What came in a frame is not what belongs there.
+    Batch(String),
+    /// A newer connection of the same peer stands in its place.
+    Replaced,
+    /// This node stops.
+    Stopping,
+}
+
+impl fmt::Display for LinkEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone(None) => f.write_str("the other end closed it"),
+            Self::Gone(Some(error)) => write!(f, "{error}"),
+            Self::Silent => write!(f, "nothing was heard for {} ms", DEAD_AFTER_NS / 1_000_000),
+            Self::Frame(error) => write!(f, "{error}"),
+            Self::Batch(error) => f.write_str(error),
+            Self::Replaced => f.write_str("a newer one stands"),
+            Self::Stopping => f.write_str("this node stops"),
+        }
+    }
+}
+
+impl Links {
+    pub(crate) fn new(remotes: usize, now_ns: u64) -> Self {
+        Self {
+            slots: Vec::new(),
+            asking: vec![None; remotes],
+            answering: vec![None; remotes],
+            last_tick_ns: now_ns,
+        }
+    }
+
+    fn insert(&mut self, link: Link) -> usize {
+        let places = if link.dialled { &mut self.asking } else { &mut self.answering };
+        let place = &mut places[link.number];
+        let slot = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        *place = Some(slot);
+        if slot == self.slots.len() {
+            self.slots.push(Some(link));
+        } else {
+            self.slots[slot] = Some(link);
+        }
+        slot
+    }
+
+    fn remove(&mut self, slot: usize) -> Option<Link> {
+        let link = self.slots.get_mut(slot)?.take()?;
+        let places = if link.dialled { &mut self.asking } else { &mut self.answering };
+        places[link.number] = None;
+        Some(link)
+    }
+
+    /// Whether nothing waits to be sent.
+    pub(crate) fn all_sent(&self) -> bool {
+        self.slots.iter().flatten().all(|link| !link.sending && link.output.is_empty())
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.iter().all(Option::is_none)
+    }
+
+    fn open_slots(&self) -> impl Iterator<Item = usize> + use<> {
+        let open: Vec<usize> = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, link)| link.is_some().then_some(slot))
+            .collect();
+        open.into_iter()
+    }
+}
+
+impl<R: Reactor> Driver<R> {
+    /// A link that the control thread made.
+    pub(crate) fn new_link(&mut self, new: NewLink) {
+        let NewLink { peer, boot, dialled, socket, received } = new;
+        let Some(number) = self.shared.board.remotes.number(peer) else {
+            tracing::error!(
+                ?peer,
+                "a link to a shard that the map does not have was handed over; it is dropped"
+            );
+            return;
+        };
+        let places = if dialled { &self.links.asking } else { &self.links.answering };
+        if let Some(older) = places[number] {
+            self.end_link(older, &LinkEnd::Replaced);
+        }
+        let conn = if self.is_stopping() {
+            Err("this node stops".to_owned())
+        } else {
+            self.reactor.adopt(socket).map_err(|e| e.to_string())
+        };
+        let conn = match conn {
+            Ok(conn) => conn,
+            Err(reason) => {
+                tracing::warn!(peer = %self.name_of(peer), reason, "a new link cannot be used");
+                if dialled {
+                    self.shared.board.ended(self.me.shard, number);
+                }
+                return;
+            }
+        };
+        let now_ns = self.now.boot_ns;
+        let slot = self.links.insert(Link {
+            peer,
+            number,
+            boot,
+            dialled,
+            conn,
+            reader: FrameReader::new(),
+            input: Vec::new(),
+            output: Vec::new(),
+            spare: Vec::new(),
+            sending: false,
+            held: false,
+            heard_ns: now_ns,
+            said_ns: now_ns,
+        });
+        self.set_role(conn, Role::Link(slot));
+        if dialled {
+            self.shard.link_up(peer);
+            self.shared.board.up(self.me.shard, number);
+        }
+        tracing::info!(peer = %self.name_of(peer), boot = %format_args!("{:016x}", boot.0), dialled, "link up");
+        self.link_bytes(slot, &received);
+    }
+
+    /// `node2/0`.
+    fn name_of(&self, peer: ShardAddr) -> String {
+        format!("{}/{}", self.shared.env.map.node(peer.node).name, peer.shard.0)
+    }
+
+    /// Ends a link, whoever wants it.
+    pub(crate) fn end_link(&mut self, slot: usize, why: &LinkEnd) {
+        let Some(link) = self.links.remove(slot) else { return };
+        self.set_role(link.conn, Role::Closing);
+        self.reactor.close(link.conn);
+        if link.dialled {
+            // Its waiting requests are answered now; the orders that come of it are carried out in this turn.
+            self.shard.link_down(link.peer);
+            self.shared.board.ended(self.me.shard, link.number);
+        }
+        let peer = self.name_of(link.peer);
+        let boot = format!("{:016x}", link.boot.0);
+        if matches!(why, LinkEnd::Replaced | LinkEnd::Stopping) {
+            tracing::info!(peer, boot, dialled = link.dialled, "link ended: {why}");
+        } else {
+            tracing::warn!(peer, boot, dialled = link.dialled, "link lost: {why}");
+        }
+    }
+
+    pub(crate) fn link_received(&mut self, slot: usize, chunk: Chunk) {
+        let bytes = self.reactor.bytes(&chunk);
+        if let Some(link) = self.links.slots.get_mut(slot).and_then(Option::as_mut) {
+            link.heard_ns = self.now.boot_ns;
+            let result = if link.held {
+                link.input.extend_from_slice(bytes);
+                Ok(())
+            } else {
+                take_frames(link, bytes, &mut self.shard, self.now, &mut self.reply_scratch)
+            };
+            self.reactor.give_back(chunk);
+            self.after_frames(slot, result);
+        } else {
+            self.reactor.give_back(chunk);
+        }
+    }
+
+    /// Bytes that lie elsewhere than in a chunk.
+    fn link_bytes(&mut self, slot: usize, bytes: &[u8]) {
+        if let Some(link) = self.links.slots.get_mut(slot).and_then(Option::as_mut) {
+            let result =
+                take_frames(link, bytes, &mut self.shard, self.now, &mut self.reply_scratch);
+            self.after_frames(slot, result);
+        }
+    }
+
+    fn after_frames(&mut self, slot: usize, result: Result<(), LinkEnd>) {
+        if let Err(why) = result {
+            self.end_link(slot, &why);
+            return;
+        }
+        let Some(link) = self.links.slots.get_mut(slot).and_then(Option::as_mut) else { return };
+        // Only the side that answers holds back: would the asking side stop reading replies as well, two full links
+        // could wait for each other for ever. What it may ask is bounded by the credits of its batches.
+        if !link.dialled && !link.held && link.output.len() > OUTPUT_BYTES_MAX {
+            link.held = true;
+            self.reactor.pause(link.conn);
+        }
+        self.send_link(slot);
+    }
+
+    /// Sends what waits, if nothing is under way.
+    fn send_link(&mut self, slot: usize) {
+        let Some(link) = self.links.slots.get_mut(slot).and_then(Option::as_mut) else { return };
+        if link.sending || link.output.is_empty() {
+            return;
+        }
+        let buffer = std::mem::replace(&mut link.output, std::mem::take(&mut link.spare));
+        link.sending = true;
+        link.said_ns = self.now.boot_ns;
+        self.reactor.send(link.conn, buffer);
+    }
+
+    pub(crate) fn link_sent(&mut self, slot: usize, mut buffer: Vec<u8>) {
+        let Some(link) = self.links.slots.get_mut(slot).and_then(Option::as_mut) else { return };
+        link.sending = false;
+        link.said_ns = self.now.boot_ns;
+        if buffer.capacity() <= KEPT_BUFFER_BYTES_MAX {
+            buffer.clear();
+            link.spare = buffer;
+        }
+        if link.held && link.output.is_empty() {
+            link.held = false;
+            // Our own stillness was no silence of the other end.
+            link.heard_ns = self.now.boot_ns;
+            self.reactor.resume(link.conn);
+            self.link_bytes(slot, &[]);
+        }
+        self.send_link(slot);
+    }
+
+    /// Frames a batch of requests for a shard of another node. It was given only because the link is up.
+    pub(crate) fn ask(&mut self, to: ShardAddr, batch: &[u8]) {
+        let slot =
+            self.shared.board.remotes.number(to).and_then(|number| self.links.asking[number]);
+        let link = slot.and_then(|slot| self.links.slots[slot].as_mut());
+        let Some(link) = link else {
+            tracing::error!(?to, "a batch for a link that is down is dropped");
+            return;
+        };
+        let start = frame::begin_frame(&mut link.output);
+        link.output.extend_from_slice(batch);
+        frame::end_frame(&mut link.output, start, FrameKind::Requests);
+    }
+
+    /// Starts the sends that this turn has made.
+    pub(crate) fn send_links(&mut self) {
+        for slot in 0..self.links.slots.len() {
+            self.send_link(slot);
+        }
+    }
+
+    /// Looks who is silent and says that we are there.
+    pub(crate) fn tick_links(&mut self) {
+        let now_ns = self.now.boot_ns;
+        let gap = now_ns - self.links.last_tick_ns;
+        self.links.last_tick_ns = now_ns;
+        if gap > LATE_TICK_NS {
+            // We were stopped or busy, and what the others said meanwhile may still lie in the sockets.
+            for link in self.links.slots.iter_mut().flatten() {
+                link.heard_ns = now_ns;
+            }
+        }
+        for slot in self.links.open_slots() {
+            let Some(link) = self.links.slots[slot].as_mut() else { continue };
+            if !link.held && now_ns.saturating_sub(link.heard_ns) > DEAD_AFTER_NS {
+                self.end_link(slot, &LinkEnd::Silent);
+                continue;
+            }
+            // Half a tick early: the next tick would be half a tick late.
+            if !link.sending && link.output.is_empty() && now_ns - link.said_ns >= PING_AFTER_NS / 2
+            {
+                let start = frame::begin_frame(&mut link.output);
+                frame::end_frame(&mut link.output, start, FrameKind::Ping);
+                self.send_link(slot);
+            }
+        }
+    }
+
+    /// Ends all links, at the end of the node.
+    pub(crate) fn end_links(&mut self) {
+        for slot in self.links.open_slots() {
+            self.end_link(slot, &LinkEnd::Stopping);
+        }
+    }
+}
+
+/// Executes every complete frame of what the link received before and `bytes`, and keeps the rest.
+fn take_frames(
+    link: &mut Link,
+    bytes: &[u8],
+    shard: &mut dkv_shard::Shard,
+    now: dkv_shard::command::Now,
+    scratch: &mut Vec<u8>,
+) -> Result<(), LinkEnd> {
+    // The common case is a chunk of whole frames and nothing kept: then nothing is copied.
+    let kept = !link.input.is_empty();
+    if kept {
+        link.input.extend_from_slice(bytes);
+    }
+    let mut input = std::mem::take(&mut link.input);
+    let all: &[u8] = if kept { &input } else { bytes };
+    let mut at = 0;
+    while at < all.len() && (link.dialled || link.output.len() <= OUTPUT_BYTES_MAX) {
+        let Some((kind, body, used)) = link.reader.next(&all[at..]).map_err(LinkEnd::Frame)? else {
+            break;
+        };
+        at += used;
+        match kind {
+            FrameKind::Requests if !link.dialled => answer(link, body, shard, now, scratch)?,
+            FrameKind::Replies if link.dialled => {
+                shard
+                    .replies(now, link.peer, body)
+                    .map_err(|e| LinkEnd::Batch(format!("replies: {e:?}")))?;
+            }
+            FrameKind::Ping => {}
+            other => {
+                return Err(LinkEnd::Batch(format!("a frame of kind {other:?} is out of place")));
+            }
+        }
+    }
+    let rest = all.len() - at;
+    if kept {
+        if rest == 0 && input.capacity() > KEPT_BUFFER_BYTES_MAX {
+            input = Vec::new();
+        } else {
+            input.copy_within(at.., 0);
+            input.truncate(rest);
+        }
+    } else {
+        input.extend_from_slice(&bytes[at..]);
+    }
+    link.input = input;
+    Ok(())
+}
+
+/// Executes a batch and frames its replies.
+fn answer(
+    link: &mut Link,
+    batch: &[u8],
+    shard: &mut dkv_shard::Shard,
+    now: dkv_shard::command::Now,
+    scratch: &mut Vec<u8>,
+) -> Result<(), LinkEnd> {
+    let start = frame::begin_frame(&mut link.output);
+    shard
+        .requests(now, link.peer, batch, &mut link.output)
+        .map_err(|e| LinkEnd::Batch(format!("requests: {e:?}")))?;
+    if link.output.len() - start - HEADER_BYTES <= FRAME_BYTES_MAX {
+        frame::end_frame(&mut link.output, start, FrameKind::Replies);
+        return Ok(());
+    }
+    // Too long for one frame: cut between replies, of which each fits.
+    scratch.clear();
+    scratch.extend_from_slice(&link.output[start + HEADER_BYTES..]);
+    link.output.truncate(start);
+    for range in cut(scratch) {
+        let start = frame::begin_frame(&mut link.output);
+        link.output.extend_from_slice(&scratch[range]);
+        frame::end_frame(&mut link.output, start, FrameKind::Replies);
+    }
+    *scratch = Vec::new();
+    Ok(())
+}
+
+/// Cuts a batch of replies into pieces of whole replies that fit a frame each.
+fn cut(batch: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    let mut end = 0;
+    for reply in ReplyIter::new(batch) {
+        let (_, resp) = reply.expect("this shard has just written the batch");
+        let reply_end = resp.as_ptr().addr() - batch.as_ptr().addr() + resp.len();
+        if reply_end - start > FRAME_BYTES_MAX && end > start {
+            pieces.push(start..end);
+            start = end;
+        }
+        end = reply_end;
+    }
+    pieces.push(start..end);
+    pieces
+}
