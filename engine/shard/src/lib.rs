@@ -11,15 +11,20 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod cluster;
 pub mod command;
 pub mod commands;
+mod connection;
 mod face;
+mod input;
+mod links;
+mod merge;
+mod queue;
+mod refusal;
+mod session;
 mod shard;
 pub mod stats;
 
+pub use dkv_protocol::frame::BatchError;
 pub use face::{Opened, Order, PortKind, SessionId};
 pub use shard::Shard;
-
-/// A batch that is not what the protocol says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchError;

@@ -1,51 +1,161 @@
-//! One shard: sessions, routes and table behind the few calls that its driver makes.
+//! One shard: sessions, links and table behind the few calls that its driver makes.
 
-use crate::BatchError;
-use crate::command::{Env, Now};
+use crate::cluster::{ShardId, shard_ids};
+use crate::command::{Args, Env, Exec, Now, Scope, Spec};
+use crate::commands;
+use crate::connection::CLIENT_LIST_REQUEST;
 use crate::face::{Opened, Order, SessionId};
+use crate::input::{BATCH_MAX, Batch};
+use crate::links::{Links, Lost};
+use crate::refusal::{self, Refusal};
+use crate::session::{End, Session, Sessions, Stall};
+use crate::stats::ShardStats;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use dkv_protocol::control::latency_bucket;
+use dkv_protocol::frame::{
+    BatchError, ReplyIter, RequestHead, RequestIter, begin_reply, end_reply,
+};
 use dkv_protocol::ids::ShardAddr;
-use dkv_table::Table;
+use dkv_protocol::limits::CLIENTS_MAX;
+use dkv_protocol::resp::reply;
+use dkv_protocol::slots::slot_of;
+use dkv_table::{Place, Table};
+
+/// How long a client may take to authenticate, in milliseconds.
+const AUTHENTICATION_MS: u64 = 10_000;
 
 /// See the crate. A driver calls, in each turn: `open`, `input`, `ended`, `requests` and `replies` for what came in, then
 /// `next_batch` until there is none, then `orders` and `take_output`, then `background` for a slice.
 #[derive(Debug)]
 pub struct Shard {
-    env: Arc<Env>,
-    me: ShardAddr,
-    table: Table,
-    orders: Vec<Order>,
+    pub(crate) env: Arc<Env>,
+    pub(crate) me: ShardAddr,
+    pub(crate) table: Table,
+    pub(crate) stats: Arc<ShardStats>,
+    pub(crate) ids: Vec<ShardId>,
+    pub(crate) sessions: Sessions,
+    pub(crate) links: Links,
+    pub(crate) orders: Vec<Order>,
+    pub(crate) buffers: Buffers,
+    pub(crate) batch: Batch,
+    /// Scratch for the requests of other shards.
+    served: Vec<Served>,
+    /// Times at which connections are looked at, ascending.
+    pub(crate) deadlines: VecDeque<(u64, SessionId)>,
+    /// Unsent bytes of all connections.
+    pub(crate) unsent_total: usize,
+    /// The time of the last call that brought one.
+    now: Now,
+}
+
+/// A request of another shard while its batch is worked on.
+#[derive(Debug, Default)]
+struct Served {
+    spans: Vec<(u32, u32)>,
+    spec: Option<&'static Spec>,
+    place: Option<Place>,
 }
 
 impl Shard {
     /// A shard without connections. `table` holds its ranges; links to shards of other nodes start down, own node's
     /// shards are always up.
     pub fn new(env: Arc<Env>, me: ShardAddr, table: Table) -> Self {
-        Self { env, me, table, orders: Vec::new() }
+        let stats = env.stats[me.shard.0 as usize].clone();
+        let links = Links::new(&env.map, me);
+        let ids = shard_ids(&env);
+        Self {
+            env,
+            me,
+            table,
+            stats,
+            ids,
+            sessions: Sessions::default(),
+            links,
+            orders: Vec::new(),
+            buffers: Buffers::default(),
+            batch: Batch::default(),
+            served: Vec::new(),
+            deadlines: VecDeque::new(),
+            unsent_total: 0,
+            now: Now::default(),
+        }
     }
 
     /// A connection has been accepted. `Err` holds what to send before it is closed (protected mode, too many clients).
     pub fn open(&mut self, now: Now, opened: Opened) -> Result<SessionId, Vec<u8>> {
-        let _ = (now, opened, &self.env, self.me, &self.table);
-        Ok(SessionId { index: 0, generation: 0 })
+        self.now = now;
+        let from_here =
+            opened.peer.ip().to_canonical().is_loopback() || opened.peer.ip() == opened.local.ip();
+        let refused = if self.env.protected_mode && self.env.password_sha256.is_none() && !from_here
+        {
+            Some(refusal::PROTECTED_MODE)
+        } else {
+            let clients: u64 = self.env.stats.iter().map(|s| s.connections.get()).sum();
+            (clients >= CLIENTS_MAX as u64).then_some(refusal::TOO_MANY_CLIENTS)
+        };
+        if let Some(text) = refused {
+            self.stats.connections_refused.add(1);
+            return Err(text.to_vec());
+        }
+        let id = self.sessions.open(now, opened, &self.env);
+        if self.env.password_sha256.is_some() {
+            self.deadlines.push_back((now.boot_ms() + AUTHENTICATION_MS, id));
+        }
+        self.stats.connections_accepted.add(1);
+        self.stats.connections.set(self.sessions.len() as u64);
+        Ok(id)
     }
 
     /// Bytes of a client. All of them are taken: what cannot be executed yet is kept by the session.
     pub fn input(&mut self, now: Now, id: SessionId, bytes: &[u8]) {
-        let _ = (now, id, bytes);
+        self.now = now;
+        let Some(mut session) = self.sessions.take(id) else { return };
+        self.stats.bytes_in.add(bytes.len() as u64);
+        session.active_ms = now.boot_ms();
+        if session.end == End::No {
+            self.feed(now, &mut session, bytes);
+        }
+        self.settle(session);
     }
 
     /// The connection is gone, whoever closed it: forget it. Replies under way for it are dropped when they come.
     pub fn ended(&mut self, id: SessionId) {
-        let _ = id;
+        if let Some(session) = self.sessions.close(id) {
+            self.unsent_total -= session.accounted;
+            self.stats.connections.set(self.sessions.len() as u64);
+        }
     }
 
     /// The bytes to send to a client now. Call it when ordered to flush and no send is under way, and whenever a send
     /// has ended, with that send's buffer as `spare`; none: nothing to send.
-    pub fn take_output(&mut self, id: SessionId, spare: Vec<u8>) -> Option<Vec<u8>> {
-        let _ = (id, spare);
-        None
+    pub fn take_output(&mut self, id: SessionId, mut spare: Vec<u8>) -> Option<Vec<u8>> {
+        spare.clear();
+        let Some(mut session) = self.sessions.take(id) else {
+            self.buffers.give(spare);
+            return None;
+        };
+        session.flushing = false;
+        let output = if session.replies.has_output() {
+            let empty = if self.buffers.fits(&spare) { spare } else { Vec::new() };
+            let output = session.replies.take(empty);
+            self.stats.bytes_out.add(output.len() as u64);
+            Some(output)
+        } else {
+            session.replies.sent();
+            self.buffers.give(spare);
+            None
+        };
+        if matches!(session.stall, Stall::Output(_))
+            && session.replies.unsent() <= session.output_bytes_max() / 2
+        {
+            self.go_on(self.now, &mut session);
+        }
+        self.settle(session);
+        output
     }
 
     /// What the driver shall do with connections; it empties the list in each turn.
@@ -55,6 +165,9 @@ impl Shard {
 
     /// Executes a batch of another shard and appends the replies, in the order of the requests, to `replies`: one reply
     /// batch, which may be cut between two replies when it has to go in several frames.
+    ///
+    /// # Errors
+    /// The batch is not one: drop the link it came over. What was executed before the error stays executed.
     pub fn requests(
         &mut self,
         now: Now,
@@ -62,53 +175,317 @@ impl Shard {
         batch: &[u8],
         replies: &mut Vec<u8>,
     ) -> Result<(), BatchError> {
-        let _ = (now, from, batch, replies);
-        Ok(())
+        let _ = from;
+        self.now = now;
+        let mut requests = RequestIter::new(batch);
+        let mut served = core::mem::take(&mut self.served);
+        let mut heads: [Option<(RequestHead, &[u8])>; BATCH_MAX] = [None; BATCH_MAX];
+        let mut result = Ok(());
+        while result.is_ok() {
+            let mut count = 0;
+            while count < BATCH_MAX {
+                if served.len() == count {
+                    served.push(Served::default());
+                }
+                let one = &mut served[count];
+                one.spans.shrink_to(1024);
+                match requests.next(&mut one.spans) {
+                    None => break,
+                    Some(Err(error)) => {
+                        result = Err(error);
+                        break;
+                    }
+                    Some(Ok((head, bytes))) => {
+                        let args = Args::new(bytes, &one.spans);
+                        one.spec = commands::lookup(args.get(0))
+                            .or_else(|| commands::internal(args.get(0)));
+                        one.place = self.place_of(one.spec, args);
+                        heads[count] = Some((head, bytes));
+                        count += 1;
+                    }
+                }
+            }
+            if count == 0 {
+                break;
+            }
+            let places = || served[..count].iter().filter_map(|one| one.place);
+            places().for_each(|place| self.table.prefetch_bucket(place));
+            places().for_each(|place| self.table.prefetch_record(place));
+            for (one, head) in served[..count].iter().zip(&heads) {
+                let Some((head, bytes)) = head else { continue };
+                let start = begin_reply(replies, head.id);
+                self.serve(now, *head, one, Args::new(bytes, &one.spans), replies);
+                end_reply(replies, start);
+            }
+            self.stats.served_for_others.add(count as u64);
+        }
+        self.served = served;
+        result
     }
 
-    /// Replies of another shard to a batch from here. An error means that the other side does not keep to the protocol:
-    /// drop that link and call `link_down`.
+    /// The place of the key of a command with one, when it is this shard's.
+    fn place_of(&self, spec: Option<&'static Spec>, args: Args<'_>) -> Option<Place> {
+        let spec = spec.filter(|s| s.first_key > 0 && commands::fits(s, args.len()))?;
+        let key = args.get(spec.first_key as usize);
+        let slot = slot_of(key);
+        (self.links.owner(slot) == self.links.me()).then(|| self.table.place(key, slot.0))
+    }
+
+    /// Executes a request of another shard.
+    fn serve(
+        &mut self,
+        now: Now,
+        head: RequestHead,
+        request: &Served,
+        args: Args<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let Some(spec) = request.spec else {
+            if args.get(0) == CLIENT_LIST_REQUEST {
+                return self.list_clients(now, args, 1, None, out);
+            }
+            return refusal::write(Refusal::Unknown, None, args, out);
+        };
+        if let Some(refusal) = refusal::check_arguments(spec, args) {
+            return refusal::write(refusal, Some(spec), args, out);
+        }
+        match spec.scope {
+            Scope::Session | Scope::Slot => {
+                let slots = spec.name == "CLUSTER"
+                    && refusal::check_subcommand(spec, args).is_none()
+                    && matches!(
+                        refusal::subcommand_of(spec, args),
+                        "countkeysinslot" | "getkeysinslot"
+                    );
+                if slots {
+                    return self.slot_command(now, args, out);
+                }
+                return refusal::write(Refusal::Unknown, None, args, out);
+            }
+            Scope::Keyed | Scope::Split(_) if request.place.is_none() => {
+                // Both sides have the same map, so this is a store in the middle of a change.
+                return reply::error(out, "CLUSTERDOWN Hash slot not served here");
+            }
+            _ => {}
+        }
+        let mut exec = Exec {
+            now,
+            table: &mut self.table,
+            env: &self.env,
+            me: self.me,
+            whole_store: head.whole_store,
+            proto: head.proto,
+            stats: &self.stats,
+            place: request.place,
+        };
+        (spec.handler)(&mut exec, args, out);
+    }
+
+    /// Replies of another shard to a batch from here.
+    ///
+    /// # Errors
+    /// The other side does not keep to the protocol: drop that link and call `link_down`.
     pub fn replies(&mut self, now: Now, from: ShardAddr, batch: &[u8]) -> Result<(), BatchError> {
-        let _ = (now, from, batch);
-        Ok(())
+        self.now = now;
+        let Some(from) = self.links.number(from) else { return Ok(()) };
+        let mut result = Ok(());
+        for one in ReplyIter::new(batch) {
+            match one {
+                Ok((id, reply)) => {
+                    let Some(waiting) = self.links.answer(from, id) else { continue };
+                    let Some(mut session) = self.sessions.take(waiting.session) else { continue };
+                    session.weigh(reply.len());
+                    self.resolve(now, &mut session, waiting.slot, waiting.part, reply);
+                    self.wake(now, session);
+                }
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.links.collect_credits(from);
+        self.let_in(now, from);
+        result
+    }
+
+    /// A connection has got a reply: it may go on when it waited for that.
+    fn wake(&mut self, now: Now, mut session: Box<Session>) {
+        if session.stall == Stall::Replies
+            && session.replies.waiting() <= session.waiting_max() / 2
+            && session.end == End::No
+        {
+            self.go_on(now, &mut session);
+        }
+        self.settle(session);
+    }
+
+    /// There may be room on the way to a shard: connections that wait for it go on, in their order.
+    fn let_in(&mut self, now: Now, to: u16) {
+        while let Some(id) = self.links.next_stalled(to) {
+            let Some(mut session) = self.sessions.take(id) else { continue };
+            if session.stall == Stall::Link(to) && session.end == End::No {
+                self.go_on(now, &mut session);
+            }
+            self.settle(session);
+        }
     }
 
     /// The next batch of requests that may be sent now. Call it until there is none, at the end of a turn.
     pub fn next_batch(&mut self) -> Option<(ShardAddr, Vec<u8>)> {
-        None
+        let batch = self.links.next_batch()?;
+        // Closing a batch makes room in the one that follows.
+        if let Some(to) = self.links.number(batch.0) {
+            self.let_in(self.now, to);
+        }
+        Some(batch)
     }
 
     /// Gives back the buffer of a batch that has been sent or read.
     pub fn give_batch_buffer(&mut self, buffer: Vec<u8>) {
-        let _ = buffer;
+        self.links.recycle(buffer);
     }
 
     /// The link to a shard of another node stands; nothing sent over an earlier one will be answered.
     pub fn link_up(&mut self, to: ShardAddr) {
-        let _ = to;
+        let Some(number) = self.links.number(to) else { return };
+        if !self.links.up(number) {
+            self.link_down(to);
+            self.links.up(number);
+        }
     }
 
     /// The link to a shard of another node is lost. What waits for it is answered at once: definite errors for what was
     /// not sent and for reads, `-UNCERTAIN` for writes that had been sent.
     pub fn link_down(&mut self, to: ShardAddr) {
-        let _ = to;
+        let now = self.now;
+        let Some(number) = self.links.number(to) else { return };
+        if to.node == self.me.node {
+            return;
+        }
+        let refused = self.unreachable(number);
+        let mut uncertain = Vec::new();
+        let node = &self.env.map.node(to.node).name;
+        let text = format!("UNCERTAIN write may or may not have been applied ({node} was lost)");
+        reply::error(&mut uncertain, &text);
+        for (waiting, lost) in self.links.down(number) {
+            let Some(mut session) = self.sessions.take(waiting.session) else { continue };
+            let text = if lost == Lost::Uncertain { &uncertain } else { &refused };
+            self.resolve(now, &mut session, waiting.slot, waiting.part, text);
+            self.wake(now, session);
+        }
+        self.let_in(now, number);
     }
 
     /// `commands` client commands were answered `ns` after the completion that brought them.
     pub fn note_latency(&mut self, commands: u64, ns: u64) {
-        let _ = (commands, ns);
+        self.stats.latency[latency_bucket(ns)].add(commands);
     }
 
     /// Client commands executed or forwarded since the shard began; the driver takes the difference over an `input` for
     /// [`Self::note_latency`].
     pub fn commands(&self) -> u64 {
-        0
+        self.stats.commands.get()
+    }
+
+    /// Bytes that memory holds for clients who have not read them, over all connections.
+    pub fn unsent_bytes(&self) -> usize {
+        self.unsent_total
     }
 
     /// A slice of background work: expiry (at most `budget` buckets looked at), gauges, deadlines. Whether more is due.
     /// To be called at least every 100 ms.
     pub fn background(&mut self, now: Now, budget: u32) -> bool {
-        let _ = (now, budget);
-        false
+        self.now = now;
+        let expired = self.table.expire_due(now.boot_ms(), budget);
+        self.stats.expired.add(u64::from(expired.removed));
+        self.stats.expiry_lag_ms.set(expired.lag_ms);
+        self.stats.keys.set(self.table.len());
+        self.stats.keys_with_expiry.set(self.table.len_with_expiry());
+        self.stats.memory_bytes.set(self.table.memory_bytes());
+        while let Some((deadline, id)) = self.deadlines.front().copied() {
+            if deadline > now.boot_ms() {
+                break;
+            }
+            self.deadlines.pop_front();
+            let Some(mut session) = self.sessions.take(id) else { continue };
+            match session.stall {
+                Stall::Output(at) if at <= now.boot_ms() => self.cut(&mut session),
+                _ if !session.authenticated
+                    && session.opened_ms + AUTHENTICATION_MS <= deadline =>
+                {
+                    self.cut(&mut session);
+                }
+                _ => {}
+            }
+            self.settle(session);
+        }
+        expired.more
+    }
+
+    /// Ends a connection at once.
+    pub(crate) fn cut(&mut self, session: &mut Session) {
+        if session.end != End::Ordered {
+            self.stats.connections_cut.add(1);
+            self.orders.push(Order::Cut(session.id));
+        }
+        session.end = End::Ordered;
+        session.input = Vec::new();
+        session.replies.drop_all();
+    }
+
+    /// After work on a connection: tells the driver what it must do, and puts the connection back.
+    #[inline]
+    fn settle(&mut self, mut session: Box<Session>) {
+        if session.replies.has_output() {
+            if !session.flushing {
+                session.flushing = true;
+                self.orders.push(Order::Flush(session.id));
+            }
+        } else if let Some(buffer) = session.replies.reclaim() {
+            self.buffers.give(buffer);
+        }
+        if session.end == End::Settling {
+            session.input = Vec::new();
+            if session.replies.is_settled() {
+                session.end = End::Ordered;
+                self.orders.push(Order::Close(session.id));
+            }
+        }
+        if session.input.is_empty() && session.input.capacity() > 0 {
+            self.buffers.give(core::mem::take(&mut session.input));
+        }
+        let unsent = session.replies.unsent();
+        self.unsent_total = self.unsent_total + unsent - session.accounted;
+        session.accounted = unsent;
+        self.sessions.put(session);
+    }
+}
+
+/// Empty buffers, lent to connections while they are busy.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    free: Vec<Vec<u8>>,
+}
+
+/// Buffers kept.
+const BUFFERS_MAX: usize = 128;
+/// The largest buffer that is kept, in bytes.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+impl Buffers {
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        self.free.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn fits(&self, buffer: &Vec<u8>) -> bool {
+        (1..=BUFFER_BYTES_MAX).contains(&buffer.capacity())
+    }
+
+    pub(crate) fn give(&mut self, mut buffer: Vec<u8>) {
+        if self.fits(&buffer) && self.free.len() < BUFFERS_MAX {
+            buffer.clear();
+            self.free.push(buffer);
+        }
     }
 }

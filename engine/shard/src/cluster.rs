@@ -1,0 +1,319 @@
+//! CLUSTER: the store as cluster clients see it. Every shard is a master with an id, an address and slots of its own.
+
+use crate::command::{Args, Env, Exec, Now, Spec};
+use crate::connection::{help, parse};
+use crate::face::PortKind;
+use crate::links::Links;
+use crate::refusal;
+use crate::session::Session;
+use crate::shard::Shard;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::ops::ControlFlow;
+use dkv_protocol::ids::{RangeId, Slot};
+use dkv_protocol::limits::{RANGES, SLOTS, SLOTS_PER_RANGE};
+use dkv_protocol::resp::{Proto, reply};
+use dkv_protocol::slots::slot_of;
+use sha2::{Digest, Sha256};
+
+/// The id of a shard: 40 hexadecimal digits, the same at every start of the store.
+pub(crate) type ShardId = [u8; 40];
+
+/// The ids of all shards, in their order.
+pub(crate) fn shard_ids(env: &Env) -> Vec<ShardId> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let id = |node: &str, shard: u16| {
+        let digest = Sha256::new()
+            .chain_update(env.store_id.as_bytes())
+            .chain_update([0])
+            .chain_update(node.as_bytes())
+            .chain_update([0])
+            .chain_update(shard.to_le_bytes())
+            .finalize();
+        core::array::from_fn(|i| {
+            let byte = digest[i / 2];
+            DIGITS[usize::from(if i % 2 == 0 { byte >> 4 } else { byte & 15 })]
+        })
+    };
+    env.map.shards().map(|addr| id(&env.map.node(addr.node).name, addr.shard.0)).collect()
+}
+
+/// Subcommands of Redis Cluster that would change the topology, and what does it here.
+const MUTATORS: [(&str, &str); 15] = [
+    ("ADDSLOTS", "slots are spread by the manager; see 'dkv store show'"),
+    ("ADDSLOTSRANGE", "slots are spread by the manager; see 'dkv store show'"),
+    ("BUMPEPOCH", "epochs are given by the manager; see 'dkv store show'"),
+    ("DELSLOTS", "slots are spread by the manager; see 'dkv store show'"),
+    ("DELSLOTSRANGE", "slots are spread by the manager; see 'dkv store show'"),
+    ("FAILOVER", "roles are given by the manager; see 'dkv store show'"),
+    ("FLUSHSLOTS", "slots are spread by the manager; see 'dkv store show'"),
+    ("FORGET", "use 'dkv store delete' or create the store without that node"),
+    ("MEET", "use 'dkv store add-instance' or 'dkv connect'"),
+    ("REPLICATE", "roles are given by the manager; see 'dkv store show'"),
+    ("RESET", "use 'dkv store stop' and 'dkv store start'"),
+    ("SAVECONFIG", "the manager keeps the configuration; see 'dkv store show'"),
+    ("SET-CONFIG-EPOCH", "epochs are given by the manager; see 'dkv store show'"),
+    ("SETSLOT", "slots are spread by the manager; see 'dkv store show'"),
+    ("MYSHARDID", "every shard is a shard of its own; use CLUSTER MYID"),
+];
+
+/// Runs of slots with the number of their owner, ascending, without holes.
+fn runs(links: &Links) -> Vec<(u16, u16, u16)> {
+    let mut runs: Vec<(u16, u16, u16)> = Vec::new();
+    for range in 0..RANGES {
+        let owner = links.owner_of_range(RangeId(range as u8));
+        let first = range as u16 * SLOTS_PER_RANGE;
+        let last = first + (SLOTS_PER_RANGE - 1);
+        match runs.last_mut() {
+            Some(run) if run.2 == owner => run.1 = last,
+            _ => runs.push((first, last, owner)),
+        }
+    }
+    runs
+}
+
+impl Shard {
+    /// CLUSTER, with at least a subcommand.
+    pub(crate) fn cluster_command(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        let mut out = Vec::new();
+        let subcommand = args.get(1);
+        let is = |name: &str| subcommand.eq_ignore_ascii_case(name.as_bytes());
+        if let Some((name, instead)) = MUTATORS.iter().find(|(name, _)| is(name)) {
+            let mut text = String::from("ERR CLUSTER ");
+            let _ = write!(text, "{name} is not supported: {instead}");
+            reply::error(&mut out, &text);
+        } else if let Some(refusal) = refusal::check_subcommand(spec, args) {
+            refusal::write(refusal, Some(spec), args, &mut out);
+        } else if is("SLOTS") {
+            self.cluster_slots(session.proto, &mut out);
+        } else if is("SHARDS") {
+            self.cluster_shards(session.proto, &mut out);
+        } else if is("NODES") {
+            let text = self.cluster_nodes(self.myself(session.port));
+            reply::verbatim(&mut out, session.proto, text.as_bytes());
+        } else if is("INFO") {
+            reply::verbatim(&mut out, session.proto, self.cluster_info().as_bytes());
+        } else if is("MYID") {
+            reply::bulk(&mut out, &self.ids[self.myself(session.port) as usize]);
+        } else if is("KEYSLOT") {
+            reply::integer(&mut out, i64::from(slot_of(args.get(2)).0));
+        } else if is("COUNTKEYSINSLOT") || is("GETKEYSINSLOT") {
+            match slot_argument(args) {
+                Ok(slot) => {
+                    let owner = self.links.owner(slot);
+                    if owner != self.links.me() {
+                        return self.forward(session, spec, owner, args);
+                    }
+                    self.slot_command(now, args, &mut out);
+                }
+                Err(text) => reply::error(&mut out, text),
+            }
+        } else {
+            const HELP: [&str; 16] = [
+                "COUNTKEYSINSLOT <slot>",
+                "    Return the number of keys in <slot>.",
+                "GETKEYSINSLOT <slot> <count>",
+                "    Return key names stored in a slot.",
+                "INFO",
+                "    Return information about the cluster.",
+                "KEYSLOT <key>",
+                "    Return the hash slot for <key>.",
+                "MYID",
+                "    Return the node id.",
+                "NODES",
+                "    Return cluster configuration seen by node.",
+                "SHARDS",
+                "    Return information about slot range mappings and the nodes associated with them.",
+                "SLOTS",
+                "    Return information about slots range mappings. Each range is made of start, end, node.",
+            ];
+            help("CLUSTER", &HELP, &mut out);
+        }
+        self.answer(session, &out);
+        ControlFlow::Continue(())
+    }
+
+    /// A subcommand about a slot of this shard. Also reached by other shards.
+    pub(crate) fn slot_command(&mut self, now: Now, args: Args<'_>, out: &mut Vec<u8>) {
+        let slot = match slot_argument(args) {
+            Ok(slot) if self.links.owner(slot) == self.links.me() => slot,
+            Ok(_) => return reply::error(out, "CLUSTERDOWN Hash slot not served here"),
+            Err(text) => return reply::error(out, text),
+        };
+        let exec = self.exec(now, Proto::Resp2);
+        if args.get(1).eq_ignore_ascii_case(b"COUNTKEYSINSLOT") {
+            return reply::integer(out, exec.table.count_in_slot(slot.0) as i64);
+        }
+        let count = parse(args.get(3)).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let mut keys = Vec::new();
+        let mut found = 0;
+        exec.table.keys_in_slot(exec.now.boot_ms(), slot.0, count, &mut |key: &[u8]| {
+            reply::bulk(&mut keys, key);
+            found += 1;
+        });
+        reply::array(out, found);
+        out.extend_from_slice(&keys);
+    }
+
+    fn exec(&mut self, now: Now, proto: Proto) -> Exec<'_> {
+        Exec {
+            now,
+            table: &mut self.table,
+            env: &self.env,
+            me: self.me,
+            whole_store: false,
+            proto,
+            stats: &self.stats,
+            place: None,
+        }
+    }
+
+    /// Who a port speaks for: the shard on its own port, the node's first shard on the client port.
+    fn myself(&self, port: PortKind) -> u16 {
+        match port {
+            PortKind::Client => self.links.first_of(self.me),
+            PortKind::Shard => self.links.me(),
+        }
+    }
+
+    fn ip(&self, shard: u16) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{}", self.env.map.node(self.links.addr(shard).node).address);
+        text
+    }
+
+    fn port(&self, shard: u16) -> u16 {
+        let addr = self.links.addr(shard);
+        self.env.map.node(addr.node).shard_ports[addr.shard.0 as usize]
+    }
+
+    fn cluster_slots(&self, proto: Proto, out: &mut Vec<u8>) {
+        let runs = runs(&self.links);
+        reply::array(out, runs.len());
+        for (first, last, owner) in runs {
+            reply::array(out, 3);
+            reply::integer(out, i64::from(first));
+            reply::integer(out, i64::from(last));
+            reply::array(out, 4);
+            reply::bulk(out, self.ip(owner).as_bytes());
+            reply::integer(out, i64::from(self.port(owner)));
+            reply::bulk(out, &self.ids[owner as usize]);
+            reply::map(out, proto, 0);
+        }
+    }
+
+    fn cluster_shards(&self, proto: Proto, out: &mut Vec<u8>) {
+        let runs = runs(&self.links);
+        reply::array(out, self.links.len() as usize);
+        for shard in 0..self.links.len() {
+            reply::map(out, proto, 2);
+            reply::bulk(out, b"slots");
+            let own = || runs.iter().filter(|run| run.2 == shard);
+            reply::array(out, own().count() * 2);
+            for (first, last, _) in own() {
+                reply::integer(out, i64::from(*first));
+                reply::integer(out, i64::from(*last));
+            }
+            reply::bulk(out, b"nodes");
+            reply::array(out, 1);
+            let ip = self.ip(shard);
+            let health = if self.links.is_up(shard) { "online" } else { "fail" };
+            reply::map(out, proto, 7);
+            let text = |out: &mut Vec<u8>, name: &str, value: &[u8]| {
+                reply::bulk(out, name.as_bytes());
+                reply::bulk(out, value);
+            };
+            text(out, "id", &self.ids[shard as usize]);
+            reply::bulk(out, b"port");
+            reply::integer(out, i64::from(self.port(shard)));
+            text(out, "ip", ip.as_bytes());
+            text(out, "endpoint", ip.as_bytes());
+            text(out, "role", b"master");
+            reply::bulk(out, b"replication-offset");
+            reply::integer(out, 0);
+            text(out, "health", health.as_bytes());
+        }
+    }
+
+    fn cluster_nodes(&self, myself: u16) -> String {
+        let runs = runs(&self.links);
+        let mut text = String::new();
+        for shard in 0..self.links.len() {
+            let addr = self.links.addr(shard);
+            let node = self.env.map.node(addr.node);
+            let id = core::str::from_utf8(&self.ids[shard as usize]).unwrap_or_default();
+            let up = self.links.is_up(shard);
+            let flags = match (shard == myself, up) {
+                (true, _) => "myself,master",
+                (false, true) => "master",
+                (false, false) => "master,fail",
+            };
+            let link = if up { "connected" } else { "disconnected" };
+            let epoch = runs
+                .iter()
+                .find(|run| run.2 == shard)
+                .map_or(0, |run| self.env.map.epoch(Slot(run.0).range()).0);
+            let (ip, port, bus) = (node.address, self.port(shard), node.cluster_port);
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{id} {ip}:{port}@{bus} {flags} - 0 0 {epoch} {link}");
+            for (first, last, _) in runs.iter().filter(|run| run.2 == shard) {
+                let _ = write!(text, " {first}-{last}");
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    fn cluster_info(&self) -> String {
+        let runs = runs(&self.links);
+        let count = |up: bool| -> u32 {
+            let slots = |run: &&(u16, u16, u16)| self.links.is_up(run.2) == up;
+            runs.iter().filter(slots).map(|run| u32::from(run.1 - run.0) + 1).sum()
+        };
+        let epoch = |range: usize| self.env.map.epoch(RangeId(range as u8)).0;
+        let current = (0..RANGES).map(epoch).max().unwrap_or(0);
+        let owns = |shard: u16| runs.iter().any(|run| run.2 == shard);
+        let fields: [(&str, u64); 11] = [
+            ("cluster_slots_assigned", u64::from(SLOTS)),
+            ("cluster_slots_ok", count(true).into()),
+            ("cluster_slots_pfail", 0),
+            ("cluster_slots_fail", count(false).into()),
+            ("cluster_known_nodes", self.links.len().into()),
+            ("cluster_size", (0..self.links.len()).filter(|shard| owns(*shard)).count() as u64),
+            ("cluster_current_epoch", current),
+            ("cluster_my_epoch", current),
+            ("cluster_stats_messages_sent", self.stats.forwarded.get()),
+            ("cluster_stats_messages_received", self.stats.served_for_others.get()),
+            ("total_cluster_links_buffer_limit_exceeded", 0),
+        ];
+        let state = if count(false) == 0 { "ok" } else { "fail" };
+        let mut text = String::from("cluster_state:");
+        text.push_str(state);
+        text.push_str("\r\n");
+        for (name, value) in fields {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{name}:{value}\r\n");
+        }
+        text
+    }
+}
+
+/// The slot that COUNTKEYSINSLOT or GETKEYSINSLOT names, with the other number checked.
+fn slot_argument(args: Args<'_>) -> Result<Slot, &'static str> {
+    const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
+    let slot = parse(args.get(2)).ok_or(NOT_AN_INTEGER)?;
+    let slot = u16::try_from(slot).ok().filter(|slot| *slot < SLOTS).map(Slot);
+    if args.len() == 3 {
+        return slot.ok_or("ERR Invalid slot");
+    }
+    let count = parse(args.get(3)).ok_or(NOT_AN_INTEGER)?;
+    slot.filter(|_| count >= 0).ok_or("ERR Invalid slot or number of keys")
+}

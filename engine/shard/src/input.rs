@@ -1,0 +1,693 @@
+//! From the bytes of a client to commands that run: parse a batch, decide who executes each, fetch what they will touch,
+//! then execute in order.
+//!
+//! Nothing is allocated here for a command whose key is this shard's: the spans of a batch and the plan of each command
+//! live in scratch space of the shard.
+
+use crate::command::{Args, Exec, Merge, Now, Scope, Spec};
+use crate::commands;
+use crate::face::{Order, PortKind};
+use crate::links::Waiting;
+use crate::merge::Merging;
+use crate::refusal::{self, Refusal};
+use crate::session::{End, Session, Stall};
+use crate::shard::Shard;
+use alloc::format;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+use dkv_protocol::limits::{KEY_BYTES_MAX, OUTPUT_BYTES_MAX, OUTPUT_TOTAL_BYTES_MAX};
+use dkv_protocol::resp::request::{Parsed, ProtocolError, RequestParser};
+use dkv_protocol::resp::{reply, value};
+use dkv_protocol::slots::slot_of;
+use dkv_table::Place;
+
+/// Commands that are parsed before the first of them runs.
+pub(crate) const BATCH_MAX: usize = 32;
+/// How long a client whose unsent replies are over the limit may take to read them, in milliseconds.
+const OUTPUT_GRACE_MS: u64 = 10_000;
+/// While all connections together have more unsent than they may, those with more than this are cut, in bytes.
+const OUTPUT_FAIR_BYTES: usize = 1024 * 1024;
+/// The least that is added to an unfinished request before it is parsed again, in bytes.
+const PIECE_BYTES: usize = 512;
+
+/// Who runs a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// This shard, its key at that place.
+    Here(Option<Place>),
+    /// The shard with that number, as it stands.
+    There(u16),
+    /// Each key's owner.
+    Split(Merge),
+    /// Every shard of the store.
+    Everywhere(Merge),
+    /// The session.
+    Session,
+    /// Nobody.
+    Refused(Refusal),
+}
+
+/// One parsed command of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Item {
+    /// Where it starts in the bytes of the batch.
+    pub(crate) start: usize,
+    /// Its arguments, relative to `start` or in `copy`.
+    pub(crate) spans: Vec<(u32, u32)>,
+    pub(crate) planned: Option<(Option<&'static Spec>, Plan)>,
+}
+
+/// Scratch space: parsed commands, reused from batch to batch.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    items: Vec<Item>,
+    len: usize,
+    /// The arguments of an inline command with quotes, which ends its batch.
+    copy: Vec<u8>,
+    copied: bool,
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.len = 0;
+        self.copied = false;
+    }
+
+    fn next(&mut self) -> &mut Item {
+        if self.len == self.items.len() {
+            self.items.push(Item::default());
+        }
+        let item = &mut self.items[self.len];
+        // One command of a million arguments must not hold its spans for ever.
+        item.spans.shrink_to(1024);
+        item
+    }
+
+    fn args<'a>(&'a self, at: usize, buf: &'a [u8]) -> Args<'a> {
+        let item = &self.items[at];
+        if self.copied && at + 1 == self.len {
+            Args::new(&self.copy, &item.spans)
+        } else {
+            Args::new(&buf[item.start..], &item.spans)
+        }
+    }
+}
+
+/// How the parsing of a batch ended.
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    /// There may be more.
+    More,
+    /// What is left is not a whole command; it needs that many bytes, or an unknown number.
+    Unfinished(usize),
+    Failed(ProtocolError),
+}
+
+impl Shard {
+    /// New bytes of a connection.
+    pub(crate) fn feed(&mut self, now: Now, session: &mut Session, bytes: &[u8]) {
+        if session.stall != Stall::None {
+            keep(session, bytes);
+            return;
+        }
+        let mut given = 0;
+        // First the request whose beginning is here already, with no more bytes copied than it may need.
+        let mut piece = PIECE_BYTES;
+        while !session.input.is_empty() && given < bytes.len() {
+            let wanted = session.need.saturating_sub(session.input.len()).max(piece);
+            let end = bytes.len().min(given + wanted);
+            keep(session, &bytes[given..end]);
+            given = end;
+            piece *= 2;
+            let mut own = core::mem::take(&mut session.input);
+            let used = self.run(now, session, &own);
+            if session.end != End::No {
+                return;
+            }
+            if used == 0 {
+                session.input = own;
+            } else if session.stall == Stall::None {
+                // What is left came with this piece: go on with it where it lies.
+                given -= own.len() - used;
+                self.buffers.give(own);
+            } else {
+                own.drain(..used);
+                session.input = own;
+            }
+            if session.stall != Stall::None {
+                keep(session, &bytes[given..]);
+                return;
+            }
+        }
+        if given < bytes.len() {
+            let used = self.run(now, session, &bytes[given..]);
+            if session.end == End::No {
+                if session.input.capacity() == 0 && given + used < bytes.len() {
+                    session.input = self.buffers.take();
+                }
+                keep(session, &bytes[given + used..]);
+            }
+        }
+    }
+
+    /// Goes on with what a stalled connection had received.
+    pub(crate) fn go_on(&mut self, now: Now, session: &mut Session) {
+        session.stall = Stall::None;
+        let mut own = core::mem::take(&mut session.input);
+        let used = self.run(now, session, &own);
+        if session.end != End::No {
+            return;
+        }
+        if used == own.len() {
+            self.buffers.give(own);
+        } else {
+            own.drain(..used);
+            session.input = own;
+        }
+        if session.stall == Stall::None && session.paused {
+            session.paused = false;
+            self.orders.push(Order::Resume(session.id));
+        }
+    }
+
+    /// Executes the commands at the start of `buf` and returns how many bytes they took. Less than all: the rest is
+    /// unfinished, or the session is stalled or ends.
+    fn run(&mut self, now: Now, session: &mut Session, buf: &[u8]) -> usize {
+        session.replies.lend(|| self.buffers.take());
+        let mut batch = core::mem::take(&mut self.batch);
+        let mut used = 0;
+        loop {
+            batch.clear();
+            let rest = &buf[used..];
+            let (len, ended) = self.parse(session, rest, &mut batch);
+            self.prefetch(&batch);
+            let mut stalled = false;
+            for at in 0..batch.len {
+                if self.execute(now, session, &batch, at, rest).is_break() {
+                    used += batch.items[at].start;
+                    stalled = true;
+                    break;
+                }
+                if session.end != End::No {
+                    break;
+                }
+            }
+            if stalled {
+                // The commands behind are parsed again when they can run.
+                session.parser = RequestParser::default();
+                session.need = 0;
+                break;
+            }
+            if session.end != End::No {
+                break;
+            }
+            used += len;
+            match ended {
+                Ended::More => {}
+                Ended::Unfinished(need) => {
+                    session.need = need;
+                    break;
+                }
+                Ended::Failed(error) => {
+                    self.stats.errors.add(1);
+                    if !error.closes_silently() {
+                        let mut text = Vec::new();
+                        reply::error(&mut text, &format!("ERR {error}"));
+                        session.replies.push(&text);
+                    }
+                    session.end = End::Settling;
+                    break;
+                }
+            }
+        }
+        self.batch = batch;
+        used
+    }
+
+    /// Parses up to [`BATCH_MAX`] commands and decides who runs them.
+    fn parse(&mut self, session: &mut Session, buf: &[u8], batch: &mut Batch) -> (usize, Ended) {
+        let mut used = 0;
+        while batch.len < BATCH_MAX {
+            if used == buf.len() {
+                return (used, Ended::Unfinished(0));
+            }
+            let item = batch.next();
+            match session.parser.parse(&buf[used..], session.limits(), &mut item.spans) {
+                Err(error) => return (used, Ended::Failed(error)),
+                Ok(Parsed::Incomplete { need }) => return (used, Ended::Unfinished(need)),
+                Ok(Parsed::Complete { consumed }) => {
+                    let start = used;
+                    used += consumed;
+                    if item.spans.is_empty() {
+                        continue;
+                    }
+                    item.start = start;
+                    let bytes = session.parser.bytes(&buf[start..]);
+                    let planned = self.plan(session, Args::new(bytes, &item.spans));
+                    item.planned = Some(planned);
+                    batch.len += 1;
+                    if session.parser.is_owned() {
+                        batch.copy.clear();
+                        batch.copy.extend_from_slice(bytes);
+                        batch.copied = true;
+                        return (used, Ended::More);
+                    }
+                    // It may change how the next bytes are to be read.
+                    if planned.1 == Plan::Session {
+                        return (used, Ended::More);
+                    }
+                }
+            }
+        }
+        (used, Ended::More)
+    }
+
+    fn prefetch(&self, batch: &Batch) {
+        if batch.len < 2 {
+            return;
+        }
+        let places = || {
+            batch.items[..batch.len].iter().filter_map(|item| match item.planned {
+                Some((_, Plan::Here(place))) => place,
+                _ => None,
+            })
+        };
+        places().for_each(|place| self.table.prefetch_bucket(place));
+        places().for_each(|place| self.table.prefetch_record(place));
+    }
+
+    /// Who runs a command of a client.
+    #[inline]
+    fn plan(&self, session: &Session, args: Args<'_>) -> (Option<&'static Spec>, Plan) {
+        let spec = commands::lookup(args.get(0));
+        if !session.authenticated
+            && !spec.is_some_and(|s| matches!(s.name, "AUTH" | "HELLO" | "QUIT" | "RESET"))
+        {
+            return (spec, Plan::Refused(Refusal::Unauthenticated));
+        }
+        let Some(spec) = spec else { return (None, Plan::Refused(Refusal::Unknown)) };
+        let plan = match refusal::check_arguments(spec, args) {
+            Some(refusal) => Plan::Refused(refusal),
+            None => self.plan_known(session.port, spec, args),
+        };
+        (Some(spec), plan)
+    }
+
+    #[inline]
+    fn plan_known(&self, port: PortKind, spec: &Spec, args: Args<'_>) -> Plan {
+        match spec.scope {
+            Scope::Keyed => self.plan_key(args.get(spec.first_key as usize)),
+            Scope::Anywhere => Plan::Here(None),
+            Scope::Session | Scope::Slot => Plan::Session,
+            Scope::Split(merge) => self.plan_split(spec, merge, args),
+            Scope::Whole(merge) => {
+                let here = port == PortKind::Shard
+                    || self.links.len() == 1
+                    || (merge == Merge::Info && !commands::info::needs_keyspace(args));
+                if here { Plan::Here(None) } else { Plan::Everywhere(merge) }
+            }
+            Scope::Cursor => match (port, commands::scan::cursor_range(args)) {
+                (PortKind::Client, Some(range)) => match self.links.owner_of_range(range) {
+                    owner if owner == self.links.me() => Plan::Here(None),
+                    owner => Plan::There(owner),
+                },
+                _ => Plan::Here(None),
+            },
+        }
+    }
+
+    #[inline]
+    fn plan_key(&self, key: &[u8]) -> Plan {
+        if key.len() > KEY_BYTES_MAX {
+            return Plan::Refused(Refusal::KeyTooLong);
+        }
+        let slot = slot_of(key);
+        let owner = self.links.owner(slot);
+        if owner == self.links.me() {
+            Plan::Here(Some(self.table.place(key, slot.0)))
+        } else {
+            Plan::There(owner)
+        }
+    }
+
+    /// One owner of all keys runs the command as it stands.
+    fn plan_split(&self, spec: &Spec, merge: Merge, args: Args<'_>) -> Plan {
+        let first = self.plan_key(args.get(spec.first_key as usize));
+        let mut owners = None;
+        for key in args.iter_from(spec.first_key as usize).step_by(spec.key_step as usize) {
+            if key.len() > KEY_BYTES_MAX {
+                return Plan::Refused(Refusal::KeyTooLong);
+            }
+            let owner = self.links.owner(slot_of(key));
+            if *owners.get_or_insert(owner) != owner {
+                return Plan::Split(merge);
+            }
+        }
+        first
+    }
+
+    /// Runs a command or sends it on its way. Break: not now, the session is stalled.
+    fn execute(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        batch: &Batch,
+        at: usize,
+        buf: &[u8],
+    ) -> ControlFlow<()> {
+        let Some((spec, plan)) = batch.items[at].planned else { return ControlFlow::Continue(()) };
+        let args = batch.args(at, buf);
+        if session.replies.unsent() > OUTPUT_FAIR_BYTES.min(session.output_bytes_max()) {
+            self.check_output(now, session)?;
+        }
+        let spec = match (plan, spec) {
+            (Plan::Refused(refusal), spec) => {
+                self.refuse(session, refusal, spec, args);
+                return ControlFlow::Continue(());
+            }
+            (_, None) => return ControlFlow::Continue(()),
+            (_, Some(spec)) => spec,
+        };
+        match plan {
+            Plan::Here(place) => {
+                session.last = (spec.name, "");
+                let whole_store = session.whole_store();
+                let out = session.replies.begin();
+                let start = out.len();
+                let mut exec = Exec {
+                    now,
+                    table: &mut self.table,
+                    env: &self.env,
+                    me: self.me,
+                    whole_store,
+                    proto: session.proto,
+                    stats: &self.stats,
+                    place,
+                };
+                (spec.handler)(&mut exec, args, out);
+                if value::is_error(&out[start..]) {
+                    self.stats.errors.add(1);
+                }
+                session.replies.wrote(start);
+            }
+            Plan::There(owner) => self.forward(session, spec, owner, args)?,
+            Plan::Split(merge) => self.split(now, session, spec, merge, args)?,
+            Plan::Everywhere(merge) => self.everywhere(now, session, spec, merge, args)?,
+            Plan::Session => {
+                let subcommand = refusal::subcommand_of(spec, args);
+                self.session_command(now, session, spec, args)?;
+                session.last = (spec.name, subcommand);
+            }
+            Plan::Refused(_) => {}
+        }
+        self.stats.commands.add(1);
+        ControlFlow::Continue(())
+    }
+
+    fn refuse(
+        &mut self,
+        session: &mut Session,
+        refusal: Refusal,
+        spec: Option<&'static Spec>,
+        args: Args<'_>,
+    ) {
+        let out = session.replies.begin();
+        let start = out.len();
+        refusal::write(refusal, spec, args, out);
+        session.replies.wrote(start);
+        self.stats.commands.add(1);
+        self.stats.errors.add(1);
+    }
+
+    /// A client has much unsent: whether its next command may run.
+    #[cold]
+    fn check_output(&mut self, now: Now, session: &mut Session) -> ControlFlow<()> {
+        let over = session.replies.unsent() > session.output_bytes_max();
+        let all = self.unsent_total > OUTPUT_TOTAL_BYTES_MAX;
+        if all || (over && !session.authenticated) {
+            self.cut(session);
+            return ControlFlow::Break(());
+        }
+        if over {
+            // A client that reads is given the time to; one that does not is cut when it is over.
+            let deadline = now.boot_ms() + OUTPUT_GRACE_MS;
+            self.deadlines.push_back((deadline, session.id));
+            self.stall(session, Stall::Output(deadline));
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Stops executing a connection's commands until what it waits for has come.
+    fn stall(&mut self, session: &mut Session, why: Stall) {
+        session.stall = why;
+        if let Stall::Link(to) = why {
+            self.links.stall(to, session.id);
+        }
+        if !session.paused {
+            session.paused = true;
+            self.orders.push(Order::Pause(session.id));
+        }
+    }
+
+    /// Whether a connection may have one more command under way; it is stalled otherwise.
+    #[inline]
+    pub(crate) fn admit(&mut self, session: &mut Session, to: u16) -> ControlFlow<()> {
+        if session.replies.waiting() >= session.waiting_max() {
+            self.stall(session, Stall::Replies);
+            return ControlFlow::Break(());
+        }
+        if self.links.is_full(to) {
+            self.stall(session, Stall::Link(to));
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Sends a command to the shard that runs it.
+    pub(crate) fn forward(
+        &mut self,
+        session: &mut Session,
+        spec: &'static Spec,
+        to: u16,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        if !self.links.is_up(to) {
+            let error = self.unreachable(to);
+            session.replies.push(&error);
+            self.stats.errors.add(1);
+            return ControlFlow::Continue(());
+        }
+        self.admit(session, to)?;
+        session.last = (spec.name, "");
+        let waiting = Waiting {
+            session: session.id,
+            slot: session.replies.wait(),
+            part: 0,
+            write: spec.write,
+            shared: false,
+        };
+        let whole_store = session.whole_store();
+        self.links.push(to, waiting, session.proto, whole_store, args.iter_from(0));
+        self.stats.forwarded.add(1);
+        ControlFlow::Continue(())
+    }
+
+    /// Whether all of `shards` can be asked now; a refusal is the reply. None: the session is stalled.
+    fn admit_all(&mut self, session: &mut Session, shards: &[u16]) -> ControlFlow<(), bool> {
+        for &to in shards {
+            if !self.links.is_up(to) {
+                let error = self.unreachable(to);
+                session.replies.push(&error);
+                self.stats.errors.add(1);
+                return ControlFlow::Continue(false);
+            }
+        }
+        for &to in shards {
+            if to != self.links.me() {
+                self.admit(session, to)?;
+            }
+        }
+        ControlFlow::Continue(true)
+    }
+
+    /// Sends each owner its keys. Nothing is executed when one of them cannot be reached.
+    fn split(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        merge: Merge,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        let (first, step) = (spec.first_key as usize, spec.key_step as usize);
+        let owners: Vec<u16> =
+            args.iter_from(first).step_by(step).map(|key| self.links.owner(slot_of(key))).collect();
+        // Parts in the order in which their first key comes; `part_of` is by shard.
+        let mut shards = Vec::new();
+        let mut part_of = alloc::vec![u32::MAX; self.links.len() as usize];
+        for &owner in &owners {
+            if part_of[owner as usize] == u32::MAX {
+                part_of[owner as usize] = shards.len() as u32;
+                shards.push(owner);
+            }
+        }
+        if !self.admit_all(session, &shards)? {
+            return ControlFlow::Continue(());
+        }
+        let order: Vec<u32> = owners.iter().map(|owner| part_of[*owner as usize]).collect();
+        let mut keys: Vec<Vec<u32>> = shards.iter().map(|_| Vec::new()).collect();
+        for (key, part) in order.iter().enumerate() {
+            keys[*part as usize].push(key as u32);
+        }
+        let order = if merge == Merge::InOrder { order } else { Vec::new() };
+        let merging = Merging::new(merge, shards.len() as u32, order);
+        session.last = (spec.name, "");
+        let slot = session.replies.wait_for_all(merging);
+        let mut here = None;
+        for (part, &to) in shards.iter().enumerate() {
+            let positions = keys[part]
+                .iter()
+                .flat_map(|key| (0..step).map(move |i| first + *key as usize * step + i));
+            if to == self.links.me() {
+                here =
+                    Some((part as u32, core::iter::once(0).chain(positions).collect::<Vec<_>>()));
+                continue;
+            }
+            let waiting = Waiting {
+                session: session.id,
+                slot,
+                part: part as u32,
+                write: spec.write,
+                shared: true,
+            };
+            let parts = core::iter::once(0).chain(positions).map(|i| args.get(i));
+            self.links.push(to, waiting, session.proto, session.whole_store(), parts);
+            self.stats.forwarded.add(1);
+        }
+        if let Some((part, positions)) = here {
+            let (bytes, spans) = args.select(&positions);
+            self.part_here(now, session, spec, slot, part, Args::new(bytes, &spans));
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Asks every shard of the store.
+    fn everywhere(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        merge: Merge,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        let info = merge == Merge::Info;
+        let shards: Vec<u16> =
+            (0..self.links.len()).filter(|to| !info || self.links.is_up(*to)).collect();
+        if !self.admit_all(session, &shards)? {
+            return ControlFlow::Continue(());
+        }
+        session.last = (spec.name, "");
+        let all = u32::from(self.links.len());
+        let (asked, spec, merging) =
+            match (info, commands::internal(commands::info::KEYSPACE_REQUEST)) {
+                (true, Some(keyspace)) => (None, keyspace, Merging::info(args, all)),
+                _ => (Some(args), spec, Merging::new(merge, all, Vec::new())),
+            };
+        let keyspace: &[(u32, u32)] = &[(0, commands::info::KEYSPACE_REQUEST.len() as u32)];
+        let asked = asked.unwrap_or(Args::new(commands::info::KEYSPACE_REQUEST, keyspace));
+        let slot = session.replies.wait_for_all(merging);
+        let me = self.links.me();
+        for &to in shards.iter().filter(|to| **to != me) {
+            let waiting = Waiting {
+                session: session.id,
+                slot,
+                part: u32::from(to),
+                write: spec.write,
+                shared: true,
+            };
+            self.links.push(to, waiting, session.proto, session.whole_store(), asked.iter_from(0));
+            self.stats.forwarded.add(1);
+        }
+        for to in (0..self.links.len()).filter(|to| !shards.contains(to)) {
+            let error = self.unreachable(to);
+            self.resolve(now, session, slot, u32::from(to), &error);
+        }
+        self.part_here(now, session, spec, slot, u32::from(me), asked);
+        ControlFlow::Continue(())
+    }
+
+    /// Runs this shard's part of a command.
+    pub(crate) fn part_here(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        slot: u32,
+        part: u32,
+        args: Args<'_>,
+    ) {
+        let mut out = self.buffers.take();
+        let mut exec = Exec {
+            now,
+            table: &mut self.table,
+            env: &self.env,
+            me: self.me,
+            whole_store: session.whole_store(),
+            proto: session.proto,
+            stats: &self.stats,
+            place: None,
+        };
+        (spec.handler)(&mut exec, args, &mut out);
+        self.resolve(now, session, slot, part, &out);
+        self.buffers.give(out);
+    }
+
+    /// A reply, or part of one, for a place in the queue of a connection.
+    pub(crate) fn resolve(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        slot: u32,
+        part: u32,
+        reply: &[u8],
+    ) {
+        session.replies.lend(|| self.buffers.take());
+        let exec = Exec {
+            now,
+            table: &mut self.table,
+            env: &self.env,
+            me: self.me,
+            whole_store: session.whole_store(),
+            proto: session.proto,
+            stats: &self.stats,
+            place: None,
+        };
+        if session.replies.resolve(slot, part, reply, &exec).is_some_and(|a| a.failed) {
+            self.stats.errors.add(1);
+        }
+    }
+
+    /// The error for a shard that cannot be reached.
+    #[cold]
+    pub(crate) fn unreachable(&self, to: u16) -> Vec<u8> {
+        let mut error = Vec::new();
+        let node = &self.env.map.node(self.links.addr(to).node).name;
+        reply::error(
+            &mut error,
+            &format!("CLUSTERDOWN Hash slot not served: {node} is unreachable"),
+        );
+        error
+    }
+}
+
+/// Adds received bytes to what a connection has not executed. Room grows with what has come, never with what was
+/// announced; but the last doubling goes no further than the announced length.
+fn keep(session: &mut Session, bytes: &[u8]) {
+    let len = session.input.len() + bytes.len();
+    let room = session.input.capacity();
+    if len > room && len > OUTPUT_BYTES_MAX / 64 && (len..2 * room).contains(&session.need) {
+        session.input.reserve_exact(session.need - session.input.len());
+    }
+    session.input.extend_from_slice(bytes);
+}

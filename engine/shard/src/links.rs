@@ -1,0 +1,307 @@
+//! The way to the other shards: one open batch for each, the requests that wait for a reply, and the credits that bound
+//! both.
+//!
+//! Replies come in the order of the requests (each batch is executed as a whole, and mailboxes and links keep order), so
+//! the requests under way form a window of ids. Ids go on over a lost link: a reply of a former link finds nothing.
+
+use crate::face::SessionId;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use dkv_protocol::frame::{RequestHead, write_request};
+use dkv_protocol::ids::{RangeId, ShardAddr, Slot};
+use dkv_protocol::limits::{BATCH_BYTES_SOFT_MAX, BATCHES_UNDER_WAY_MAX, RANGES};
+use dkv_protocol::map::StoreMap;
+use dkv_protocol::resp::Proto;
+
+/// Buffers of batches kept for the next ones.
+const SPARE_MAX: usize = 2 * BATCHES_UNDER_WAY_MAX;
+
+/// A request under way: whose reply it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) session: SessionId,
+    /// The place in the session's queue.
+    pub(crate) slot: u32,
+    /// Which part of its command it is.
+    pub(crate) part: u32,
+    /// Whether it writes.
+    pub(crate) write: bool,
+    /// Whether other parts of the command may have been executed.
+    pub(crate) shared: bool,
+}
+
+/// How a request ended that will not be answered any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// It was not executed, or it does not matter whether it was.
+    Refused,
+    /// It is a write, and it may have been executed.
+    Uncertain,
+}
+
+/// The way to one shard.
+#[derive(Debug)]
+struct Link {
+    addr: ShardAddr,
+    up: bool,
+    /// The batch that is being filled.
+    open: Vec<u8>,
+    /// Closed batches with the id after their last, waiting for a credit.
+    closed: VecDeque<(Vec<u8>, u32)>,
+    /// For each batch under way the id after its last.
+    under_way: VecDeque<u32>,
+    /// Requests from `first_id` on that have no reply yet.
+    waiting: VecDeque<Option<Waiting>>,
+    first_id: u32,
+    /// The first id that has not been sent.
+    unsent_id: u32,
+    /// Connections that wait for room.
+    stalled: VecDeque<SessionId>,
+    /// Whether it stands in `Links::listed`.
+    listed: bool,
+}
+
+impl Link {
+    fn next_id(&self) -> u32 {
+        self.first_id.wrapping_add(self.waiting.len() as u32)
+    }
+
+    fn close_batch(&mut self, empty: Vec<u8>) {
+        let end = self.next_id();
+        self.closed.push_back((core::mem::replace(&mut self.open, empty), end));
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.len() >= BATCH_BYTES_SOFT_MAX
+            && self.closed.len() + self.under_way.len() >= BATCHES_UNDER_WAY_MAX
+    }
+
+    fn wants_to_send(&self) -> bool {
+        !self.closed.is_empty() || !self.open.is_empty()
+    }
+}
+
+/// See the module. Shards are numbered in the order of [`StoreMap::shards`].
+#[derive(Debug)]
+pub(crate) struct Links {
+    links: Vec<Link>,
+    owners: [u16; RANGES],
+    /// For each node the number of its first shard.
+    first_of_node: Vec<u16>,
+    me: u16,
+    /// Links with something to send and a credit, perhaps.
+    listed: VecDeque<u16>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Links {
+    /// Links to the shards of `me`'s own node are up, the others are down.
+    pub(crate) fn new(map: &StoreMap, me: ShardAddr) -> Self {
+        let links: Vec<Link> = map
+            .shards()
+            .map(|addr| Link {
+                addr,
+                up: addr.node == me.node,
+                open: Vec::new(),
+                closed: VecDeque::new(),
+                under_way: VecDeque::new(),
+                waiting: VecDeque::new(),
+                first_id: 0,
+                unsent_id: 0,
+                stalled: VecDeque::new(),
+                listed: false,
+            })
+            .collect();
+        let mut first_of_node = Vec::with_capacity(map.nodes().len());
+        let mut first = 0;
+        for node in map.nodes() {
+            first_of_node.push(first);
+            first += node.shard_ports.len() as u16;
+        }
+        let number = |addr: ShardAddr| first_of_node[addr.node.0 as usize] + addr.shard.0;
+        let owners = core::array::from_fn(|range| number(map.owner(RangeId(range as u8))));
+        let me = number(me);
+        Self { links, owners, first_of_node, me, listed: VecDeque::new(), spare: Vec::new() }
+    }
+
+    /// The owner of a slot.
+    #[inline]
+    pub(crate) fn owner(&self, slot: Slot) -> u16 {
+        self.owners[slot.range().0 as usize]
+    }
+
+    /// The owner of a range.
+    pub(crate) fn owner_of_range(&self, range: RangeId) -> u16 {
+        self.owners[range.0 as usize]
+    }
+
+    /// This shard.
+    #[inline]
+    pub(crate) fn me(&self) -> u16 {
+        self.me
+    }
+
+    /// Number of shards.
+    pub(crate) fn len(&self) -> u16 {
+        self.links.len() as u16
+    }
+
+    /// The shard with that number.
+    pub(crate) fn addr(&self, to: u16) -> ShardAddr {
+        self.links[to as usize].addr
+    }
+
+    /// The number of a shard, unless the store has no such shard.
+    pub(crate) fn number(&self, addr: ShardAddr) -> Option<u16> {
+        let number = self.first_of_node.get(addr.node.0 as usize)?.checked_add(addr.shard.0)?;
+        (self.links.get(number as usize)?.addr == addr).then_some(number)
+    }
+
+    /// The first shard of a node.
+    pub(crate) fn first_of(&self, addr: ShardAddr) -> u16 {
+        self.first_of_node[addr.node.0 as usize]
+    }
+
+    /// Whether a shard can be reached.
+    #[inline]
+    pub(crate) fn is_up(&self, to: u16) -> bool {
+        self.links[to as usize].up
+    }
+
+    /// Whether no more requests may be queued to a shard now.
+    #[inline]
+    pub(crate) fn is_full(&self, to: u16) -> bool {
+        self.links[to as usize].is_full()
+    }
+
+    /// Puts a request into the batch for a shard that is up.
+    pub(crate) fn push<'a>(
+        &mut self,
+        to: u16,
+        waiting: Waiting,
+        proto: Proto,
+        whole_store: bool,
+        args: impl IntoIterator<Item = &'a [u8]>,
+    ) {
+        if self.links[to as usize].open.len() >= BATCH_BYTES_SOFT_MAX {
+            let empty = self.spare.pop().unwrap_or_default();
+            self.links[to as usize].close_batch(empty);
+        }
+        let link = &mut self.links[to as usize];
+        let id = link.next_id();
+        write_request(&mut link.open, RequestHead { id, proto, whole_store }, args);
+        link.waiting.push_back(Some(waiting));
+        self.list(to);
+    }
+
+    fn list(&mut self, to: u16) {
+        let link = &mut self.links[to as usize];
+        if !link.listed && link.wants_to_send() {
+            link.listed = true;
+            self.listed.push_back(to);
+        }
+    }
+
+    /// The next batch that has a credit.
+    pub(crate) fn next_batch(&mut self) -> Option<(ShardAddr, Vec<u8>)> {
+        while let Some(to) = self.listed.pop_front() {
+            let link = &mut self.links[to as usize];
+            link.listed = false;
+            if link.under_way.len() >= BATCHES_UNDER_WAY_MAX {
+                // Listed again by the reply that frees a credit.
+                continue;
+            }
+            if link.closed.is_empty() && !link.open.is_empty() {
+                let empty = self.spare.pop().unwrap_or_default();
+                link.close_batch(empty);
+            }
+            let Some((batch, end)) = link.closed.pop_front() else { continue };
+            link.under_way.push_back(end);
+            link.unsent_id = end;
+            let addr = link.addr;
+            self.list(to);
+            return Some((addr, batch));
+        }
+        None
+    }
+
+    /// Keeps the buffer of a batch that is gone.
+    pub(crate) fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX
+            && (1..=2 * BATCH_BYTES_SOFT_MAX).contains(&buffer.capacity())
+        {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
+    /// Whose reply `id` is. None: nobody's any more.
+    #[inline]
+    pub(crate) fn answer(&mut self, from: u16, id: u32) -> Option<Waiting> {
+        let link = &mut self.links[from as usize];
+        let at = id.wrapping_sub(link.first_id);
+        if at >= link.unsent_id.wrapping_sub(link.first_id) {
+            return None;
+        }
+        let waiting = link.waiting.get_mut(at as usize)?.take();
+        while let Some(None) = link.waiting.front() {
+            link.waiting.pop_front();
+            link.first_id = link.first_id.wrapping_add(1);
+        }
+        waiting
+    }
+
+    /// Takes back the credits of batches that are answered as a whole.
+    pub(crate) fn collect_credits(&mut self, from: u16) {
+        let link = &mut self.links[from as usize];
+        while let Some(&end) = link.under_way.front() {
+            if link.first_id.wrapping_sub(end) as i32 >= 0 {
+                link.under_way.pop_front();
+            } else {
+                break;
+            }
+        }
+        self.list(from);
+    }
+
+    /// A connection waits for room on the way to a shard.
+    pub(crate) fn stall(&mut self, to: u16, session: SessionId) {
+        self.links[to as usize].stalled.push_back(session);
+    }
+
+    /// The next connection that waits for room, when there is some.
+    pub(crate) fn next_stalled(&mut self, to: u16) -> Option<SessionId> {
+        let link = &mut self.links[to as usize];
+        if link.up && link.is_full() { None } else { link.stalled.pop_front() }
+    }
+
+    /// Marks a way as open. False: it was already.
+    pub(crate) fn up(&mut self, to: u16) -> bool {
+        !core::mem::replace(&mut self.links[to as usize].up, true)
+    }
+
+    /// Marks a way as closed and returns what waited for it.
+    pub(crate) fn down(&mut self, to: u16) -> Vec<(Waiting, Lost)> {
+        let link = &mut self.links[to as usize];
+        link.up = false;
+        link.open.clear();
+        link.closed.clear();
+        link.under_way.clear();
+        let (first, unsent) = (link.first_id, link.unsent_id);
+        let sent = unsent.wrapping_sub(first) as usize;
+        let next = link.next_id();
+        let lost = link
+            .waiting
+            .drain(..)
+            .enumerate()
+            .filter_map(|(at, waiting)| {
+                let waiting = waiting?;
+                let uncertain = waiting.write && (at < sent || waiting.shared);
+                Some((waiting, if uncertain { Lost::Uncertain } else { Lost::Refused }))
+            })
+            .collect();
+        link.first_id = next;
+        link.unsent_id = next;
+        lost
+    }
+}

@@ -1,0 +1,211 @@
+//! How the replies of several shards to the parts of one command become its one reply.
+
+use crate::command::{Args, Exec, Merge};
+use crate::commands::info::{self, Keyspace};
+use alloc::vec::Vec;
+use dkv_protocol::resp::{Proto, reply, value};
+
+/// The reply to a command that several shards execute, as far as it has come. The first error is the whole reply, and a
+/// write of which nobody knows whether it happened outranks other errors: a definite error would be a false one.
+#[derive(Debug)]
+pub(crate) struct Merging {
+    kind: Kind,
+    left: u32,
+    error: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Sum(i64),
+    Ok,
+    InOrder {
+        /// The reply of each part.
+        parts: Vec<Vec<u8>>,
+        /// For each element of the whole, the part whose next element it is.
+        order: Vec<u32>,
+        bytes: usize,
+    },
+    Concat {
+        count: usize,
+        elements: Vec<u8>,
+    },
+    /// Texts put one behind the other.
+    Text(Proto, Vec<u8>),
+    /// INFO, written when the keyspace of every shard that answers is known.
+    Info {
+        keyspace: Keyspace,
+        request: Vec<u8>,
+        spans: Vec<(u32, u32)>,
+    },
+}
+
+const MALFORMED: &str =
+    "ERR a shard answered a part of this command with something else than it should";
+
+impl Merging {
+    /// For a command of which `parts` parts are under way. `order` names for each key its part, in the order of the keys;
+    /// only [`Merge::InOrder`] needs it.
+    pub(crate) fn new(merge: Merge, parts: u32, order: Vec<u32>) -> Self {
+        let kind = match merge {
+            Merge::Sum => Kind::Sum(0),
+            Merge::Ok => Kind::Ok,
+            Merge::InOrder => {
+                Kind::InOrder { parts: (0..parts).map(|_| Vec::new()).collect(), order, bytes: 0 }
+            }
+            Merge::Concat | Merge::Info => Kind::Concat { count: 0, elements: Vec::new() },
+        };
+        Self { kind, left: parts, error: None }
+    }
+
+    /// For an INFO that speaks of the keyspace of all shards; `args` are its own.
+    pub(crate) fn info(args: Args<'_>, parts: u32) -> Self {
+        let (mut request, mut spans) = (Vec::new(), Vec::new());
+        for arg in args.iter_from(0) {
+            let start = request.len() as u32;
+            request.extend_from_slice(arg);
+            spans.push((start, request.len() as u32));
+        }
+        Self {
+            kind: Kind::Info { keyspace: Keyspace::default(), request, spans },
+            left: parts,
+            error: None,
+        }
+    }
+
+    /// For texts that are put one behind the other.
+    pub(crate) fn texts(proto: Proto, parts: u32) -> Self {
+        Self { kind: Kind::Text(proto, Vec::new()), left: parts, error: None }
+    }
+
+    /// Takes the reply to a part.
+    pub(crate) fn add(&mut self, part: u32, reply: &[u8]) {
+        self.left = self.left.saturating_sub(1);
+        if let Kind::Info { keyspace, .. } = &mut self.kind {
+            // An error is a shard that is away: INFO tells what it can, and how many are missing.
+            keyspace.add(reply);
+            return;
+        }
+        if value::is_error(reply) {
+            if self.error.is_none() || reply.starts_with(b"-UNCERTAIN") {
+                self.error = Some(reply.to_vec());
+            }
+            return;
+        }
+        if self.error.is_some() {
+            return;
+        }
+        let taken = match &mut self.kind {
+            Kind::Sum(sum) => value::integer(reply).is_some_and(|n| {
+                *sum = sum.saturating_add(n);
+                true
+            }),
+            Kind::Ok => reply.starts_with(b"+"),
+            Kind::InOrder { parts, bytes, .. } => parts.get_mut(part as usize).is_some_and(|p| {
+                *bytes += reply.len();
+                *p = reply.to_vec();
+                true
+            }),
+            Kind::Concat { count, elements } => match value::elements(reply) {
+                Ok(found) => {
+                    *count += found.len();
+                    let head =
+                        reply.iter().position(|&b| b == b'\n').map_or(reply.len(), |i| i + 1);
+                    elements.extend_from_slice(&reply[head..]);
+                    true
+                }
+                Err(_) => false,
+            },
+            Kind::Text(_, text) => match text_of(reply) {
+                Some(more) => {
+                    text.extend_from_slice(more);
+                    true
+                }
+                None => false,
+            },
+            Kind::Info { .. } => true,
+        };
+        if !taken {
+            let mut error = Vec::new();
+            reply::error(&mut error, MALFORMED);
+            self.error = Some(error);
+        }
+    }
+
+    /// Whether every part is there.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Whether the whole reply will be an error.
+    pub(crate) fn failed(&self) -> bool {
+        self.error.is_some()
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        let held = match &self.kind {
+            Kind::Sum(_) | Kind::Ok => 0,
+            Kind::InOrder { order, bytes, .. } => order.len() * size_of::<u32>() + bytes,
+            Kind::Concat { elements, .. } => elements.len(),
+            Kind::Text(_, text) => text.len(),
+            Kind::Info { request, .. } => request.len(),
+        };
+        held + self.error.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Writes the whole reply. `exec` is the shard of the client, for what speaks of the node.
+    pub(crate) fn finish(&self, exec: &Exec<'_>, out: &mut Vec<u8>) {
+        if let Some(error) = &self.error {
+            out.extend_from_slice(error);
+            return;
+        }
+        match &self.kind {
+            Kind::Sum(sum) => reply::integer(out, *sum),
+            Kind::Ok => reply::ok(out),
+            Kind::InOrder { parts, order, .. } => {
+                let start = out.len();
+                if interleave(parts, order, out).is_none() {
+                    out.truncate(start);
+                    reply::error(out, MALFORMED);
+                }
+            }
+            Kind::Concat { count, elements } => {
+                reply::array(out, *count);
+                out.extend_from_slice(elements);
+            }
+            Kind::Text(proto, text) => reply::verbatim(out, *proto, text),
+            Kind::Info { keyspace, request, spans } => {
+                info::render(exec, Args::new(request, spans), keyspace, out);
+            }
+        }
+    }
+}
+
+/// Elements of the parts back in the order asked for.
+fn interleave(parts: &[Vec<u8>], order: &[u32], out: &mut Vec<u8>) -> Option<()> {
+    let mut elements = Vec::with_capacity(parts.len());
+    for part in parts {
+        elements.push(value::elements(part).ok()?);
+    }
+    reply::array(out, order.len());
+    for part in order {
+        let element = elements.get_mut(*part as usize)?.next()?.ok()?;
+        out.extend_from_slice(element);
+    }
+    Some(())
+}
+
+/// The text of a bulk or verbatim string.
+fn text_of(reply: &[u8]) -> Option<&[u8]> {
+    let head = reply.iter().position(|&b| b == b'\n')? + 1;
+    let body = reply.get(head..)?.strip_suffix(b"\r\n")?;
+    match reply.first()? {
+        b'$' => Some(body),
+        b'=' => body.get(4..),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

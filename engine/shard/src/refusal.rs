@@ -1,0 +1,85 @@
+//! Why a command is refused before it runs, and the error that says so.
+
+use crate::command::{Args, Spec};
+use crate::commands;
+use alloc::string::String;
+use alloc::vec::Vec;
+use dkv_protocol::limits::KEY_BYTES_MAX;
+use dkv_protocol::resp::reply;
+
+/// See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// There is no such command.
+    Unknown,
+    /// There is no such subcommand.
+    UnknownSubcommand,
+    /// Wrong number of arguments.
+    Arity,
+    /// Wrong number of arguments of the subcommand.
+    SubcommandArity,
+    /// The password has not been given.
+    Unauthenticated,
+    /// A key is longer than [`KEY_BYTES_MAX`].
+    KeyTooLong,
+}
+
+const KEY_TOO_LONG: &str =
+    "ERR key is longer than 65536 bytes; use a shorter key, for example a hash of it";
+const _: () = assert!(KEY_BYTES_MAX == 65536);
+
+/// Writes the error.
+#[cold]
+pub(crate) fn write(refusal: Refusal, spec: Option<&Spec>, args: Args<'_>, out: &mut Vec<u8>) {
+    match (refusal, spec) {
+        (Refusal::Unauthenticated, _) => reply::error(out, "NOAUTH Authentication required."),
+        (Refusal::KeyTooLong, _) => reply::error(out, KEY_TOO_LONG),
+        (Refusal::Arity, Some(spec)) => commands::wrong_arity(spec.name, out),
+        (Refusal::SubcommandArity, Some(spec)) => {
+            let mut name = String::from(spec.name);
+            name.push('|');
+            name.push_str(subcommand_of(spec, args));
+            commands::wrong_arity(&name, out);
+        }
+        (Refusal::UnknownSubcommand, Some(spec)) => {
+            commands::unknown_subcommand(spec.name, args.get(1), out);
+        }
+        (Refusal::Unknown, _) | (_, None) => commands::unknown(args, out),
+    }
+}
+
+/// The subcommand that a request names; empty when there is none.
+pub(crate) fn subcommand_of(spec: &Spec, args: Args<'_>) -> &'static str {
+    if spec.subcommands.is_empty() || args.len() < 2 {
+        return "";
+    }
+    let name = args.get(1);
+    let known = spec.subcommands.iter().find(|s| s.name.as_bytes().eq_ignore_ascii_case(name));
+    known.map_or("", |s| s.name)
+}
+
+/// Whether `spec` refuses this number of arguments.
+#[inline]
+pub(crate) fn check_arguments(spec: &Spec, args: Args<'_>) -> Option<Refusal> {
+    if commands::fits(spec, args.len()) { None } else { Some(Refusal::Arity) }
+}
+
+/// Whether a container refuses its subcommand, or the number of its arguments.
+pub(crate) fn check_subcommand(spec: &Spec, args: Args<'_>) -> Option<Refusal> {
+    let name = args.get(1);
+    let known = spec.subcommands.iter().find(|s| s.name.as_bytes().eq_ignore_ascii_case(name));
+    let Some(known) = known else { return Some(Refusal::UnknownSubcommand) };
+    let wanted = usize::from(known.arity.unsigned_abs());
+    let fits = if known.arity >= 0 { args.len() == wanted } else { args.len() >= wanted };
+    (!fits).then_some(Refusal::SubcommandArity)
+}
+
+/// Sent to a client from elsewhere while the store has no password; the connection is closed.
+pub(crate) const PROTECTED_MODE: &[u8] = b"-DENIED Running in protected mode because protected mode is enabled and no \
+password is set for this store. In this mode connections are only accepted from the machine that the node runs on. If \
+you want to connect from other machines you may adopt one of the following solutions: 1) Create the store with a \
+password: 'dkv store create ... --password-file FILE'. 2) If nobody else can reach its ports, create it with \
+'--no-protected-mode'. 3) For a test, connect from the machine that the node runs on.\r\n";
+
+/// Sent to a client too many; the connection is closed.
+pub(crate) const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";

@@ -1,0 +1,218 @@
+//! What a shard knows of one client connection, and the list of them.
+//!
+//! An idle connection costs less than a KiB: its buffers are lent to it while it is busy.
+
+use crate::command::{Env, Now};
+use crate::face::{Opened, PortKind, SessionId};
+use crate::queue::Replies;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use dkv_protocol::limits::{
+    OUTPUT_BYTES_MAX, UNAUTHENTICATED_OUTPUT_BYTES_MAX, WAITING_PER_CONNECTION_MAX,
+};
+use dkv_protocol::resp::Proto;
+use dkv_protocol::resp::request::{Limits, RequestParser};
+
+/// What a forwarded reply is taken to weigh before any has come, in bytes: a connection begins with 64 commands under way
+/// and may have [`WAITING_PER_CONNECTION_MAX`] after a few dozen small replies.
+const REPLY_BYTES_ASSUMED: u32 = 1024 * 1024;
+
+/// Why a connection's commands wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stall {
+    /// They do not.
+    None,
+    /// Too many of them wait for other shards.
+    Replies,
+    /// The way to that shard is full.
+    Link(u16),
+    /// The client does not read its replies; it is cut at this time (CLOCK_BOOTTIME, milliseconds).
+    Output(u64),
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It does not.
+    No,
+    /// After the replies that are due.
+    Settling,
+    /// The driver has been told.
+    Ordered,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) client_id: u64,
+    pub(crate) port: PortKind,
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) opened_ms: u64,
+    pub(crate) active_ms: u64,
+    pub(crate) name: Box<[u8]>,
+    pub(crate) lib_name: Box<[u8]>,
+    pub(crate) lib_ver: Box<[u8]>,
+    pub(crate) proto: Proto,
+    pub(crate) authenticated: bool,
+    pub(crate) readonly: bool,
+    /// Name of the last command, and of its subcommand.
+    pub(crate) last: (&'static str, &'static str),
+    pub(crate) parser: RequestParser,
+    /// Received and not executed: an unfinished request, or more while the connection is stalled.
+    pub(crate) input: Vec<u8>,
+    /// How long `input` must be before parsing it again can succeed; 0 when unknown.
+    pub(crate) need: usize,
+    pub(crate) replies: Replies,
+    pub(crate) stall: Stall,
+    pub(crate) end: End,
+    /// Whether the driver has been asked to stop reading.
+    pub(crate) paused: bool,
+    /// Whether the driver has been asked to take output.
+    pub(crate) flushing: bool,
+    /// Mean weight of recent forwarded replies, bytes.
+    pub(crate) reply_bytes: u32,
+    /// Share of this connection in the shard's total of unsent bytes.
+    pub(crate) accounted: usize,
+}
+
+impl Session {
+    fn new(id: SessionId, now: Now, opened: Opened, env: &Env) -> Self {
+        Self {
+            id,
+            client_id: opened.id,
+            port: opened.port,
+            peer: opened.peer,
+            local: opened.local,
+            opened_ms: now.boot_ms(),
+            active_ms: now.boot_ms(),
+            name: Box::default(),
+            lib_name: Box::default(),
+            lib_ver: Box::default(),
+            proto: Proto::Resp2,
+            authenticated: env.password_sha256.is_none(),
+            readonly: false,
+            last: ("NULL", ""),
+            parser: RequestParser::default(),
+            input: Vec::new(),
+            need: 0,
+            replies: Replies::default(),
+            stall: Stall::None,
+            end: End::No,
+            paused: false,
+            flushing: false,
+            reply_bytes: REPLY_BYTES_ASSUMED,
+            accounted: 0,
+        }
+    }
+
+    /// Whether the connection speaks of the whole store.
+    #[inline]
+    pub(crate) fn whole_store(&self) -> bool {
+        self.port == PortKind::Client
+    }
+
+    /// What one request may be.
+    #[inline]
+    pub(crate) fn limits(&self) -> &'static Limits {
+        if self.authenticated { &Limits::AUTHENTICATED } else { &Limits::UNAUTHENTICATED }
+    }
+
+    /// Most unsent bytes before the next command.
+    #[inline]
+    pub(crate) fn output_bytes_max(&self) -> usize {
+        if self.authenticated { OUTPUT_BYTES_MAX } else { UNAUTHENTICATED_OUTPUT_BYTES_MAX }
+    }
+
+    /// How many commands may wait for other shards: as many as bring no more than the output may hold, going by the
+    /// replies that came last.
+    pub(crate) fn waiting_max(&self) -> usize {
+        (OUTPUT_BYTES_MAX / (self.reply_bytes as usize).max(1)).clamp(1, WAITING_PER_CONNECTION_MAX)
+    }
+
+    /// A forwarded reply of that many bytes has come.
+    pub(crate) fn weigh(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.reply_bytes = self.reply_bytes - self.reply_bytes / 8 + bytes / 8;
+    }
+
+    /// The connection's share of memory, for CLIENT LIST.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.input.capacity() + self.replies.buffer_bytes()
+    }
+}
+
+/// The connections of a shard. One that is being worked on is taken out, so that the shard stays free to be changed.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Place {
+    generation: u32,
+    session: Option<Box<Session>>,
+}
+
+impl Sessions {
+    /// A new connection.
+    pub(crate) fn open(&mut self, now: Now, opened: Opened, env: &Env) -> SessionId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { generation: 0, session: None });
+            self.places.len() as u32 - 1
+        });
+        let place = &mut self.places[index as usize];
+        let id = SessionId { index, generation: place.generation };
+        place.session = Some(Box::new(Session::new(id, now, opened, env)));
+        self.len += 1;
+        id
+    }
+
+    /// Takes a connection out to work on it; it must be put back.
+    #[inline]
+    pub(crate) fn take(&mut self, id: SessionId) -> Option<Box<Session>> {
+        let place = self.places.get_mut(id.index as usize)?;
+        if place.generation == id.generation { place.session.take() } else { None }
+    }
+
+    /// Puts back what was taken.
+    #[inline]
+    pub(crate) fn put(&mut self, session: Box<Session>) {
+        let index = session.id.index as usize;
+        self.places[index].session = Some(session);
+    }
+
+    /// Forgets a connection.
+    pub(crate) fn close(&mut self, id: SessionId) -> Option<Box<Session>> {
+        let session = self.take(id)?;
+        let place = &mut self.places[id.index as usize];
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(id.index);
+        self.len -= 1;
+        Some(session)
+    }
+
+    /// Number of connections.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// All connections but those that are taken out.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.places.iter().filter_map(|place| place.session.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_costs_less_than_a_kib() {
+        assert!(size_of::<Session>() + size_of::<Place>() + 16 < 1024, "{}", size_of::<Session>());
+    }
+}
