@@ -17,8 +17,18 @@
 
 extern crate alloc;
 
+mod blocks;
+mod growth;
 mod hash;
+mod prefetch;
+mod ranges;
+mod record;
+mod scan;
+mod segment;
+mod slab;
+mod sweep;
 mod table;
+mod tick;
 
 pub use table::Table;
 

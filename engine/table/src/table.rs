@@ -1,114 +1,195 @@
-//! The table, with a plain ordered map inside.
+//! The table: finding, writing and removing keys, and what it all costs.
 
+use crate::growth::{MERGE_LOW, Moving};
 use crate::hash::KeyHash;
-use crate::{Entry, Expired, Expiry, Options, OutOfMemory, Place, RANGES};
+use crate::ranges::{DIRECTORY_ENTRY_BYTES, OPENING_BYTES, Range};
+use crate::record::{Records, VERSION_MAX, View, cost_of};
+use crate::segment::{self, SEGMENT_BYTES, Segments, Spot, buckets_of, home_of};
+use crate::sweep::Sweep;
+use crate::{Entry, Expiry, Options, OutOfMemory, Place, RANGES, SLOTS_PER_RANGE, tick};
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-use core::ops::Range;
-
-const RECORD_OVERHEAD: u64 = 96;
-
-struct Record {
-    slot: u16,
-    value: Vec<u8>,
-    version: u64,
-    expires_at_ms: Option<u64>,
-}
-
-impl Record {
-    fn live(&self, now_ms: u64) -> bool {
-        self.expires_at_ms.is_none_or(|at| now_ms < at)
-    }
-    fn entry(&self) -> Entry<'_> {
-        Entry { value: &self.value, version: self.version, expires_at_ms: self.expires_at_ms }
-    }
-}
-
-type Key = (u8, u64, Box<[u8]>);
 
 /// One shard's table. See the crate's description.
 pub struct Table {
-    hash: KeyHash,
+    pub(crate) hash: KeyHash,
     memory_bytes_max: u64,
-    memory_bytes: u64,
-    versions: Vec<u64>,
-    slots: Vec<u32>,
-    with_expiry: u64,
-    records: BTreeMap<Key, Record>,
+    pub(crate) ranges: Box<[Range; RANGES]>,
+    pub(crate) segments: Segments,
+    pub(crate) records: Records,
+    pub(crate) len: u64,
+    pub(crate) with_expiry: u64,
+    pub(crate) directory_entries: u64,
+    pub(crate) open_ranges: u64,
+    pub(crate) moving: Vec<Moving>,
+    pub(crate) sweep: Sweep,
 }
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table")
             .field("len", &self.len())
+            .field("len_with_expiry", &self.len_with_expiry())
             .field("memory_bytes", &self.memory_bytes())
             .finish_non_exhaustive()
     }
 }
 
-fn key_of(place: Place, key: &[u8]) -> Key {
-    ((place.slot >> 6) as u8, place.hash >> 16, key.into())
+/// The fingerprint of a key: eight bits of the hash that neither directory nor home look at, with the slot's place in its
+/// range mixed in. Together with the hash it gives the slot back, so that no record needs to hold it, and keys that
+/// share a slot still differ.
+#[inline]
+pub(crate) const fn print_of(place: Place) -> u8 {
+    place.hash as u8 ^ ((place.slot as usize % SLOTS_PER_RANGE) << 2) as u8
+}
+
+/// The slot's place in its range, from the fingerprint.
+#[inline]
+pub(crate) const fn slot_bits_of(print: u8, hash: u64) -> u16 {
+    ((print ^ hash as u8) >> 2) as u16
+}
+
+const _: () = assert!(SLOTS_PER_RANGE << 2 == 256);
+
+impl Place {
+    #[inline]
+    pub(crate) const fn range(self) -> usize {
+        self.slot as usize / SLOTS_PER_RANGE % RANGES
+    }
+}
+
+/// A key that was found.
+struct Found {
+    spot: Spot,
+    reference: u32,
+    live: bool,
+    expires_at_ms: Option<u64>,
 }
 
 impl Table {
-    /// An empty table.
+    /// An empty table. It holds next to no memory until keys come.
     pub fn new(options: Options) -> Self {
+        let ranges: Vec<Range> =
+            (0..RANGES).map(|_| Range::new(options.first_version & VERSION_MAX)).collect();
+        let ranges: Result<Box<[Range; RANGES]>, _> = ranges.into_boxed_slice().try_into();
         Self {
             hash: KeyHash::new(options.seed),
             memory_bytes_max: options.memory_bytes_max,
-            memory_bytes: 0,
-            versions: vec![options.first_version; RANGES],
-            slots: vec![0; 16384],
+            ranges: ranges.ok().expect("it was made with this length"),
+            segments: Segments::default(),
+            records: Records::new(),
+            len: 0,
             with_expiry: 0,
-            records: BTreeMap::new(),
+            directory_entries: 0,
+            open_ranges: 0,
+            moving: Vec::new(),
+            sweep: Sweep::default(),
         }
     }
 
     /// Where `key` belongs. `slot` is below 16384.
     #[inline]
     pub fn place(&self, key: &[u8], slot: u16) -> Place {
+        debug_assert!((slot as usize) < RANGES * SLOTS_PER_RANGE, "slot {slot} is not one");
         Place { hash: self.hash.of(key), slot }
     }
 
     /// Asks the processor to fetch the bucket of a key. First pass over a batch.
     #[inline]
     pub fn prefetch_bucket(&self, place: Place) {
-        let _ = place;
+        if let Some(named) = self.ranges[place.range()].find(place.hash) {
+            let home = home_of(place.hash, named.depth);
+            crate::prefetch::line(&self.segments.get(named.segment)[home]);
+        }
     }
 
     /// Asks the processor to fetch the record of a key, whose bucket should have come by now. Second pass over a batch.
     #[inline]
     pub fn prefetch_record(&self, place: Place) {
-        let _ = place;
-    }
-
-    /// The value of a key, unless there is none or it expired.
-    pub fn get(&self, now_ms: u64, place: Place, key: &[u8]) -> Option<Entry<'_>> {
-        let record = self.records.get(&key_of(place, key))?;
-        record.live(now_ms).then(|| record.entry())
-    }
-
-    fn drop_record(&mut self, k: &Key) {
-        if let Some(r) = self.records.remove(k) {
-            self.memory_bytes -= RECORD_OVERHEAD + (k.2.len() + r.value.len()) as u64;
-            self.slots[r.slot as usize] -= 1;
-            self.with_expiry -= u64::from(r.expires_at_ms.is_some());
+        if let Some(named) = self.ranges[place.range()].find(place.hash) {
+            let bucket = &self.segments.get(named.segment)[home_of(place.hash, named.depth)];
+            // The first match is the key but for one time in fifty; a displaced key is not looked for.
+            if let Some(lane) = bucket.matches(print_of(place)).next() {
+                self.records.prefetch(bucket.reference(lane));
+            }
         }
     }
 
-    fn fits(&self, old: u64, new: u64) -> bool {
-        new <= old
-            || self.memory_bytes_max == 0
-            || self.memory_bytes - old + new <= self.memory_bytes_max
+    #[inline]
+    fn lookup(&self, place: Place, key: &[u8]) -> Option<(Spot, u32, View<'_>)> {
+        let named = self.ranges[place.range()].find(place.hash)?;
+        let segment = self.segments.get(named.segment);
+        let print = print_of(place);
+        for bucket in buckets_of(segment, home_of(place.hash, named.depth)) {
+            for lane in segment[bucket].matches(print) {
+                let reference = segment[bucket].reference(lane);
+                let view = self.records.view(reference);
+                if view.key == key {
+                    return Some((Spot { segment: named.segment, bucket, lane }, reference, view));
+                }
+            }
+        }
+        None
     }
 
-    fn next_version(&mut self, place: Place) -> u64 {
-        let v = &mut self.versions[(place.slot >> 6) as usize];
-        *v += 1;
-        *v
+    fn find(&self, now_ms: u64, place: Place, key: &[u8]) -> Option<Found> {
+        self.lookup(place, key).map(|(spot, reference, view)| Found {
+            spot,
+            reference,
+            live: view.live(now_ms),
+            expires_at_ms: view.entry.expires_at_ms,
+        })
+    }
+
+    /// The value of a key, unless there is none or it expired.
+    #[inline]
+    pub fn get(&self, now_ms: u64, place: Place, key: &[u8]) -> Option<Entry<'_>> {
+        let (_, _, view) = self.lookup(place, key)?;
+        view.live(now_ms).then_some(view.entry)
+    }
+
+    /// Whether so much more may be used.
+    pub(crate) fn check_room(&self, growth: u64) -> Result<(), OutOfMemory> {
+        if growth <= self.room() { Ok(()) } else { Err(OutOfMemory) }
+    }
+
+    fn room(&self) -> u64 {
+        match self.memory_bytes_max {
+            0 => u64::MAX / 2,
+            max => max.saturating_sub(self.memory_bytes()),
+        }
+    }
+
+    /// The version that the next write of a range gets; it is taken with `wrote`.
+    fn next_version(&self, place: Place) -> u64 {
+        // 48 bits last for 2^48 writes less the seconds since 1970 << 16: centuries.
+        self.ranges[place.range()].version + 1
+    }
+
+    /// Notes a write: its version, where its record is, and how the number of keys with an expiry changes.
+    fn wrote(
+        &mut self,
+        now_ms: u64,
+        place: Place,
+        spot: Spot,
+        reference: u32,
+        before: Option<u64>,
+        after: Option<u64>,
+    ) -> u64 {
+        let bucket = &mut self.segments.get_mut(spot.segment)[spot.bucket];
+        bucket.set_reference(spot.lane, reference);
+        if after.is_some() {
+            let tick = tick::of(now_ms, after);
+            bucket.set_tick(tick::earlier(bucket.tick(), tick));
+            let about = self.segments.about_mut(spot.segment);
+            about.tick = tick::earlier(about.tick, tick);
+        }
+        self.with_expiry += u64::from(after.is_some());
+        self.with_expiry -= u64::from(before.is_some());
+        let range = &mut self.ranges[place.range()];
+        range.version += 1;
+        range.version
     }
 
     /// Writes a value and returns its version.
@@ -123,29 +204,72 @@ impl Table {
         value: &[u8],
         expiry: Expiry,
     ) -> Result<u64, OutOfMemory> {
-        let k = key_of(place, key);
-        let old = self.records.get(&k);
-        let old_cost = old.map_or(0, |r| RECORD_OVERHEAD + (key.len() + r.value.len()) as u64);
-        let new_cost = RECORD_OVERHEAD + (key.len() + value.len()) as u64;
-        if !self.fits(old_cost, new_cost) {
-            return Err(OutOfMemory);
-        }
-        let expires_at_ms = match expiry {
-            Expiry::Keep => old.filter(|r| r.live(now_ms)).and_then(|r| r.expires_at_ms),
+        let found = self.find(now_ms, place, key);
+        let before = found.as_ref().and_then(|f| f.expires_at_ms);
+        let after = match expiry {
+            Expiry::Keep => before.filter(|_| found.as_ref().is_some_and(|f| f.live)),
             Expiry::Clear => None,
             Expiry::At(at) => Some(at),
         };
-        self.drop_record(&k);
         let version = self.next_version(place);
-        self.memory_bytes += new_cost;
-        self.slots[place.slot as usize] += 1;
-        self.with_expiry += u64::from(expires_at_ms.is_some());
-        self.records
-            .insert(k, Record { slot: place.slot, value: value.to_vec(), version, expires_at_ms });
-        Ok(version)
+        let cost = cost_of(key.len(), value.len(), after.is_some());
+        let Some(found) = found else {
+            return self.insert(now_ms, place, key, value, after, cost);
+        };
+        if let Some(growth) = cost.checked_sub(self.records.cost(found.reference))
+            && growth > 0
+        {
+            self.check_room(growth)?;
+        }
+        let reference = self.records.overwrite(found.reference, key, value, version, after)?;
+        Ok(self.wrote(now_ms, place, found.spot, reference, before, after))
+    }
+
+    /// A key that is not there.
+    fn insert(
+        &mut self,
+        now_ms: u64,
+        place: Place,
+        key: &[u8],
+        value: &[u8],
+        after: Option<u64>,
+        cost: u64,
+    ) -> Result<u64, OutOfMemory> {
+        let range = place.range();
+        if !self.ranges[range].is_open() {
+            self.check_room(cost + OPENING_BYTES + SEGMENT_BYTES + DIRECTORY_ENTRY_BYTES)?;
+        } else if self.is_full_for(place) {
+            self.split(now_ms, place, cost)?;
+        } else {
+            self.check_room(cost)?;
+        }
+        let reference = self.records.insert(key, value, self.next_version(place), after)?;
+        if !self.ranges[range].is_open() {
+            let segment = self.segments.take();
+            self.ranges[range].open(segment);
+            self.open_ranges += 1;
+            self.directory_entries += 1;
+        }
+        let named = self.ranges[range].find(place.hash).expect("the range is open");
+        let segment = self.segments.get_mut(named.segment);
+        let home = home_of(place.hash, named.depth);
+        let (bucket, lane) =
+            segment::put(segment, home, print_of(place), reference).expect("room was made or seen");
+        self.segments.about_mut(named.segment).len += 1;
+        self.len += 1;
+        self.ranges[range].count_one_more(place.slot);
+        let spot = Spot { segment: named.segment, bucket, lane };
+        Ok(self.wrote(now_ms, place, spot, reference, None, after))
+    }
+
+    fn is_full_for(&self, place: Place) -> bool {
+        self.ranges[place.range()].find(place.hash).is_some_and(|named| {
+            !segment::has_room(self.segments.get(named.segment), home_of(place.hash, named.depth))
+        })
     }
 
     /// Adds to the end of a value, which is empty when there is none, and returns its new length. The expiry stays.
+    /// Growing a value by many small tails copies each byte a few times at most.
     ///
     /// # Errors
     /// [`OutOfMemory`], with nothing changed.
@@ -156,24 +280,21 @@ impl Table {
         key: &[u8],
         tail: &[u8],
     ) -> Result<usize, OutOfMemory> {
-        let k = key_of(place, key);
-        if !self.records.get(&k).is_some_and(|r| r.live(now_ms)) {
+        let Some(found) = self.find(now_ms, place, key).filter(|f| f.live) else {
             self.set(now_ms, place, key, tail, Expiry::Clear)?;
             return Ok(tail.len());
-        }
-        if !self.fits(0, tail.len() as u64) {
-            return Err(OutOfMemory);
-        }
+        };
         let version = self.next_version(place);
-        self.memory_bytes += tail.len() as u64;
-        let record = self.records.get_mut(&k).expect("it was found above");
-        record.value.extend_from_slice(tail);
-        record.version = version;
-        Ok(record.value.len())
+        let room = self.room();
+        let reference = self.records.append(found.reference, key, tail, version, room)?;
+        let expiry = found.expires_at_ms;
+        self.wrote(now_ms, place, found.spot, reference, expiry, expiry);
+        Ok(self.records.view(reference).entry.value.len())
     }
 
     /// Sets or clears the expiry of a key and returns the new version, or `None` when there is no such key. A moment
-    /// that is not in the future is the caller's to turn into [`Table::remove`].
+    /// that is not in the future is the caller's to turn into [`Table::remove`]. The memory limit does not stop it: an
+    /// expiry costs 8 bytes and is how memory comes back.
     pub fn set_expiry(
         &mut self,
         now_ms: u64,
@@ -181,133 +302,91 @@ impl Table {
         key: &[u8],
         expires_at_ms: Option<u64>,
     ) -> Option<u64> {
-        let k = key_of(place, key);
-        if !self.records.get(&k)?.live(now_ms) {
+        let found = self.find(now_ms, place, key)?;
+        if !found.live {
+            self.remove(now_ms, place, key);
             return None;
         }
         let version = self.next_version(place);
-        let record = self.records.get_mut(&k).expect("it was found above");
-        self.with_expiry -= u64::from(record.expires_at_ms.is_some());
-        self.with_expiry += u64::from(expires_at_ms.is_some());
-        record.expires_at_ms = expires_at_ms;
-        record.version = version;
-        Some(version)
+        // It fails only in a process that has no memory at all, where the key is left as it was.
+        let reference =
+            self.records.set_expiry(found.reference, key, version, expires_at_ms).ok()?;
+        Some(self.wrote(now_ms, place, found.spot, reference, found.expires_at_ms, expires_at_ms))
     }
 
     /// Removes a key and says whether it was there.
     pub fn remove(&mut self, now_ms: u64, place: Place, key: &[u8]) -> bool {
-        let k = key_of(place, key);
-        let live = self.records.get(&k).is_some_and(|r| r.live(now_ms));
-        self.drop_record(&k);
-        live
+        let Some(found) = self.find(now_ms, place, key) else {
+            return false;
+        };
+        let range = place.range();
+        let named = self.ranges[range].find(place.hash).expect("the key was found in it");
+        self.take_out(range, home_of(place.hash, named.depth), place.slot, found.spot);
+        if self.segments.about(named.segment).len <= MERGE_LOW {
+            self.merge(now_ms, range, place.hash);
+        }
+        found.live
     }
 
-    /// Visits some of the keys of `ranges` and returns where to go on, 0 when there is nothing left.
-    ///
-    /// `cursor` is 0 at first and then what the last call returned: the range in bits 48 to 55, the position in it
-    /// below; always less than 2^63. `count` is about how many keys are visited; the work of one call is bounded by it.
-    /// Every key that is there from the first call to the last is visited at least once, also when the table grows or
-    /// shrinks meanwhile.
-    pub fn scan(
-        &self,
-        now_ms: u64,
-        cursor: u64,
-        ranges: Range<u16>,
-        count: usize,
-        visit: &mut dyn FnMut(&[u8], Entry<'_>),
-    ) -> u64 {
-        let from = cursor.max(u64::from(ranges.start) << 48);
-        let end = u64::from(ranges.end) << 48;
-        if from >= end {
-            return 0;
-        }
-        let mut last = None;
-        let start: Key = ((from >> 48) as u8, from & 0xffff_ffff_ffff, Box::default());
-        for (seen, (k, r)) in self.records.range(start..).enumerate() {
-            let at = u64::from(k.0) << 48 | k.1;
-            if at >= end {
-                break;
-            }
-            if seen >= count.max(1) && last != Some(at) {
-                return at;
-            }
-            last = Some(at);
-            if r.live(now_ms) {
-                visit(&k.2, r.entry());
-            }
-        }
-        0
-    }
-
-    /// Visits up to `max` keys of a slot.
-    pub fn keys_in_slot(&self, now_ms: u64, slot: u16, max: usize, visit: &mut dyn FnMut(&[u8])) {
-        let range = (slot >> 6) as u8;
-        let start: Key = (range, 0, Box::default());
-        self.records
-            .range(start..)
-            .take_while(|(k, _)| k.0 == range)
-            .filter(|(_, r)| r.slot == slot && r.live(now_ms))
-            .take(max)
-            .for_each(|(k, _)| visit(&k.2));
+    /// Removes an entry and its record, and leaves merging to the caller.
+    pub(crate) fn take_out(&mut self, range: usize, home: usize, slot: u16, spot: Spot) {
+        let segment = self.segments.get_mut(spot.segment);
+        let reference = segment[spot.bucket].reference(spot.lane);
+        segment::take(segment, home, spot.bucket, spot.lane);
+        self.segments.about_mut(spot.segment).len -= 1;
+        self.with_expiry -= u64::from(self.records.view(reference).entry.expires_at_ms.is_some());
+        self.records.remove(reference);
+        self.len -= 1;
+        self.ranges[range].count_one_less(slot);
     }
 
     /// Keys of a slot, with those that expired and were not yet swept.
     pub fn count_in_slot(&self, slot: u16) -> u64 {
-        u64::from(self.slots[slot as usize])
-    }
-
-    /// A key taken by chance: `entropy` decides, all keys have about the same chance.
-    pub fn random(&self, now_ms: u64, entropy: u64) -> Option<(&[u8], Entry<'_>)> {
-        let live = || self.records.iter().filter(|(_, r)| r.live(now_ms));
-        let n = live().count();
-        let (k, r) = live().nth((entropy % n.max(1) as u64) as usize)?;
-        Some((&k.2, r.entry()))
+        self.ranges[slot as usize / SLOTS_PER_RANGE % RANGES].count(slot)
     }
 
     /// Keys, with those that expired and were not yet swept.
-    pub fn len(&self) -> u64 {
-        self.records.len() as u64
+    pub const fn len(&self) -> u64 {
+        self.len
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
-    /// Keys that have an expiry.
-    pub fn len_with_expiry(&self) -> u64 {
+    /// Keys that have an expiry, with those that expired and were not yet swept.
+    pub const fn len_with_expiry(&self) -> u64 {
         self.with_expiry
     }
 
-    /// Memory in use, in bytes.
+    /// Memory in use, in bytes: segments, directories and counters, records by the size of their slots, large values by
+    /// their capacity. Pages of the slab are not counted beyond the slots in use; the sweep keeps what lies idle
+    /// between those below half of them and a page per size.
     pub fn memory_bytes(&self) -> u64 {
-        self.memory_bytes
+        let fixed = (size_of::<Self>() + size_of::<[Range; RANGES]>()) as u64;
+        fixed
+            + self.records.bytes()
+            + self.segments.in_use() * SEGMENT_BYTES
+            + self.directory_entries * DIRECTORY_ENTRY_BYTES
+            + self.open_ranges * OPENING_BYTES
+    }
+
+    /// Memory that the slab holds for small records beyond [`Table::memory_bytes`]: room between records, which other
+    /// records of the same size take, and which the sweep brings together. In bytes.
+    pub const fn idle_bytes(&self) -> u64 {
+        self.records.idle_bytes()
     }
 
     /// Removes everything. Versions go on from where they were.
     pub fn clear(&mut self) {
+        self.ranges.iter_mut().for_each(Range::close);
+        self.segments = Segments::default();
         self.records.clear();
-        self.slots.fill(0);
+        self.len = 0;
         self.with_expiry = 0;
-        self.memory_bytes = 0;
-    }
-
-    /// One slice of the sweep that removes expired keys. `budget` bounds the buckets looked at.
-    pub fn expire_due(&mut self, now_ms: u64, budget: u32) -> Expired {
-        let due: Vec<(Key, u64)> = self
-            .records
-            .iter()
-            .filter(|(_, r)| !r.live(now_ms))
-            .take(budget as usize)
-            .map(|(k, r)| (k.clone(), now_ms - r.expires_at_ms.unwrap_or(now_ms)))
-            .collect();
-        for (k, _) in &due {
-            self.drop_record(k);
-        }
-        Expired {
-            removed: due.len() as u32,
-            lag_ms: due.iter().map(|d| d.1).max().unwrap_or(0),
-            more: due.len() == budget as usize,
-        }
+        self.directory_entries = 0;
+        self.open_ranges = 0;
+        self.sweep = Sweep::default();
     }
 }

@@ -1,0 +1,384 @@
+//! Buckets, segments of buckets, and the pool that segments come from.
+//!
+//! A bucket is one cache line. A segment is fifteen home buckets and one stash bucket. A key lives in its home bucket,
+//! else in the next one, else in the stash; the home bucket counts what it sent elsewhere, so that a miss ends there.
+//! Home buckets are numbered in the order of the hash, like the segments in a directory: walking them walks the hash.
+//! Nothing here knows keys or records: entries are a fingerprint and a reference.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use zerocopy::FromZeros;
+
+/// Entries of a bucket: what fits a cache line with one byte of fingerprint, four of reference and a word of its own.
+pub(crate) const LANES: usize = 12;
+/// Home buckets of a segment. The stash bucket comes after them.
+pub(crate) const HOMES: usize = 15;
+/// Buckets of a segment. Larger segments are fuller when they split but take longer to split.
+pub(crate) const BUCKETS: usize = HOMES + 1;
+/// The stash's place.
+const STASH: usize = HOMES;
+/// Entries of a segment.
+pub(crate) const SEGMENT_LANES: usize = BUCKETS * LANES;
+/// What a segment costs, in bytes.
+pub(crate) const SEGMENT_BYTES: u64 = (size_of::<Segment>() + size_of::<About>()) as u64;
+/// Segments in one piece of the pool: 2 MiB, the size of a huge page.
+const PIECE: usize = 2048;
+
+const _: () = assert!(size_of::<Bucket>() == 64 && size_of::<Segment>() * PIECE == 2 << 20);
+
+const OCCUPIED: u32 = (1 << LANES) - 1;
+const DISPLACED: u32 = 12;
+const STASHED: u32 = 14;
+const TICK: u32 = 16;
+
+/// A segment.
+pub(crate) type Segment = [Bucket; BUCKETS];
+
+/// Twelve entries in a cache line.
+#[derive(Clone, Copy, FromZeros)]
+#[repr(C, align(64))]
+pub(crate) struct Bucket {
+    prints: [u8; LANES],
+    /// 12 bits occupied, 2 bits entries in the next bucket, 2 bits entries in the stash, 16 bits earliest expiry.
+    /// The two counts stay at 3 once they reached it, until the segment is built anew.
+    word: u32,
+    references: [u32; LANES],
+}
+
+/// Bit i says that byte i of `bytes` is `print`. Exact: no borrow runs from byte to byte.
+#[inline]
+const fn equal_bytes(bytes: u64, print: u8) -> u32 {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    let x = bytes ^ (LOW * print as u64);
+    let zero = !(((x & (LOW * 0x7f)) + LOW * 0x7f) | x | (LOW * 0x7f));
+    // Gathers the top bits of the eight bytes: each lands on a place of its own, so nothing carries.
+    ((zero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+}
+
+impl Bucket {
+    const EMPTY: Self = Self { prints: [0; LANES], word: 0, references: [0; LANES] };
+
+    /// The lanes that hold this fingerprint.
+    #[inline]
+    pub(crate) fn matches(&self, print: u8) -> Lanes {
+        let p = &self.prints;
+        let low = u64::from_le_bytes([p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]]);
+        let high = u32::from_le_bytes([p[8], p[9], p[10], p[11]]);
+        Lanes(
+            (equal_bytes(low, print) | equal_bytes(u64::from(high), print) << 8) & self.occupied(),
+        )
+    }
+
+    #[inline]
+    const fn occupied(&self) -> u32 {
+        self.word & OCCUPIED
+    }
+
+    /// The lanes in use.
+    #[inline]
+    pub(crate) const fn lanes(&self) -> Lanes {
+        Lanes(self.occupied())
+    }
+
+    #[inline]
+    pub(crate) fn reference(&self, lane: usize) -> u32 {
+        self.references[lane]
+    }
+
+    #[inline]
+    pub(crate) fn set_reference(&mut self, lane: usize, reference: u32) {
+        self.references[lane] = reference;
+    }
+
+    #[inline]
+    pub(crate) fn print(&self, lane: usize) -> u8 {
+        self.prints[lane]
+    }
+
+    /// Whether keys with this home may be in the next bucket.
+    #[inline]
+    pub(crate) const fn displaced(&self) -> bool {
+        (self.word >> DISPLACED) & 3 != 0
+    }
+
+    /// Whether keys with this home may be in the stash.
+    #[inline]
+    pub(crate) const fn stashed(&self) -> bool {
+        (self.word >> STASHED) & 3 != 0
+    }
+
+    /// The earliest expiry, see `tick`; 0 is none.
+    #[inline]
+    pub(crate) const fn tick(&self) -> u16 {
+        (self.word >> TICK) as u16
+    }
+
+    #[inline]
+    pub(crate) const fn set_tick(&mut self, tick: u16) {
+        self.word = self.word & 0xffff | (tick as u32) << TICK;
+    }
+
+    const fn full(&self) -> bool {
+        self.occupied() == OCCUPIED
+    }
+
+    fn put(&mut self, print: u8, reference: u32) -> usize {
+        let lane = self.occupied().trailing_ones() as usize;
+        self.prints[lane] = print;
+        self.references[lane] = reference;
+        self.word |= 1 << lane;
+        lane
+    }
+
+    const fn count_up(&mut self, shift: u32) {
+        if (self.word >> shift) & 3 < 3 {
+            self.word += 1 << shift;
+        }
+    }
+
+    const fn count_down(&mut self, shift: u32) {
+        // 3 means three or more: nobody knows how many, so it stays.
+        if (self.word >> shift) & 3 < 3 {
+            self.word -= 1 << shift;
+        }
+    }
+}
+
+/// A set of lanes, as an iterator.
+pub(crate) struct Lanes(u32);
+
+impl Iterator for Lanes {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let lane = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some(lane)
+    }
+}
+
+/// The home bucket of a hash in a segment of this depth: the bits below the directory's, in order.
+#[inline]
+pub(crate) const fn home_of(hash: u64, depth: u32) -> usize {
+    ((((hash << depth) >> 32) * HOMES as u64) >> 32) as usize
+}
+
+/// The first hash of home bucket `home` in the segment of this depth that `hash` falls in; the segment's end for
+/// `HOMES`, or `None` when that is the end of the range.
+pub(crate) fn start_of_home(hash: u64, depth: u32, home: usize) -> Option<u64> {
+    let prefix = hash & !(u64::MAX >> depth);
+    if home < HOMES {
+        let offset = ((home as u64) << 32).div_ceil(HOMES as u64);
+        Some(prefix | (offset << 32) >> depth)
+    } else {
+        // Depth 0 has no successor: the range is one segment.
+        1u64.checked_shl(64 - depth).and_then(|width| prefix.checked_add(width))
+    }
+}
+
+/// The bucket after a home bucket.
+#[inline]
+pub(crate) const fn next_of(home: usize) -> usize {
+    if home + 1 == HOMES { 0 } else { home + 1 }
+}
+
+/// Where an entry is in a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    pub(crate) segment: u32,
+    pub(crate) bucket: usize,
+    pub(crate) lane: usize,
+}
+
+/// The buckets in which entries of a home may be, nearest first.
+#[inline]
+pub(crate) fn buckets_of(segment: &Segment, home: usize) -> impl Iterator<Item = usize> + use<> {
+    let word = &segment[home];
+    let next = word.displaced().then_some(next_of(home));
+    let stash = word.stashed().then_some(STASH);
+    core::iter::once(home).chain(next).chain(stash)
+}
+
+/// Puts an entry into a segment and says where, or `None` when its three places are full.
+pub(crate) fn put(
+    segment: &mut Segment,
+    home: usize,
+    print: u8,
+    reference: u32,
+) -> Option<(usize, usize)> {
+    let next = next_of(home);
+    let bucket = if !segment[home].full() {
+        home
+    } else if !segment[next].full() {
+        segment[home].count_up(DISPLACED);
+        next
+    } else if !segment[STASH].full() {
+        segment[home].count_up(STASHED);
+        STASH
+    } else {
+        return None;
+    };
+    Some((bucket, segment[bucket].put(print, reference)))
+}
+
+/// Whether `put` would find a place.
+pub(crate) fn has_room(segment: &Segment, home: usize) -> bool {
+    !segment[home].full() || !segment[next_of(home)].full() || !segment[STASH].full()
+}
+
+/// Takes an entry out of a segment. `home` is the home of its key.
+pub(crate) fn take(segment: &mut Segment, home: usize, bucket: usize, lane: usize) {
+    segment[bucket].word &= !(1 << lane);
+    if bucket == STASH {
+        segment[home].count_down(STASHED);
+    } else if bucket != home {
+        segment[home].count_down(DISPLACED);
+    }
+    if segment[bucket].occupied() == 0 {
+        segment[bucket].set_tick(0);
+    }
+}
+
+/// Whether entries with these homes fit one segment when they are put in this order.
+pub(crate) fn fits(homes: impl Iterator<Item = usize>) -> bool {
+    let mut counts = [0; BUCKETS];
+    for home in homes {
+        let place = [home, next_of(home), STASH].into_iter().find(|&b| counts[b] < LANES);
+        match place {
+            Some(bucket) => counts[bucket] += 1,
+            None => return false,
+        }
+    }
+    true
+}
+
+/// What is kept beside each segment, so that a sweep need not read it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct About {
+    /// Entries.
+    pub(crate) len: u16,
+    /// The earliest expiry, see `tick`; 0 is none.
+    pub(crate) tick: u16,
+}
+
+struct Piece {
+    segments: Box<[Segment; PIECE]>,
+    about: Box<[About; PIECE]>,
+}
+
+/// The segments of a table. They come from large pieces that are zero until used, so that an unused rest costs nothing.
+#[derive(Default)]
+pub(crate) struct Segments {
+    pieces: Vec<Piece>,
+    free: Vec<u32>,
+    /// Segments handed out so far, the free ones included.
+    carved: u32,
+}
+
+impl Segments {
+    /// Segments in use.
+    pub(crate) fn in_use(&self) -> u64 {
+        u64::from(self.carved) - self.free.len() as u64
+    }
+
+    /// An empty segment.
+    pub(crate) fn take(&mut self) -> u32 {
+        if let Some(id) = self.free.pop() {
+            *self.get_mut(id) = [Bucket::EMPTY; BUCKETS];
+            *self.about_mut(id) = About::default();
+            return id;
+        }
+        let id = self.carved;
+        if id as usize == self.pieces.len() * PIECE {
+            let segments = FromZeros::new_box_zeroed().expect("the system has 2 MiB of memory");
+            self.pieces.push(Piece { segments, about: Box::new([About::default(); PIECE]) });
+        }
+        self.carved += 1;
+        id
+    }
+
+    pub(crate) fn give_back(&mut self, id: u32) {
+        self.free.push(id);
+        if self.free.len() == self.carved as usize {
+            // Nothing is in use: the pieces go back to the system.
+            *self = Self::default();
+        }
+    }
+
+    /// Empties a segment in place.
+    pub(crate) fn wipe(&mut self, id: u32) {
+        *self.get_mut(id) = [Bucket::EMPTY; BUCKETS];
+        *self.about_mut(id) = About::default();
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: u32) -> &Segment {
+        &self.pieces[id as usize / PIECE].segments[id as usize % PIECE]
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: u32) -> &mut Segment {
+        &mut self.pieces[id as usize / PIECE].segments[id as usize % PIECE]
+    }
+
+    #[inline]
+    pub(crate) fn about(&self, id: u32) -> About {
+        self.pieces[id as usize / PIECE].about[id as usize % PIECE]
+    }
+
+    #[inline]
+    pub(crate) fn about_mut(&mut self, id: u32) -> &mut About {
+        &mut self.pieces[id as usize / PIECE].about[id as usize % PIECE]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_found_in_exactly_its_lanes() {
+        for print in [0u8, 1, 0x7f, 0x80, 0xff] {
+            let mut bucket = Bucket::EMPTY;
+            for lane in 0..LANES {
+                let other = if lane % 3 == 0 { print } else { print ^ (1 << (lane % 8)) };
+                bucket.put(other, lane as u32);
+            }
+            bucket.word &= !(1 << 3);
+            let found: Vec<usize> = bucket.matches(print).collect();
+            assert_eq!(found, [0, 6, 9], "print {print}");
+        }
+    }
+
+    #[test]
+    fn homes_follow_the_order_of_the_hash_and_start_where_they_say() {
+        for depth in [0, 1, 7, 26] {
+            let base = 0xdead_beef_0123_4567u64;
+            for home in 0..HOMES {
+                let start = start_of_home(base, depth, home).expect("not the end");
+                assert_eq!(home_of(start, depth), home);
+                if home > 0 {
+                    assert_eq!(home_of(start - 1, depth), home - 1);
+                }
+            }
+        }
+        assert_eq!(start_of_home(u64::MAX, 5, HOMES), None);
+        assert_eq!(start_of_home(0, 1, HOMES), Some(1 << 63));
+    }
+
+    #[test]
+    fn counts_of_displaced_entries_come_back_to_zero() {
+        let mut segment = [Bucket::EMPTY; BUCKETS];
+        let spots: Vec<_> = (0..LANES + 2).map(|i| put(&mut segment, 4, 9, i as u32)).collect();
+        assert!(segment[4].displaced() && !segment[4].stashed());
+        for spot in spots.into_iter().rev() {
+            let (bucket, lane) = spot.expect("there is room");
+            take(&mut segment, 4, bucket, lane);
+        }
+        assert!(!segment[4].displaced());
+    }
+}

@@ -1,0 +1,332 @@
+//! Random operations on the table and on a plain map, which must always agree.
+
+use dkv_table::{Entry, Expiry, Options, OutOfMemory, Table};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const FIRST_VERSION: u64 = 1_700_000_000 << 16;
+const SLOTS: [u16; 6] = [0, 1, 63, 64, 8191, 16383];
+
+#[derive(Clone, Debug)]
+struct Held {
+    value: Vec<u8>,
+    version: u64,
+    expires_at_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Set { key: u16, len: usize, expiry: Expire },
+    Append { key: u16, len: usize },
+    SetExpiry { key: u16, after_ms: Option<u64> },
+    Remove { key: u16 },
+    Get { key: u16 },
+    Scan { count: usize },
+    KeysInSlot { slot: usize, max: usize },
+    Random { entropy: u64 },
+    Sweep { budget: u32 },
+    Advance { ms: u64 },
+    Clear,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Expire {
+    Keep,
+    Clear,
+    After(u64),
+}
+
+fn lengths() -> impl Strategy<Value = usize> {
+    prop_oneof![
+        6 => 0usize..100,
+        2 => 100usize..600,
+        2 => 3900usize..4200,
+        1 => 4096usize..20_000,
+    ]
+}
+
+fn ops(keys: u16) -> impl Strategy<Value = Op> {
+    let expiry = prop_oneof![
+        2 => Just(Expire::Keep),
+        2 => Just(Expire::Clear),
+        2 => (1u64..5_000).prop_map(Expire::After),
+        1 => Just(Expire::After(1 << 45)),
+    ];
+    prop_oneof![
+        60 => (0..keys, lengths(), expiry).prop_map(|(key, len, expiry)| Op::Set { key, len, expiry }),
+        20 => (0..keys, prop_oneof![4 => 0usize..40, 1 => lengths()]).prop_map(|(key, len)| Op::Append { key, len }),
+        10 => (0..keys, prop::option::of(1u64..5_000)).prop_map(|(key, after_ms)| Op::SetExpiry { key, after_ms }),
+        30 => (0..keys).prop_map(|key| Op::Remove { key }),
+        20 => (0..keys).prop_map(|key| Op::Get { key }),
+        2 => (1usize..200).prop_map(|count| Op::Scan { count }),
+        2 => (0..SLOTS.len(), 0usize..50).prop_map(|(slot, max)| Op::KeysInSlot { slot, max }),
+        2 => any::<u64>().prop_map(|entropy| Op::Random { entropy }),
+        3 => (1u32..2000).prop_map(|budget| Op::Sweep { budget }),
+        5 => (1u64..800).prop_map(|ms| Op::Advance { ms }),
+        1 => Just(Op::Advance { ms: 100_000_000 }),
+        1 => Just(Op::Clear),
+    ]
+}
+
+/// Keys of every length up to beyond a small record's, all different.
+fn key_bytes(key: u16) -> Vec<u8> {
+    let mut bytes = key.to_le_bytes().to_vec();
+    let more = match key % 16 {
+        0 => 300,
+        1 => 5000,
+        n => n as usize,
+    };
+    bytes.resize(2 + more, key as u8);
+    bytes
+}
+
+fn slot_of(key: u16) -> u16 {
+    SLOTS[key as usize % SLOTS.len()]
+}
+
+struct Both {
+    table: Table,
+    model: BTreeMap<u16, Held>,
+    versions: BTreeMap<u16, u64>,
+    now_ms: u64,
+    max: u64,
+    refused: u32,
+}
+
+impl Both {
+    fn new(max: u64) -> Self {
+        let options = Options { seed: [7, 9], memory_bytes_max: max, first_version: FIRST_VERSION };
+        let table = Table::new(options);
+        Self {
+            table,
+            model: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            now_ms: 1000,
+            max,
+            refused: 0,
+        }
+    }
+
+    fn live(&self, key: u16) -> Option<&Held> {
+        self.model.get(&key).filter(|h| h.expires_at_ms.is_none_or(|at| self.now_ms < at))
+    }
+
+    fn next_version(&mut self, key: u16) -> u64 {
+        let version = self.versions.entry(slot_of(key) / 64).or_insert(FIRST_VERSION);
+        *version += 1;
+        *version
+    }
+
+    fn check_key(&self, key: u16) {
+        let bytes = key_bytes(key);
+        let place = self.table.place(&bytes, slot_of(key));
+        self.table.prefetch_bucket(place);
+        self.table.prefetch_record(place);
+        let got = self.table.get(self.now_ms, place, &bytes);
+        let want = self.live(key).map(|h| Entry {
+            value: &h.value,
+            version: h.version,
+            expires_at_ms: h.expires_at_ms,
+        });
+        assert_eq!(got, want);
+    }
+
+    fn apply(&mut self, op: Op) {
+        let now = self.now_ms;
+        match op {
+            Op::Set { key, len, expiry } => {
+                let bytes = key_bytes(key);
+                let place = self.table.place(&bytes, slot_of(key));
+                let value = vec![(key as u8) ^ (len as u8); len];
+                let before = self.table.memory_bytes();
+                let expiry_given = match expiry {
+                    Expire::Keep => Expiry::Keep,
+                    Expire::Clear => Expiry::Clear,
+                    Expire::After(ms) => Expiry::At(now + ms),
+                };
+                match self.table.set(now, place, &bytes, &value, expiry_given) {
+                    Ok(version) => {
+                        let expires_at_ms = match expiry {
+                            Expire::Keep => self.live(key).and_then(|h| h.expires_at_ms),
+                            Expire::Clear => None,
+                            Expire::After(ms) => Some(now + ms),
+                        };
+                        assert_eq!(version, self.next_version(key));
+                        self.model.insert(key, Held { value, version, expires_at_ms });
+                    }
+                    Err(OutOfMemory) => self.refused(before, len as u64 + 6000),
+                }
+                self.check_key(key);
+            }
+            Op::Append { key, len } => {
+                let bytes = key_bytes(key);
+                let place = self.table.place(&bytes, slot_of(key));
+                let tail = vec![len as u8; len];
+                let before = self.table.memory_bytes();
+                let result = self.table.append(now, place, &bytes, &tail);
+                if let Ok(new_len) = result {
+                    let mut held = self.live(key).cloned().unwrap_or(Held {
+                        value: Vec::new(),
+                        version: 0,
+                        expires_at_ms: None,
+                    });
+                    held.value.extend_from_slice(&tail);
+                    assert_eq!(new_len, held.value.len());
+                    held.version = self.next_version(key);
+                    self.model.insert(key, held);
+                } else {
+                    // It may have to move what is there.
+                    let moved = self.live(key).map_or(0, |h| h.value.len());
+                    self.refused(before, (len + moved) as u64 + 6000);
+                }
+                self.check_key(key);
+            }
+            Op::SetExpiry { key, after_ms } => {
+                let bytes = key_bytes(key);
+                let place = self.table.place(&bytes, slot_of(key));
+                let at = after_ms.map(|ms| now + ms);
+                let got = self.table.set_expiry(now, place, &bytes, at);
+                let want = self.live(key).is_some().then(|| self.next_version(key));
+                assert_eq!(got, want);
+                if let Some(version) = want {
+                    let held = self.model.get_mut(&key).expect("it is live");
+                    held.version = version;
+                    held.expires_at_ms = at;
+                }
+                self.check_key(key);
+            }
+            Op::Remove { key } => {
+                let bytes = key_bytes(key);
+                let place = self.table.place(&bytes, slot_of(key));
+                assert_eq!(self.table.remove(now, place, &bytes), self.live(key).is_some());
+                self.model.remove(&key);
+                self.check_key(key);
+            }
+            Op::Get { key } => self.check_key(key),
+            Op::Scan { count } => self.check_scan(count),
+            Op::KeysInSlot { slot, max } => {
+                let slot = SLOTS[slot];
+                let mut seen = Vec::new();
+                self.table.keys_in_slot(now, slot, max, &mut |k| seen.push(k.to_vec()));
+                let want: Vec<u16> = self
+                    .model
+                    .keys()
+                    .copied()
+                    .filter(|k| slot_of(*k) == slot && self.live(*k).is_some())
+                    .collect();
+                assert_eq!(seen.len(), want.len().min(max));
+                seen.sort();
+                seen.dedup();
+                assert_eq!(seen.len(), want.len().min(max));
+                assert!(seen.iter().all(|k| want.iter().any(|w| key_bytes(*w) == *k)));
+            }
+            Op::Random { entropy } => {
+                let any = self.model.keys().any(|k| self.live(*k).is_some());
+                let got = self.table.random(now, entropy);
+                assert_eq!(got.is_some(), any);
+                if let Some((key, entry)) = got {
+                    let id = u16::from_le_bytes([key[0], key[1]]);
+                    assert_eq!(self.live(id).map(|h| &h.value[..]), Some(entry.value));
+                }
+            }
+            Op::Sweep { budget } => {
+                let before = self.table.len();
+                let expired = self.table.expire_due(now, budget);
+                assert_eq!(before - self.table.len(), u64::from(expired.removed));
+            }
+            Op::Advance { ms } => self.now_ms += ms,
+            Op::Clear => {
+                self.table.clear();
+                self.model.clear();
+                assert_eq!(self.table.len(), 0);
+            }
+        }
+        if self.max > 0 {
+            // An expiry may take its 8 bytes beyond the limit.
+            assert!(
+                self.table.memory_bytes() <= self.max + 600 * 700,
+                "{}",
+                self.table.memory_bytes()
+            );
+        }
+    }
+
+    fn refused(&mut self, before: u64, at_most: u64) {
+        self.refused += 1;
+        assert!(self.max > 0 && before + at_most > self.max, "refused at {before} of {}", self.max);
+    }
+
+    fn check_scan(&self, count: usize) {
+        let mut seen = BTreeMap::new();
+        let mut cursor = 0;
+        loop {
+            cursor = self.table.scan(self.now_ms, cursor, 0..256, count, &mut |key, entry| {
+                assert!(
+                    seen.insert(key.to_vec(), entry.value.to_vec()).is_none(),
+                    "a quiet scan repeats nothing"
+                );
+            });
+            assert!(cursor < 1 << 63);
+            if cursor == 0 {
+                break;
+            }
+        }
+        let want: BTreeMap<_, _> = self
+            .model
+            .iter()
+            .filter(|(k, _)| self.live(**k).is_some())
+            .map(|(k, h)| (key_bytes(*k), h.value.clone()))
+            .collect();
+        assert_eq!(seen.len(), want.len());
+        assert_eq!(seen, want);
+    }
+
+    /// What must hold when all expired keys are swept.
+    fn check_swept(&mut self) {
+        self.now_ms += 1000;
+        while self.table.expire_due(self.now_ms, 100).more {}
+        self.model.retain(|_, h| h.expires_at_ms.is_none_or(|at| self.now_ms < at));
+        assert_eq!(self.table.len(), self.model.len() as u64);
+        let with_expiry = self.model.values().filter(|h| h.expires_at_ms.is_some()).count();
+        assert_eq!(self.table.len_with_expiry(), with_expiry as u64);
+        for slot in SLOTS {
+            let want = self.model.keys().filter(|k| slot_of(**k) == slot).count();
+            assert_eq!(self.table.count_in_slot(slot), want as u64);
+        }
+        self.check_scan(7);
+    }
+}
+
+fn run(max: u64, script: Vec<Op>) -> u32 {
+    let empty = Both::new(max).table.memory_bytes();
+    let mut both = Both::new(max);
+    for op in script {
+        both.apply(op);
+    }
+    both.check_swept();
+    for key in both.model.keys().copied().collect::<Vec<_>>() {
+        both.apply(Op::Remove { key });
+    }
+    assert_eq!(both.table.memory_bytes(), empty, "everything is given back");
+    both.refused
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_table_does_what_a_map_does(script in prop::collection::vec(ops(700), 1..2500)) {
+        run(0, script);
+    }
+
+    #[test]
+    fn a_refused_write_changes_nothing(script in prop::collection::vec(ops(300), 500..2500)) {
+        run(400_000, script);
+    }
+}
+
+#[test]
+fn a_small_budget_does_refuse_writes() {
+    let script = (0..300).map(|key| Op::Set { key, len: 5000, expiry: Expire::Keep }).collect();
+    assert!(run(400_000, script) > 100);
+}
