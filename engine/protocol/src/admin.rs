@@ -241,6 +241,19 @@ impl StoreDefinition {
     }
 }
 
+impl StoreRecord {
+    /// The ways in which a definition that is asked for differs from this store; see [`StoreDefinition::differences`].
+    /// Ports that nobody named at the creation are those that the first node got.
+    pub fn differences(&self, asked: &StoreDefinition) -> Vec<String> {
+        let mut have = self.definition.clone();
+        if let Some(first) = self.nodes.first() {
+            have.clustron_port.get_or_insert(first.cluster_port);
+            have.client_port.get_or_insert(first.client_port);
+        }
+        have.differences(asked)
+    }
+}
+
 /// `GET /admin/v1/stores`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoresView {

@@ -434,8 +434,13 @@ pub fn begin_reply(out: &mut Vec<u8>, id: u32) -> usize {
 /// [`REPLY_BYTES_MAX`] would fit no frame, and becomes an error that says so.
 #[inline]
 pub fn end_reply(out: &mut Vec<u8>, start: usize) {
+    end_reply_within(out, start, REPLY_BYTES_MAX);
+}
+
+#[inline]
+fn end_reply_within(out: &mut Vec<u8>, start: usize, bytes_max: usize) {
     let at = start + REPLY_HEAD_BYTES;
-    if out.len() - at > REPLY_BYTES_MAX {
+    if out.len() - at > bytes_max {
         out.truncate(at);
         reply::error(out, "ERR reply is too large to be forwarded; ask the shard's own port");
     }

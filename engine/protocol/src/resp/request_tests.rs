@@ -9,12 +9,12 @@ use proptest::prelude::*;
 const AUTH: Limits = Limits::AUTHENTICATED;
 const NOAUTH: Limits = Limits::UNAUTHENTICATED;
 
+/// The requests that were found, each as its arguments, and the number of bytes left over.
+type Outcome = Result<(Vec<Request>, usize), ProtocolError>;
+type Request = Vec<Vec<u8>>;
+
 /// All requests of `input`, which arrives in pieces that end at `cuts`, and what is left over; or the error.
-fn parse_split(
-    input: &[u8],
-    limits: &Limits,
-    cuts: impl IntoIterator<Item = usize>,
-) -> Result<(Vec<Vec<Vec<u8>>>, usize), ProtocolError> {
+fn parse_split(input: &[u8], limits: &Limits, cuts: impl IntoIterator<Item = usize>) -> Outcome {
     let mut parser = RequestParser::default();
     let mut spans = vec![(7, 7)];
     let mut requests = Vec::new();
@@ -42,11 +42,11 @@ fn parse_split(
     Ok((requests, input.len() - start))
 }
 
-fn whole(input: &[u8]) -> Result<(Vec<Vec<Vec<u8>>>, usize), ProtocolError> {
+fn whole(input: &[u8]) -> Outcome {
     parse_split(input, &AUTH, [])
 }
 
-fn text(result: Result<(Vec<Vec<Vec<u8>>>, usize), ProtocolError>) -> String {
+fn text(result: Outcome) -> String {
     result.expect_err("must be refused").to_string()
 }
 
@@ -370,7 +370,7 @@ fn the_quick_way_and_the_slow_way_to_a_number_agree() {
             assert_eq!(integer(line.as_bytes()), Some(i64::from(n)), "{line}");
             assert_eq!(next, input.len());
         }
-        assert_eq!(number(&input.as_bytes()[..line.len() + 1], 0), None, "no LF yet");
+        assert_eq!(number(&input.as_bytes()[..=line.len()], 0), None, "no LF yet");
     }
     assert_eq!(number(b"12\r\n", 0), Some((12, 4)));
     assert_eq!(number(b"0\r\n", 0), Some((0, 3)));
