@@ -457,3 +457,7 @@ pub struct NodeMetrics {
     /// Likewise, 99.9 %.
     pub p999_us: Option<f64>,
 }
+
+#[cfg(test)]
+#[path = "admin_tests.rs"]
+mod tests;

@@ -120,3 +120,61 @@ pub const fn latency_bucket_ns_max(bucket: usize) -> u64 {
     let sub = (bucket % 4) as u64;
     ((4 + sub + 1) << (exponent - 2)) * 250
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn buckets_and_their_bounds_agree() {
+        for bucket in 0..LATENCY_BUCKETS - 1 {
+            let end = latency_bucket_ns_max(bucket);
+            assert_eq!(latency_bucket(end - 1), bucket, "the last of bucket {bucket}");
+            assert_eq!(latency_bucket(end), bucket + 1, "the first after bucket {bucket}");
+        }
+        assert_eq!(latency_bucket(0), 0);
+        assert_eq!(latency_bucket(u64::MAX), LATENCY_BUCKETS - 1);
+        // A bound is never more than a quarter above what it bounds.
+        for bucket in 4..LATENCY_BUCKETS - 1 {
+            let (start, end) = (latency_bucket_ns_max(bucket - 1), latency_bucket_ns_max(bucket));
+            assert!((end - start) * 4 <= start, "bucket {bucket}");
+        }
+    }
+
+    #[test]
+    fn requests_are_these_documents() {
+        for (request, json) in [
+            (ControlRequest::Status, r#"{"op":"status"}"#),
+            (ControlRequest::Stop, r#"{"op":"stop"}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&request).unwrap(), json);
+            assert_eq!(serde_json::from_str::<ControlRequest>(json).unwrap(), request);
+        }
+        for bad in [r#"{"op":"explode"}"#, r#"{"op":null}"#, "{}", "[]", r#""status""#, ""] {
+            assert!(serde_json::from_str::<ControlRequest>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_status_round_trips() {
+        let shard = ShardCounters { gets: u64::MAX, latency: vec![1, 2], ..Default::default() };
+        let status = NodeStatus {
+            store: "Orders".into(),
+            store_id: "00".into(),
+            node: "node1".into(),
+            pid: 1,
+            boot: "ff".into(),
+            uptime_ms: 2,
+            io: "uring".into(),
+            cluster_ok: false,
+            unreachable: vec!["node2".into()],
+            resident_bytes: 3,
+            cpu_us: 4,
+            shards: vec![shard, ShardCounters::default()],
+        };
+        let json = serde_json::to_string(&status).unwrap();
+        assert!(!json.contains('\n'), "one document a line");
+        assert_eq!(serde_json::from_str::<NodeStatus>(&json).unwrap(), status);
+    }
+}

@@ -76,3 +76,86 @@ pub mod exit {
     /// The configuration is refused (say, a CPU that does not exist).
     pub const BAD_CONFIGURATION: u8 = 78;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use serde_json::{Value, json};
+
+    fn document() -> Value {
+        json!({
+            "version": 1,
+            "store": "Orders",
+            "store_id": "0123456789abcdef0123456789abcdef",
+            "index": 0,
+            "nodes": [{
+                "name": "node1",
+                "address": "10.0.0.1",
+                "cluster_port": 7811,
+                "client_port": 7861,
+                "shard_ports": [7900, 7901],
+            }],
+            "epoch": 1,
+            "bind": ["127.0.0.1", "::1"],
+            "cpus": [0, 1],
+            "cpus_exclusive": true,
+            "hash_seed": "00112233445566778899aabbccddeeff",
+            "cluster_secret": "00",
+            "password_sha256": null,
+            "protected_mode": true,
+            "memory_bytes_max": 0,
+            "control_socket": "/run/node1.sock",
+            "lock_file": "/run/node1.lock",
+        })
+    }
+
+    #[test]
+    fn the_document_is_this_json() {
+        let read: LaunchDocument = serde_json::from_value(document()).unwrap();
+        assert_eq!(read.nodes[0].shard_ports, vec![7900, 7901]);
+        assert_eq!(read.bind, ["127.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);
+        assert_eq!(serde_json::to_value(&read).unwrap(), document());
+    }
+
+    #[test]
+    fn unknown_and_missing_fields_are_refused() {
+        let mut newer = document();
+        newer["durability"] = json!("sync");
+        let error = serde_json::from_value::<LaunchDocument>(newer).unwrap_err();
+        assert!(alloc::string::ToString::to_string(&error).contains("durability"), "{error}");
+        for field in document().as_object().unwrap().keys() {
+            let mut partial = document();
+            partial.as_object_mut().unwrap().remove(field);
+            let optional = field == "password_sha256";
+            assert_eq!(
+                serde_json::from_value::<LaunchDocument>(partial).is_ok(),
+                optional,
+                "{field}"
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_refused() {
+        for (field, value) in [
+            ("index", json!(65536)),
+            ("index", json!(-1)),
+            ("epoch", json!(1.5)),
+            ("bind", json!(["localhost"])),
+            ("cpus", json!([-1])),
+        ] {
+            let mut wrong = document();
+            wrong[field] = value;
+            assert!(serde_json::from_value::<LaunchDocument>(wrong).is_err(), "{field}");
+        }
+    }
+
+    #[test]
+    fn the_ready_line_round_trips() {
+        let line = ReadyLine { pid: 7, boot: "ff".into(), io: "io=uring".into() };
+        let json = serde_json::to_string(&line).unwrap();
+        assert_eq!(json, r#"{"pid":7,"boot":"ff","io":"io=uring"}"#);
+        assert_eq!(serde_json::from_str::<ReadyLine>(&json).unwrap(), line);
+    }
+}

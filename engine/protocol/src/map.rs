@@ -103,3 +103,71 @@ impl StoreMap {
 fn run_of(total: usize, parts: usize, index: usize) -> core::ops::Range<usize> {
     total * index / parts..total * (index + 1) / parts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    fn nodes(shards: &[usize]) -> Vec<NodeInfo> {
+        let node = |(i, &shards): (usize, &usize)| NodeInfo {
+            name: format!("node{}", i + 1),
+            address: IpAddr::from([127, 0, 0, 1]),
+            cluster_port: 7811,
+            client_port: 7861,
+            shard_ports: vec![7900; shards],
+        };
+        shards.iter().enumerate().map(node).collect()
+    }
+
+    #[test]
+    fn two_nodes_share_evenly() {
+        let map = StoreMap::spread(nodes(&[1, 2]), Epoch(5));
+        let addr = |node, shard| ShardAddr { node: NodeIndex(node), shard: ShardIndex(shard) };
+        assert_eq!(map.run(addr(0, 0)), 0..128);
+        assert_eq!(map.run(addr(1, 0)), 128..192);
+        assert_eq!(map.run(addr(1, 1)), 192..256);
+        assert_eq!(map.owner_of(Slot(0)), addr(0, 0));
+        assert_eq!(map.owner_of(Slot(8191)), addr(0, 0));
+        assert_eq!(map.owner_of(Slot(8192)), addr(1, 0));
+        assert_eq!(map.owner_of(Slot(16383)), addr(1, 1));
+        assert_eq!(map.epoch(RangeId(255)), Epoch(5));
+        assert_eq!(map.node(NodeIndex(1)).name, "node2");
+    }
+
+    proptest! {
+        #[test]
+        fn a_spread_is_whole_contiguous_and_even(shards in prop::collection::vec(1usize..9, 1..90)) {
+            let map = StoreMap::spread(nodes(&shards), Epoch(1));
+            // The runs follow one another in the order of nodes and shards, and cover everything.
+            let mut next = 0;
+            for shard in map.shards() {
+                let run = map.run(shard);
+                if !run.is_empty() {
+                    prop_assert_eq!(run.start, next);
+                    next = run.end;
+                }
+                for range in run {
+                    prop_assert_eq!(map.owner(RangeId(range as u8)), shard);
+                }
+            }
+            prop_assert_eq!(usize::from(next), RANGES);
+            prop_assert_eq!(map.shards().count(), shards.iter().sum::<usize>());
+            // Nodes differ by one range at most, and so do the shards of a node.
+            let size = |shard| map.run(shard).len();
+            let of_node = |node| map.shards().filter(move |s| usize::from(s.node.0) == node);
+            let by_node: Vec<usize> =
+                (0..shards.len()).map(|node| of_node(node).map(size).sum()).collect();
+            let spread = |sizes: &[usize]| {
+                sizes.iter().max().unwrap_or(&0) - sizes.iter().min().unwrap_or(&0)
+            };
+            prop_assert!(spread(&by_node) <= 1);
+            for node in 0..shards.len() {
+                let sizes: Vec<usize> = of_node(node).map(size).collect();
+                prop_assert!(spread(&sizes) <= 1);
+            }
+        }
+    }
+}
