@@ -67,6 +67,11 @@ impl<'a> Args<'a> {
         let spans = self.spans;
         spans[from.min(spans.len())..].iter().map(move |&(s, e)| &bytes[s as usize..e as usize])
     }
+
+    /// Where the arguments at `positions` lie, and in what: a part of a command, for [`Args::new`].
+    pub fn select(&self, positions: &[usize]) -> (&'a [u8], Vec<(u32, u32)>) {
+        (self.bytes, positions.iter().map(|i| self.spans[*i]).collect())
+    }
 }
 
 /// What does not change while a node runs, shared by its shards.
