@@ -7,10 +7,24 @@
 //! a control socket.
 #![forbid(unsafe_code)]
 
+mod api;
 pub mod auth;
+mod catalogue;
+mod changes;
 pub mod client;
+mod control;
 pub mod coordinate;
+mod foreign;
 pub mod guard;
+mod ledger;
+mod plan;
+mod process;
+mod refusal;
+mod samples;
+mod serve;
+mod supervise;
+
+pub use serve::{Ready, StartError, serve};
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -104,6 +118,5 @@ impl AgentOptions {
 /// Runs a manager in the foreground until SIGTERM or SIGINT, and gives its exit code (see [`exit`]). Prints one line on
 /// standard output once it listens, and its reason on standard error when it cannot start. Its nodes outlive it.
 pub fn run(options: AgentOptions) -> u8 {
-    drop(options);
-    exit::FAILED
+    serve::run(options)
 }

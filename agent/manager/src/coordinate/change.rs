@@ -215,7 +215,7 @@ fn not_the_same(
         let hint = format!("delete the wrong one with: dkv store delete {name} -m {manager}");
         return refuse("two_stores", &message, &hint);
     }
-    let differences = effective(record).differences(&asked.clone());
+    let differences = record.differences(asked);
     if !differences.is_empty() {
         let message =
             format!("the store {name} exists with another definition: {}", differences.join("; "));
@@ -238,16 +238,6 @@ fn not_the_same(
         return refuse("manager_missing", &message, &hint);
     }
     None
-}
-
-/// A record's definition with the ports that it really got, for comparison with ports that are named later.
-fn effective(record: &StoreRecord) -> StoreDefinition {
-    let mut definition = record.definition.clone();
-    if let Some(first) = record.nodes.first() {
-        definition.clustron_port.get_or_insert(first.cluster_port);
-        definition.client_port.get_or_insert(first.client_port);
-    }
-    definition
 }
 
 /// Writes the newest record to the machines that it covers and that do not hold it.

@@ -2,6 +2,7 @@
 
 use super::{ActionResult, ActionRow, Group, Report, list};
 use crate::client::{AdminClient, AdminError};
+use crate::plan::names;
 use dkv_protocol::admin::{NodeChanged, NodeRecord, NodeState, StoreView};
 use std::time::{Duration, Instant};
 
@@ -48,17 +49,6 @@ pub fn await_whole(group: &Group, store: &str, most: Duration) -> Result<(), Str
     }
 }
 
-/// Whether two spellings name one node: `node-1` finds `node1`.
-pub(super) fn same_node(prefix: &str, name: &str, asked: &str) -> bool {
-    if name == asked {
-        return true;
-    }
-    asked.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')).is_some_and(|number| {
-        number.bytes().all(|b| b.is_ascii_digit())
-            && name.strip_prefix(prefix).is_some_and(|own| own == number)
-    })
-}
-
 /// The store, or the row that says why not.
 pub(super) fn find(group: &Group, store: &str, action: &str) -> Result<StoreView, Vec<ActionRow>> {
     let listing = list(group);
@@ -101,7 +91,7 @@ fn each_node(
     let wanted: Vec<&NodeRecord> = record
         .nodes
         .iter()
-        .filter(|own| node.is_none_or(|asked| same_node(prefix, &own.name, asked)))
+        .filter(|own| node.is_none_or(|asked| names::is_node(prefix, &own.name, asked)))
         .collect();
     if let (true, Some(asked)) = (wanted.is_empty(), node) {
         let names: Vec<&str> = record.nodes.iter().map(|node| node.name.as_str()).collect();
@@ -178,23 +168,4 @@ fn in_turn(
         }
     }
     rows
-}
-
-#[cfg(test)]
-mod tests {
-    use super::same_node;
-
-    #[test]
-    fn a_hyphen_before_the_number_is_forgiven() {
-        for (prefix, name, asked, same) in [
-            ("node", "node1", "node1", true),
-            ("node", "node1", "node-1", true),
-            ("node", "node11", "node-1", false),
-            ("orders-", "orders-1", "orders-1", true),
-            ("orders-", "orders-1", "orders1", false),
-            ("node", "extra", "node-extra", false),
-        ] {
-            assert_eq!(same_node(prefix, name, asked), same, "{name} {asked}");
-        }
-    }
 }

@@ -1,0 +1,449 @@
+//! The OpenAPI document, written by hand and held to the types by a test: every field of every document is in its schema.
+
+use serde_json::{Value, json};
+
+/// The document at `/admin/v1/openapi.json`.
+pub(super) fn document() -> Value {
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "DKV manager",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Creates and runs the stores of a machine. On loopback the token is a Bearer token; elsewhere a call \
+                carries `Authorization: DKV-HMAC-SHA256 time=T,nonce=N,signature=S`, where S is HMAC-SHA256(token; \"dkv admin 1\", \
+                method, Host, path with query, SHA-256 of the body in hexadecimal, N, T, joined by newlines) in hexadecimal, T is \
+                the Unix time in seconds, and N 32 random hexadecimal digits."
+        },
+        "components": { "schemas": schemas(), "securitySchemes": {
+            "token": { "type": "http", "scheme": "bearer" }
+        }},
+        "security": [ { "token": [] } ],
+        "paths": paths(),
+    })
+}
+
+fn paths() -> Value {
+    let store = parameter("store", "path", json!({ "type": "string" }), "The store.");
+    let node =
+        parameter("node", "path", json!({ "type": "string" }), "The node; node-1 finds node1.");
+    let reservation =
+        parameter("reservation", "path", json!({ "type": "string" }), "The reservation.");
+    let force = parameter(
+        "force",
+        "query",
+        json!({ "type": "boolean" }),
+        "Also when it runs; without waiting long.",
+    );
+    let window = parameter(
+        "windowSec",
+        "query",
+        json!({ "type": "integer", "minimum": 1, "maximum": 60, "default": 5 }),
+        "Seconds that the rates span.",
+    );
+    let mut health =
+        call("Whether the manager is up; needs no token.", &[], None, "200", "HealthView");
+    health["security"] = json!([]);
+    let mut create =
+        call("Create a store, or commit a reserved one.", &[], None, "201", "StoreChanged");
+    create["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": { "oneOf": [
+        reference("StoreDefinition"), reference("CommitRequest")
+    ]}}}});
+    create["responses"]["200"] =
+        answer("It exists already, the same; or it was extended.", &reference("StoreChanged"));
+    json!({
+        "/health": { "get": health },
+        "/metrics": { "get": {
+            "summary": "Counters in Prometheus' text format.",
+            "responses": { "200": { "description": "The text.", "content": { "text/plain": {} } }, "default": error() }
+        }},
+        "/admin/v1/openapi.json": { "get": {
+            "summary": "This document.",
+            "responses": { "200": { "description": "OpenAPI 3.1.", "content": { "application/json": {} } }, "default": error() }
+        }},
+        "/admin/v1/managers": {
+            "get": call("The machines of this group.", &[], None, "200", "ManagersView"),
+            "post": call("Add machines to this group.", &[], Some("JoinRequest"), "200", "ManagersView")
+        },
+        "/admin/v1/metrics": {
+            "get": call("Rates and totals of the nodes of this machine.", &[&window], None, "200", "MetricsView")
+        },
+        "/admin/v1/stores": {
+            "get": call("All stores of this machine.", &[], None, "200", "StoresView"),
+            "post": create
+        },
+        "/admin/v1/stores/{store}": {
+            "get": call("One store.", &[&store], None, "200", "StoreView"),
+            "delete": call("Delete a store from this machine.", &[&store, &force], None, "200", "StoreChanged")
+        },
+        "/admin/v1/stores/{store}/reservations": {
+            "post": call("Hold names, ports and CPUs for 60 s.", &[&store], Some("ReservationRequest"), "201", "Reservation")
+        },
+        "/admin/v1/stores/{store}/reservations/{reservation}": { "delete": {
+            "summary": "Give a reservation back.",
+            "parameters": [store, reservation],
+            "responses": { "200": { "description": "It is gone.", "content": { "application/json": {} } }, "default": error() }
+        }},
+        "/admin/v1/stores/{store}/instances": {
+            "post": call("Add a node to a stopped store.", &[&store], Some("AddInstanceRequest"), "200", "StoreChanged")
+        },
+        "/admin/v1/stores/{store}/instances/{node}/start": {
+            "post": call("Start a node; answered when it serves.", &[&store, &node], None, "200", "NodeChanged")
+        },
+        "/admin/v1/stores/{store}/instances/{node}/stop": {
+            "post": call("Stop a node; answered when it is gone.", &[&store, &node, &force], None, "200", "NodeChanged")
+        }
+    })
+}
+
+fn call(
+    summary: &str,
+    parameters: &[&Value],
+    body: Option<&str>,
+    status: &str,
+    schema: &str,
+) -> Value {
+    let mut call = json!({
+        "summary": summary,
+        "responses": { status: answer("Done.", &reference(schema)), "default": error() }
+    });
+    if !parameters.is_empty() {
+        call["parameters"] = json!(parameters);
+    }
+    if let Some(body) = body {
+        call["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": reference(body) } } });
+    }
+    call
+}
+
+fn parameter(name: &str, place: &str, schema: Value, what: &str) -> Value {
+    json!({ "name": name, "in": place, "required": place == "path", "schema": schema, "description": what })
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn answer(what: &str, schema: &Value) -> Value {
+    json!({ "description": what, "content": { "application/json": { "schema": schema } } })
+}
+
+fn error() -> Value {
+    answer("What failed, why, and what to type next.", &reference("ErrorDocument"))
+}
+
+/// A schema from `name: kind` pairs; a `?` at the end of a name is a field that may be left out. Kinds: `string`,
+/// `integer`, `number`, `boolean`, a schema's name, any of them in brackets for a list, and `|` between words of a choice.
+fn object(fields: &[(&str, &str)]) -> Value {
+    let kind = |kind: &str| match kind {
+        "string" | "integer" | "number" | "boolean" => json!({ "type": kind }),
+        choice if choice.contains('|') => json!({ "enum": choice.split('|').collect::<Vec<_>>() }),
+        name => reference(name),
+    };
+    let mut properties = serde_json::Map::new();
+    let mut required = Vec::new();
+    for (name, of) in fields {
+        let bare = name.trim_end_matches('?');
+        let inner = of.trim_start_matches('[').trim_end_matches(']');
+        let mut schema = kind(inner);
+        if inner.len() != of.len() {
+            schema = json!({ "type": "array", "items": schema });
+        }
+        if bare.len() == name.len() {
+            required.push(bare);
+        }
+        properties.insert(bare.to_string(), schema);
+    }
+    json!({ "type": "object", "properties": properties, "required": required })
+}
+
+fn schemas() -> Value {
+    const STATES: &str = "Requested|Spawning|Running|Stopping|Stopped|Restarting|Failed";
+    let node_record = [
+        ("name", "string"),
+        ("machine", "string"),
+        ("cluster_port", "integer"),
+        ("client_port", "integer"),
+        ("shard_ports", "[integer]"),
+        ("cpus", "[integer]"),
+        ("cpus_exclusive", "boolean"),
+    ];
+    let mut node_view = node_record.to_vec();
+    node_view.extend([
+        ("state?", STATES),
+        ("pid?", "integer"),
+        ("restarts", "integer"),
+        ("message?", "string"),
+        ("cluster_ok", "boolean"),
+    ]);
+    json!({
+        "StoreDefinition": object(&[
+            ("name", "string"),
+            ("instance_prefix", "string"),
+            ("instance_count", "integer"),
+            ("clustron_port?", "integer"),
+            ("client_port?", "integer"),
+            ("cpus?", "integer"),
+            ("memory_bytes_max?", "integer"),
+            ("password_sha256?", "string"),
+            ("protected_mode?", "boolean"),
+        ]),
+        "NodeRecord": object(&node_record),
+        "StoreRecord": object(&[
+            ("definition", "StoreDefinition"),
+            ("id", "string"),
+            ("hash_seed", "string"),
+            ("epoch", "integer"),
+            ("nodes", "[NodeRecord]"),
+        ]),
+        "NodeView": object(&node_view),
+        "StoreView": object(&[
+            ("record", "StoreRecord"),
+            ("status", "Created|Starting|Running|Partial|Stopped|NoInstances"),
+            ("nodes", "[NodeView]"),
+        ]),
+        "StoresView": object(&[("stores", "[StoreView]")]),
+        "ReservationRequest": object(&[
+            ("definition", "StoreDefinition"),
+            ("machines", "[string]"),
+            ("first_ordinal", "integer"),
+            ("count", "integer"),
+            ("base_epoch?", "integer"),
+            ("node_name?", "string"),
+            ("cluster_port?", "integer"),
+            ("client_port?", "integer"),
+        ]),
+        "Reservation": object(&[
+            ("id", "string"),
+            ("machine", "string"),
+            ("nodes", "[NodeRecord]"),
+            ("warnings", "[string]"),
+            ("expires_in_s", "integer"),
+        ]),
+        "CommitRequest": object(&[("record", "StoreRecord"), ("reservation?", "string")]),
+        "StoreChanged": object(&[
+            ("change", "Created|AlreadyExists|Extended|Deleted"),
+            ("record", "StoreRecord"),
+            ("warnings", "[string]"),
+        ]),
+        "AddInstanceRequest": object(&[
+            ("machine?", "string"),
+            ("name?", "string"),
+            ("cluster_port?", "integer"),
+            ("client_port?", "integer"),
+        ]),
+        "NodeChanged": object(&[("message", "string"), ("node", "NodeView")]),
+        "ManagersView": object(&[
+            ("this", "string"),
+            ("pid", "integer"),
+            ("version", "string"),
+            ("managers", "[string]"),
+        ]),
+        "JoinRequest": object(&[("managers", "[string]")]),
+        "HealthView": object(&[
+            ("status", "ok|degraded"),
+            ("machine", "string"),
+            ("nodes_running", "integer"),
+            ("nodes_wanted", "integer"),
+        ]),
+        "Rate": object(&[("per_second?", "number"), ("total", "integer")]),
+        "NodeMetrics": object(&[
+            ("store", "string"),
+            ("node", "string"),
+            ("machine", "string"),
+            ("span_s", "number"),
+            ("commands", "Rate"),
+            ("gets", "Rate"),
+            ("puts", "Rate"),
+            ("removes", "Rate"),
+            ("keys", "integer"),
+            ("connections", "integer"),
+            ("forwarded", "Rate"),
+            ("errors", "Rate"),
+            ("memory_bytes", "integer"),
+            ("resident_bytes", "integer"),
+            ("cpus_used?", "number"),
+            ("p50_us?", "number"),
+            ("p99_us?", "number"),
+            ("p999_us?", "number"),
+        ]),
+        "MetricsView": object(&[("window_s", "integer"), ("nodes", "[NodeMetrics]")]),
+        "ErrorBody": object(&[("code", "string"), ("message", "string"), ("hint", "string")]),
+        "ErrorDocument": object(&[("error", "ErrorBody")]),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dkv_protocol::admin::{
+        AddInstanceRequest, CommitRequest, ErrorBody, ErrorDocument, HealthView, JoinRequest,
+        ManagersView, MetricsView, NodeChanged, NodeMetrics, NodeRecord, NodeState, NodeView, Rate,
+        Reservation, ReservationRequest, StoreChange, StoreChanged, StoreDefinition, StoreRecord,
+        StoreStatus, StoreView, StoresView,
+    };
+    use dkv_protocol::ids::{Epoch, StoreId};
+    use serde::Serialize;
+    use std::collections::BTreeSet;
+
+    /// Every field set, so that every field shows.
+    fn examples() -> Vec<(&'static str, Value)> {
+        fn value(name: &'static str, of: &impl Serialize) -> (&'static str, Value) {
+            (name, serde_json::to_value(of).unwrap())
+        }
+        let text = || "x".to_string();
+        let definition = StoreDefinition {
+            name: text(),
+            instance_prefix: text(),
+            instance_count: 1,
+            clustron_port: Some(1),
+            client_port: Some(1),
+            cpus: Some(1),
+            memory_bytes_max: 1,
+            password_sha256: Some(text()),
+            protected_mode: true,
+        };
+        let node = NodeRecord {
+            name: text(),
+            machine: text(),
+            cluster_port: 1,
+            client_port: 2,
+            shard_ports: vec![3],
+            cpus: vec![0],
+            cpus_exclusive: true,
+        };
+        let record = StoreRecord {
+            definition: definition.clone(),
+            id: StoreId(text()),
+            hash_seed: text(),
+            epoch: Epoch(1),
+            nodes: vec![node.clone()],
+        };
+        let node_view = NodeView {
+            record: node.clone(),
+            state: Some(NodeState::Running),
+            pid: Some(1),
+            restarts: 0,
+            message: Some(text()),
+            cluster_ok: true,
+        };
+        // What is sent flat is read back flat.
+        let back: NodeView =
+            serde_json::from_value(serde_json::to_value(&node_view).unwrap()).unwrap();
+        assert_eq!(back, node_view);
+        let view = StoreView {
+            record: record.clone(),
+            status: StoreStatus::Running,
+            nodes: vec![node_view.clone()],
+        };
+        let rate = Rate { per_second: Some(1.0), total: 1 };
+        let metrics = NodeMetrics {
+            store: text(),
+            node: text(),
+            machine: text(),
+            span_s: 1.0,
+            commands: rate,
+            gets: rate,
+            puts: rate,
+            removes: rate,
+            keys: 1,
+            connections: 1,
+            forwarded: rate,
+            errors: rate,
+            memory_bytes: 1,
+            resident_bytes: 1,
+            cpus_used: Some(1.0),
+            p50_us: Some(1.0),
+            p99_us: Some(1.0),
+            p999_us: Some(1.0),
+        };
+        let error = ErrorBody { code: text(), message: text(), hint: text() };
+        let (machine, name) = (Some(text()), Some(text()));
+        vec![
+            value("StoreDefinition", &definition),
+            value("NodeRecord", &node),
+            value("StoreRecord", &record),
+            value("NodeView", &node_view),
+            value("StoreView", &view),
+            value("StoresView", &StoresView { stores: vec![] }),
+            value(
+                "ReservationRequest",
+                &ReservationRequest {
+                    definition,
+                    machines: vec![],
+                    first_ordinal: 1,
+                    count: 1,
+                    base_epoch: Some(Epoch(1)),
+                    node_name: Some(text()),
+                    cluster_port: Some(1),
+                    client_port: Some(1),
+                },
+            ),
+            value(
+                "Reservation",
+                &Reservation {
+                    id: text(),
+                    machine: text(),
+                    nodes: vec![],
+                    warnings: vec![],
+                    expires_in_s: 60,
+                },
+            ),
+            value(
+                "CommitRequest",
+                &CommitRequest { record: record.clone(), reservation: Some(text()) },
+            ),
+            value(
+                "StoreChanged",
+                &StoreChanged { change: StoreChange::Created, record, warnings: vec![] },
+            ),
+            value(
+                "AddInstanceRequest",
+                &AddInstanceRequest { machine, name, cluster_port: Some(1), client_port: Some(1) },
+            ),
+            value("NodeChanged", &NodeChanged { message: text(), node: node_view }),
+            value(
+                "ManagersView",
+                &ManagersView { this: text(), pid: 1, version: text(), managers: vec![] },
+            ),
+            value("JoinRequest", &JoinRequest { managers: vec![] }),
+            value(
+                "HealthView",
+                &HealthView { status: text(), machine: text(), nodes_running: 1, nodes_wanted: 1 },
+            ),
+            value("Rate", &rate),
+            value("MetricsView", &MetricsView { window_s: 5, nodes: vec![] }),
+            value("NodeMetrics", &metrics),
+            value("ErrorBody", &error),
+            value("ErrorDocument", &ErrorDocument { error: error.clone() }),
+        ]
+    }
+
+    #[test]
+    fn every_field_of_every_document_is_in_its_schema() {
+        let schemas = schemas();
+        let examples = examples();
+        let named: BTreeSet<&str> = examples.iter().map(|(name, _)| *name).collect();
+        let all: BTreeSet<&str> = schemas.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(named, all);
+        for (name, example) in &examples {
+            let have: BTreeSet<&String> = example.as_object().unwrap().keys().collect();
+            let want: BTreeSet<&String> =
+                schemas[name]["properties"].as_object().unwrap().keys().collect();
+            assert_eq!(have, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_to_a_schema() {
+        let document = document();
+        let text = document.to_string();
+        let prefix = "\"#/components/schemas/";
+        let mut count = 0;
+        for part in text.split(prefix).skip(1) {
+            let name = part.split('"').next().unwrap();
+            assert!(document["components"]["schemas"][name].is_object(), "{name}");
+            count += 1;
+        }
+        assert!(count > 30);
+    }
+}

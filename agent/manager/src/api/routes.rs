@@ -1,0 +1,272 @@
+//! The routes: each reads its document, asks the manager, and answers JSON. What they mean stands in PRODUCT.md section 3
+//! and in the OpenAPI document.
+
+use super::{Api, openapi, prometheus};
+use crate::refusal::Refusal;
+use crate::samples::WINDOW_S_MAX;
+use crate::supervise::Command;
+use axum::Json;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use dkv_protocol::admin::{
+    AddInstanceRequest, CommitRequest, HealthView, JoinRequest, ManagersView, MetricsView,
+    NodeChanged, NodeState, Reservation, ReservationRequest, StoreChange, StoreChanged,
+    StoreDefinition, StoreView, StoresView,
+};
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use std::time::Duration;
+
+type Shared = State<Arc<Api>>;
+
+pub(super) fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(metrics_text))
+        .route("/admin/v1/openapi.json", get(openapi_document))
+        .route("/admin/v1/managers", get(managers).post(join))
+        .route("/admin/v1/metrics", get(metrics))
+        .route("/admin/v1/stores", get(stores).post(create))
+        .route("/admin/v1/stores/{store}", get(store).delete(delete_store))
+        .route("/admin/v1/stores/{store}/reservations", post(reserve))
+        .route("/admin/v1/stores/{store}/reservations/{reservation}", delete(release))
+        .route("/admin/v1/stores/{store}/instances", post(add_instance))
+        .route("/admin/v1/stores/{store}/instances/{node}/start", post(start))
+        .route("/admin/v1/stores/{store}/instances/{node}/stop", post(stop))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(api)
+}
+
+async fn no_such_path(uri: Uri) -> Refusal {
+    let shown: String = uri.path().chars().take(120).collect();
+    Refusal::absent(
+        "no_such_path",
+        format!("there is nothing at {shown}"),
+        "see what there is at /admin/v1/openapi.json",
+    )
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Refusal {
+    Refusal::of(
+        405,
+        "wrong_method",
+        format!("{method} is not for {}", uri.path()),
+        "see the methods at /admin/v1/openapi.json",
+    )
+}
+
+/// Reads a document; every mistake in it is the caller's.
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| {
+        Refusal::bad(
+            "bad_document",
+            format!("the document is not what this call takes: {error}"),
+            "see its fields at /admin/v1/openapi.json",
+        )
+    })
+}
+
+/// The query's values; anything that the call does not know is refused instead of passed over.
+fn query(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, Refusal> {
+    let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if known.contains(&name) {
+                return Ok((name.to_string(), value.to_string()));
+            }
+            let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+            Err(Refusal::bad(
+                "bad_query",
+                format!("{name:?} is not a parameter of this call; it takes: {known}"),
+                "see the parameters at /admin/v1/openapi.json",
+            ))
+        })
+        .collect()
+}
+
+fn force(uri: &Uri) -> Result<bool, Refusal> {
+    let mut force = false;
+    for (_, value) in query(uri, &["force"])? {
+        force = match value.as_str() {
+            "true" => true,
+            "false" => false,
+            other => {
+                return Err(Refusal::bad(
+                    "bad_query",
+                    format!("force is true or false, not {other:?}"),
+                    "?force=true",
+                ));
+            }
+        };
+    }
+    Ok(force)
+}
+
+async fn health(State(api): Shared) -> Json<HealthView> {
+    Json(api.agent.health())
+}
+
+async fn metrics_text(State(api): Shared) -> Response {
+    let kind = [("content-type", "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, prometheus::text(&api.agent)).into_response()
+}
+
+async fn openapi_document() -> Json<serde_json::Value> {
+    Json(openapi::document())
+}
+
+async fn managers(State(api): Shared) -> Json<ManagersView> {
+    Json(api.agent.managers_view())
+}
+
+async fn join(State(api): Shared, body: Bytes) -> Result<Json<ManagersView>, Refusal> {
+    let request: JoinRequest = read(&body)?;
+    api.agent.join(&request.managers)?;
+    Ok(Json(api.agent.managers_view()))
+}
+
+async fn metrics(State(api): Shared, uri: Uri) -> Result<Json<MetricsView>, Refusal> {
+    let mut window_s = 5;
+    for (_, value) in query(&uri, &["windowSec"])? {
+        window_s =
+            value.parse().ok().filter(|s| (1..=WINDOW_S_MAX).contains(s)).ok_or_else(|| {
+                Refusal::bad(
+                    "bad_query",
+                    format!(
+                        "windowSec is a number of seconds from 1 to {WINDOW_S_MAX}, not {value:?}"
+                    ),
+                    "?windowSec=5",
+                )
+            })?;
+    }
+    let window = Duration::from_secs(u64::from(window_s));
+    let mut nodes = Vec::new();
+    let machine = api.agent.machine();
+    api.agent.each_live(|_, _, own, live| {
+        let samples = live.samples.lock().expect("no holder of this lock panics");
+        let running = own.state == NodeState::Running;
+        nodes.extend(samples.metrics(machine, window).filter(|_| running));
+    });
+    Ok(Json(MetricsView { window_s, nodes }))
+}
+
+async fn stores(State(api): Shared) -> Json<StoresView> {
+    Json(StoresView { stores: api.agent.store_views() })
+}
+
+async fn store(State(api): Shared, Path(store): Path<String>) -> Result<Json<StoreView>, Refusal> {
+    api.agent.store_view(&store).map(Json)
+}
+
+async fn create(State(api): Shared, body: Bytes) -> Result<Response, Refusal> {
+    // Two documents, told apart by the field that only one of them has, so that each keeps its own messages.
+    let shape: serde_json::Value = read(&body)?;
+    let changed = if shape.get("record").is_some() {
+        api.agent.commit(&read::<CommitRequest>(&body)?)?
+    } else {
+        api.agent.create(&read::<StoreDefinition>(&body)?)?
+    };
+    Ok(answer(changed))
+}
+
+fn answer(changed: StoreChanged) -> Response {
+    let status = match changed.change {
+        StoreChange::Created => StatusCode::CREATED,
+        _ => StatusCode::OK,
+    };
+    (status, Json(changed)).into_response()
+}
+
+async fn delete_store(
+    State(api): Shared,
+    Path(store): Path<String>,
+    uri: Uri,
+) -> Result<Response, Refusal> {
+    let force = force(&uri)?;
+    // A task of its own: a caller that goes away must not leave it half done.
+    let done = tokio::spawn(async move { api.agent.delete(&store, force).await });
+    finished(done).await.map(answer)
+}
+
+async fn finished<T>(task: tokio::task::JoinHandle<Result<T, Refusal>>) -> Result<T, Refusal> {
+    task.await.unwrap_or_else(|_| {
+        Err(Refusal::of(500, "failed", "the call failed inside the manager", "read its log"))
+    })
+}
+
+async fn reserve(
+    State(api): Shared,
+    Path(store): Path<String>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Reservation>), Refusal> {
+    let request: ReservationRequest = read(&body)?;
+    if request.definition.name != store {
+        return Err(Refusal::bad(
+            "bad_name",
+            format!("the path names {store:?}, the definition {:?}", request.definition.name),
+            "name the same store in both",
+        ));
+    }
+    let reservation = api.agent.reserve(&request)?;
+    Ok((StatusCode::CREATED, Json(reservation)))
+}
+
+async fn release(
+    State(api): Shared,
+    Path((store, reservation)): Path<(String, String)>,
+) -> Json<serde_json::Value> {
+    api.agent.release(&store, &reservation);
+    Json(serde_json::json!({}))
+}
+
+async fn add_instance(
+    State(api): Shared,
+    Path(store): Path<String>,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let request: AddInstanceRequest = read(&body)?;
+    api.agent.add_instance(&store, &request).map(answer)
+}
+
+async fn start(
+    State(api): Shared,
+    Path((store, node)): Path<(String, String)>,
+    uri: Uri,
+) -> Result<Json<NodeChanged>, Refusal> {
+    query(&uri, &[])?;
+    let node = api.agent.resolve(&store, &node)?;
+    api.agent.check_start(&store)?;
+    let message = api.agent.command(&store, &node, Command::Start).await?;
+    changed(&api, &store, &node, message)
+}
+
+async fn stop(
+    State(api): Shared,
+    Path((store, node)): Path<(String, String)>,
+    uri: Uri,
+) -> Result<Json<NodeChanged>, Refusal> {
+    let force = force(&uri)?;
+    let node = api.agent.resolve(&store, &node)?;
+    let command = |reply| Command::Stop { force, reply };
+    let message = api.agent.command(&store, &node, command).await?;
+    changed(&api, &store, &node, message)
+}
+
+fn changed(
+    api: &Api,
+    store: &str,
+    node: &str,
+    message: String,
+) -> Result<Json<NodeChanged>, Refusal> {
+    let view = api.agent.store_view(store)?;
+    let node = view.nodes.into_iter().find(|own| own.record.name == node).ok_or_else(|| {
+        Refusal::absent("no_such_node", "it was deleted meanwhile", "dkv store list")
+    })?;
+    Ok(Json(NodeChanged { message, node }))
+}

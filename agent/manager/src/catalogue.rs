@@ -1,0 +1,443 @@
+//! The manager's state: the catalogue in memory and on disk, reservations, and the tasks of the nodes. What the API does
+//! to stores stands in `changes`, what a node's process needs in here.
+//!
+//! One lock, held for moments, never across waiting. A change is made on a copy, written to disk, and only then taken
+//! over: what the catalogue says was on the disk before anybody saw it.
+
+use crate::AgentOptions;
+use crate::auth::Token;
+use crate::ledger::{Ledger, LedgerFile, NodeEntry, StoreEntry};
+use crate::plan::names;
+use crate::refusal::Refusal;
+use crate::supervise::{Answer, COMMANDS_MAX, Command, Live, NodePaths, supervise};
+use dkv_protocol::admin::{
+    HealthView, ManagersView, NodeRecord, NodeState, NodeView, Reservation, StoreDefinition,
+    StoreRecord, StoreStatus, StoreView,
+};
+use dkv_protocol::ids::{NodeIndex, StoreId};
+use dkv_protocol::launch::{LAUNCH_VERSION, LaunchDocument};
+use dkv_protocol::map::NodeInfo;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+
+/// One manager.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    options: AgentOptions,
+    address: SocketAddr,
+    machine: String,
+    token: Token,
+    file: LedgerFile,
+    inner: Mutex<Inner>,
+}
+
+/// What the lock protects.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) ledger: Ledger,
+    pub(crate) reservations: BTreeMap<String, Held>,
+    tasks: BTreeMap<(String, String), Task>,
+}
+
+/// A reservation under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) definition: StoreDefinition,
+    pub(crate) reservation: Reservation,
+    pub(crate) until: Instant,
+}
+
+#[derive(Clone, Debug)]
+struct Task {
+    commands: mpsc::Sender<Command>,
+    live: Arc<Live>,
+}
+
+impl Agent {
+    pub(crate) fn new(
+        options: AgentOptions,
+        address: SocketAddr,
+        token: Token,
+        file: LedgerFile,
+        ledger: Ledger,
+    ) -> Arc<Self> {
+        let inner = Inner { ledger, reservations: BTreeMap::new(), tasks: BTreeMap::new() };
+        let machine = address.to_string();
+        Arc::new(Self { options, address, machine, token, file, inner: Mutex::new(inner) })
+    }
+
+    pub(crate) fn options(&self) -> &AgentOptions {
+        &self.options
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The name of this machine: address and port of its manager.
+    pub(crate) fn machine(&self) -> &str {
+        &self.machine
+    }
+
+    pub(crate) fn token(&self) -> &Token {
+        &self.token
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder of this lock panics")
+    }
+
+    /// Changes the catalogue on disk and then in memory, or neither.
+    pub(crate) fn change<T>(
+        &self,
+        inner: &mut Inner,
+        change: impl FnOnce(&mut Ledger) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let mut ledger = inner.ledger.clone();
+        let outcome = change(&mut ledger)?;
+        if ledger != inner.ledger {
+            self.file.save(&ledger).map_err(|error| {
+                tracing::error!(%error, "cannot write the catalogue");
+                Refusal::of(
+                    507,
+                    "catalogue_not_written",
+                    format!("the catalogue cannot be written ({error}), so nothing was changed"),
+                    format!("make room in {}, and try again", self.options.data_dir.display()),
+                )
+            })?;
+            inner.ledger = ledger;
+        }
+        Ok(outcome)
+    }
+
+    /// Changes what the catalogue says of a node, on disk first.
+    pub(crate) fn change_node(
+        &self,
+        store: &str,
+        node: &str,
+        change: impl FnOnce(&mut NodeEntry),
+    ) -> Result<(), Refusal> {
+        let mut inner = self.lock();
+        self.change(&mut inner, |ledger| {
+            let entry = entry_of(ledger, store, node).ok_or_else(|| {
+                Refusal::absent(
+                    "no_such_node",
+                    format!("{store} has no node {node} here"),
+                    "dkv store list",
+                )
+            })?;
+            change(entry);
+            Ok(())
+        })
+    }
+
+    /// Writes down what happened to a node. Memory follows what happened even when the disk does not.
+    pub(crate) fn record_node(&self, store: &str, node: &str, change: impl FnOnce(&mut NodeEntry)) {
+        let mut inner = self.lock();
+        let Some(entry) = entry_of(&mut inner.ledger, store, node) else { return };
+        let before = entry.clone();
+        change(entry);
+        if *entry == before {
+            return;
+        }
+        if let Err(error) = self.file.save(&inner.ledger) {
+            tracing::error!(%error, store, node, "cannot write the catalogue");
+        }
+    }
+
+    pub(crate) fn node_entry(&self, store: &str, node: &str) -> Option<NodeEntry> {
+        entry_of(&mut self.lock().ledger, store, node).cloned()
+    }
+
+    pub(crate) fn store_id(&self, store: &str) -> Option<StoreId> {
+        self.lock().ledger.stores.get(store).map(|entry| entry.record.id.clone())
+    }
+
+    /// Starts the task of each node that has none yet.
+    pub(crate) fn supervise_all(self: &Arc<Self>, inner: &mut Inner) {
+        let mut all = Vec::new();
+        for (store, entry) in &inner.ledger.stores {
+            for node in entry.nodes.keys() {
+                if let Some(paths) = self.paths(&entry.record, node) {
+                    all.push(((store.clone(), node.clone()), paths));
+                }
+            }
+        }
+        for (key, paths) in all {
+            if inner.tasks.contains_key(&key) {
+                continue;
+            }
+            let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
+            let live = Arc::new(Live::default());
+            let task = Task { commands: sender, live: Arc::clone(&live) };
+            let run = supervise(Arc::clone(self), live, key.clone(), paths, receiver);
+            tokio::spawn(run);
+            inner.tasks.insert(key, task);
+        }
+    }
+
+    /// Ends the tasks of a store's nodes; their processes must be gone.
+    pub(crate) fn forget_tasks(inner: &mut Inner, store: &str) {
+        inner.tasks.retain(|(of, _), _| of != store);
+    }
+
+    /// The files of a node. Short names: the path of a socket has 107 bytes.
+    pub(crate) fn paths(&self, record: &StoreRecord, node: &str) -> Option<NodePaths> {
+        let index = record.nodes.iter().position(|own| own.name == node)?;
+        let stem: String = record.id.0.chars().take(8).collect();
+        let run = self.options.data_dir.join("run");
+        let log = format!("{}.{node}.log", record.definition.name);
+        Some(NodePaths {
+            socket: run.join(format!("{stem}-{index}.sock")),
+            lock: run.join(format!("{stem}-{index}.lock")),
+            log: self.options.data_dir.join("logs").join(log),
+        })
+    }
+
+    /// The addresses that every node of this machine binds.
+    pub(crate) fn bind_addresses(&self) -> Vec<IpAddr> {
+        let own = self.address.ip();
+        if own.is_loopback() { vec![own] } else { vec![IpAddr::V4(Ipv4Addr::LOCALHOST), own] }
+    }
+
+    /// The program and arguments of a node.
+    pub(crate) fn node_command(&self) -> io::Result<Vec<String>> {
+        if let Some(command) = &self.options.node_command {
+            return Ok(command.clone());
+        }
+        let own = std::env::current_exe()?;
+        let own = own.to_str().ok_or_else(|| io::Error::other("its own path is not a text"))?;
+        // After an upgrade in place the kernel adds this to the path of the file that is gone; the new one is at the path.
+        let own = own.strip_suffix(" (deleted)").unwrap_or(own);
+        Ok(vec![own.to_string(), "node".to_string()])
+    }
+
+    /// Everything a node needs to know.
+    pub(crate) fn launch_document(
+        &self,
+        store: &str,
+        node: &str,
+        paths: &NodePaths,
+    ) -> io::Result<LaunchDocument> {
+        let inner = self.lock();
+        let gone = || io::Error::other("the catalogue has no such node any more");
+        let record = &inner.ledger.stores.get(store).ok_or_else(gone)?.record;
+        let index = record.nodes.iter().position(|own| own.name == node).ok_or_else(gone)?;
+        let own = &record.nodes[index];
+        let nodes: Result<Vec<NodeInfo>, io::Error> = record.nodes.iter().map(node_info).collect();
+        let text = |path: &std::path::Path| {
+            path.to_str().map(str::to_string).ok_or_else(|| io::Error::other("a path is no text"))
+        };
+        let definition = &record.definition;
+        Ok(LaunchDocument {
+            version: LAUNCH_VERSION,
+            store: store.to_string(),
+            store_id: record.id.clone(),
+            index: NodeIndex(index as u16),
+            nodes: nodes?,
+            epoch: record.epoch,
+            bind: self.bind_addresses(),
+            cpus: own.cpus.clone(),
+            cpus_exclusive: inner.is_alone(&self.machine, store, own),
+            hash_seed: record.hash_seed.clone(),
+            cluster_secret: self.token.cluster_secret(&record.id.0),
+            password_sha256: definition.password_sha256.clone(),
+            protected_mode: definition.protected_mode,
+            memory_bytes_max: definition.memory_bytes_max,
+            control_socket: text(&paths.socket)?,
+            lock_file: text(&paths.lock)?,
+        })
+    }
+
+    /// Sends a command to a node's task and waits for its answer.
+    pub(crate) async fn command(
+        &self,
+        store: &str,
+        node: &str,
+        make: impl FnOnce(oneshot::Sender<Answer>) -> Command,
+    ) -> Answer {
+        let key = (store.to_string(), node.to_string());
+        let commands = self.lock().tasks.get(&key).map(|task| task.commands.clone());
+        let gone = || {
+            Refusal::absent(
+                "no_such_node",
+                format!("{store} has no node {node} here"),
+                "dkv store list",
+            )
+        };
+        let commands = commands.ok_or_else(gone)?;
+        let (reply, answer) = oneshot::channel();
+        commands.try_send(make(reply)).map_err(|_| {
+            Refusal::of(
+                429,
+                "node_busy",
+                format!("{COMMANDS_MAX} commands wait for {node} already"),
+                "try again in a moment",
+            )
+        })?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// The store of that name and, when one is named, its node's full name. Refuses a node of another machine.
+    pub(crate) fn resolve(&self, store: &str, node: &str) -> Result<String, Refusal> {
+        let inner = self.lock();
+        let entry = inner.store(store)?;
+        let prefix = &entry.record.definition.instance_prefix;
+        let found = entry.record.nodes.iter().find(|own| names::is_node(prefix, &own.name, node));
+        let Some(found) = found else {
+            let all: Vec<&str> = entry.record.nodes.iter().map(|own| own.name.as_str()).collect();
+            return Err(Refusal::absent(
+                "no_such_node",
+                format!(
+                    "the store {store} has no node {node:?}; its nodes are: {}",
+                    all.join(", ")
+                ),
+                format!("dkv store show {store}"),
+            ));
+        };
+        if found.machine != self.machine {
+            return Err(Refusal::conflict(
+                "another_machine",
+                format!("{} lives on {}, not on {}", found.name, found.machine, self.machine),
+                format!("ask that manager: -m {}", found.machine),
+            ));
+        }
+        Ok(found.name.clone())
+    }
+
+    pub(crate) fn store_view(&self, store: &str) -> Result<StoreView, Refusal> {
+        let inner = self.lock();
+        let entry = inner.store(store)?;
+        Ok(self.view(&inner, entry))
+    }
+
+    pub(crate) fn store_views(&self) -> Vec<StoreView> {
+        let inner = self.lock();
+        inner.ledger.stores.values().map(|entry| self.view(&inner, entry)).collect()
+    }
+
+    /// A store as this manager sees it: the states of its own nodes only.
+    fn view(&self, inner: &Inner, entry: &StoreEntry) -> StoreView {
+        let store = &entry.record.definition.name;
+        let nodes: Vec<NodeView> = entry
+            .record
+            .nodes
+            .iter()
+            .map(|record| {
+                let own = entry.nodes.get(&record.name).filter(|_| record.machine == self.machine);
+                let key = (store.clone(), record.name.clone());
+                let live = own.and_then(|_| inner.tasks.get(&key)).map(|task| &task.live);
+                let running = own.is_some_and(|own| own.state == NodeState::Running);
+                let silent = running && live.is_some_and(|live| live.is_silent());
+                let cluster_ok = running
+                    && !silent
+                    && live.is_some_and(|live| {
+                        let samples = live.samples.lock().expect("no holder of this lock panics");
+                        samples.last().is_some_and(|status| status.cluster_ok)
+                    });
+                let silence = silent.then(|| {
+                    "it runs and does not answer its manager; see its log, or stop it with --force"
+                        .to_string()
+                });
+                NodeView {
+                    record: record.clone(),
+                    state: own.map(|own| own.state),
+                    pid: own.and_then(|own| own.process.as_ref()).map(|process| process.pid),
+                    restarts: own.map_or(0, |own| own.restarts),
+                    message: silence.or_else(|| own.and_then(|own| own.message.clone())),
+                    cluster_ok,
+                }
+            })
+            .collect();
+        let own = |node: &&NodeView| node.record.machine == self.machine;
+        let states: Vec<Option<NodeState>> = nodes.iter().filter(own).map(|n| n.state).collect();
+        StoreView { record: entry.record.clone(), status: StoreStatus::of(&states), nodes }
+    }
+
+    /// Each own node with what it said last.
+    pub(crate) fn each_live(&self, mut visit: impl FnMut(&str, &NodeRecord, &NodeEntry, &Live)) {
+        let inner = self.lock();
+        for (store, entry) in &inner.ledger.stores {
+            for record in &entry.record.nodes {
+                let Some(own) = entry.nodes.get(&record.name) else { continue };
+                let key = (store.clone(), record.name.clone());
+                if let Some(task) = inner.tasks.get(&key) {
+                    visit(store, record, own, &task.live);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn managers_view(&self) -> ManagersView {
+        ManagersView {
+            this: self.machine.clone(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            managers: self.lock().ledger.members.clone(),
+        }
+    }
+
+    pub(crate) fn health(&self) -> HealthView {
+        let inner = self.lock();
+        let nodes = || inner.ledger.stores.values().flat_map(|entry| entry.nodes.values());
+        let wanted = nodes().filter(|n| n.wanted == crate::plan::steps::Wanted::Up).count();
+        let running = nodes().filter(|n| n.state == NodeState::Running).count();
+        HealthView {
+            status: if running >= wanted { "ok" } else { "degraded" }.to_string(),
+            machine: self.machine.clone(),
+            nodes_running: running as u32,
+            nodes_wanted: wanted as u32,
+        }
+    }
+}
+
+impl Inner {
+    /// The store of that name, or why there is none.
+    pub(crate) fn store(&self, store: &str) -> Result<&StoreEntry, Refusal> {
+        self.ledger.stores.get(store).ok_or_else(|| {
+            let all: Vec<&str> = self.ledger.stores.keys().map(String::as_str).collect();
+            let known = if all.is_empty() {
+                "this machine has no store yet".to_string()
+            } else {
+                format!("this machine has: {}", all.join(", "))
+            };
+            let shown: String = store.chars().take(80).flat_map(char::escape_default).collect();
+            Refusal::absent(
+                "no_such_store",
+                format!("there is no store \"{shown}\"; {known}"),
+                "dkv store list",
+            )
+        })
+    }
+
+    /// Whether no other node of this machine uses a CPU of `node`.
+    fn is_alone(&self, machine: &str, store: &str, node: &NodeRecord) -> bool {
+        self.ledger.stores.iter().all(|(of, entry)| {
+            let own = entry.record.nodes.iter().filter(|other| other.machine == machine);
+            let mut others = own.filter(|other| of != store || other.name != node.name);
+            others.all(|other| other.cpus.iter().all(|cpu| !node.cpus.contains(cpu)))
+        })
+    }
+}
+
+fn entry_of<'a>(ledger: &'a mut Ledger, store: &str, node: &str) -> Option<&'a mut NodeEntry> {
+    ledger.stores.get_mut(store)?.nodes.get_mut(node)
+}
+
+fn node_info(record: &NodeRecord) -> io::Result<NodeInfo> {
+    let machine: SocketAddr = record
+        .machine
+        .parse()
+        .map_err(|_| io::Error::other(format!("{} is not an address", record.machine)))?;
+    Ok(NodeInfo {
+        name: record.name.clone(),
+        address: machine.ip(),
+        cluster_port: record.cluster_port,
+        client_port: record.client_port,
+        shard_ports: record.shard_ports.clone(),
+    })
+}

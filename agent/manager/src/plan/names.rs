@@ -1,0 +1,201 @@
+//! Names of stores and nodes, and whether a definition and its machines make sense at all.
+
+use crate::refusal::Refusal;
+use dkv_protocol::admin::StoreDefinition;
+use dkv_protocol::limits::NODES_PER_MACHINE_MAX;
+use std::net::SocketAddr;
+
+/// Longest name of a store, a prefix or a node.
+const NAME_CHARS_MAX: usize = 63;
+/// Most CPUs of one node: a shard needs a range, and there are 256.
+const CPUS_MAX: u32 = 256;
+
+/// A letter, then letters, digits, `_` or `-`.
+fn is_name(text: &str) -> bool {
+    text.len() <= NAME_CHARS_MAX
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// The name of the node with a number: the prefix and the number, nothing in between.
+pub(crate) fn node_name(prefix: &str, ordinal: u32) -> String {
+    format!("{prefix}{ordinal}")
+}
+
+/// Whether `asked` names the node `name`: also `node-1` for `node1`.
+pub(crate) fn is_node(prefix: &str, name: &str, asked: &str) -> bool {
+    if name == asked {
+        return true;
+    }
+    let number = asked.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|number| {
+        number.bytes().all(|b| b.is_ascii_digit()) && name.strip_prefix(prefix) == Some(number)
+    })
+}
+
+/// Checks the name of a node that was given by hand.
+pub(crate) fn check_node_name(name: &str) -> Result<(), Refusal> {
+    if is_name(name) { Ok(()) } else { Err(bad_name("node", name, "node3")) }
+}
+
+fn bad_name(what: &str, name: &str, example: &str) -> Refusal {
+    let shown: String = name.chars().take(80).flat_map(char::escape_default).collect();
+    Refusal::bad(
+        "bad_name",
+        format!(
+            "\"{shown}\" is not the name of a {what}: a name is a letter, then letters, digits, _ or -, {NAME_CHARS_MAX} at most"
+        ),
+        format!("take a name as {example}"),
+    )
+}
+
+/// Checks what can be checked without looking at the machine.
+pub(crate) fn check_definition(definition: &StoreDefinition) -> Result<(), Refusal> {
+    if !is_name(&definition.name) {
+        return Err(bad_name("store", &definition.name, "TestStore"));
+    }
+    let longest = node_name(&definition.instance_prefix, 9_999);
+    if !is_name(&longest) {
+        return Err(bad_name("node (its prefix)", &definition.instance_prefix, "node"));
+    }
+    let count = definition.instance_count;
+    if count == 0 {
+        return Err(Refusal::bad(
+            "bad_count",
+            "an instance count of 0 makes no node",
+            "give --instance-count 1 or more",
+        ));
+    }
+    if count > NODES_PER_MACHINE_MAX {
+        return Err(Refusal::bad(
+            "bad_count",
+            format!(
+                "{count} nodes on a machine are too many: {NODES_PER_MACHINE_MAX} fit, as many as there are client ports \
+                 from 7861 to 7899"
+            ),
+            format!("give --instance-count {NODES_PER_MACHINE_MAX} or less, or take more machines"),
+        ));
+    }
+    match definition.cpus {
+        Some(0) => {
+            return Err(Refusal::bad(
+                "bad_cpus",
+                "a node needs a CPU at least",
+                "give --cpus 1 or more, or leave it out",
+            ));
+        }
+        Some(cpus) if cpus > CPUS_MAX => {
+            return Err(Refusal::bad(
+                "bad_cpus",
+                format!("{cpus} CPUs for one node are too many: {CPUS_MAX} is the most"),
+                "give a smaller --cpus, and more nodes",
+            ));
+        }
+        _ => {}
+    }
+    let hash = definition.password_sha256.as_ref();
+    if hash.is_some_and(|h| h.len() != 64 || !h.bytes().all(|b| b.is_ascii_hexdigit())) {
+        return Err(Refusal::bad(
+            "bad_password",
+            "password_sha256 is not 64 hexadecimal digits",
+            "give the password with --password-file",
+        ));
+    }
+    Ok(())
+}
+
+/// Checks the machines of a group: addresses that the others can connect to.
+pub(crate) fn check_machines(machines: &[String], loopback_fine: bool) -> Result<(), Refusal> {
+    for machine in machines {
+        let Ok(address) = machine.parse::<SocketAddr>() else {
+            return Err(Refusal::bad(
+                "bad_machine",
+                format!("{machine:?} is not the address and port of a manager"),
+                "give addresses as 10.0.0.11:7801",
+            ));
+        };
+        if address.ip().is_unspecified() || address.port() == 0 {
+            return Err(Refusal::bad(
+                "bad_machine",
+                format!("{machine} is not an address that can be connected to"),
+                "give the machine's own address, as 10.0.0.11:7801",
+            ));
+        }
+        if machines.len() > 1 && address.ip().is_loopback() && !loopback_fine {
+            return Err(Refusal::bad(
+                "loopback_in_group",
+                format!("{machine} is a loopback address: other machines cannot reach it"),
+                "start that manager with its own address: dkv agent --listen 10.0.0.11:7801 --token-file FILE",
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(name: &str, prefix: &str, count: u32) -> StoreDefinition {
+        StoreDefinition {
+            name: name.to_string(),
+            instance_prefix: prefix.to_string(),
+            instance_count: count,
+            clustron_port: None,
+            client_port: None,
+            cpus: None,
+            memory_bytes_max: 0,
+            password_sha256: None,
+            protected_mode: true,
+        }
+    }
+
+    #[test]
+    fn definitions_are_checked_before_anything_else() {
+        for (name, prefix, count, code) in [
+            ("TestStore", "node", 1, None),
+            ("TestStore", "orders-", 39, None),
+            ("9lives", "node", 1, Some("bad_name")),
+            ("../../etc", "node", 1, Some("bad_name")),
+            ("", "node", 1, Some("bad_name")),
+            ("a\nb", "node", 1, Some("bad_name")),
+            ("TestStore", "", 1, Some("bad_name")),
+            ("TestStore", "n/", 1, Some("bad_name")),
+            ("TestStore", "node", 0, Some("bad_count")),
+            ("TestStore", "node", 40, Some("bad_count")),
+        ] {
+            let verdict = check_definition(&definition(name, prefix, count));
+            assert_eq!(verdict.err().map(|r| r.code), code, "{name:?} {prefix:?} {count}");
+        }
+        let refused = check_definition(&definition("S", "n", 40)).unwrap_err();
+        assert!(refused.message.contains("39") && refused.hint.contains("39"));
+    }
+
+    #[test]
+    fn a_group_holds_no_address_that_others_cannot_reach() {
+        for (machines, code) in [
+            (vec!["127.0.0.1:7801"], None),
+            (vec!["10.0.0.11:7801", "10.0.0.12:7801"], None),
+            (vec!["10.0.0.11:7801", "127.0.0.1:7801"], Some("loopback_in_group")),
+            (vec!["0.0.0.0:7801"], Some("bad_machine")),
+            (vec!["machine-a"], Some("bad_machine")),
+        ] {
+            let machines: Vec<String> = machines.into_iter().map(String::from).collect();
+            assert_eq!(check_machines(&machines, false).err().map(|r| r.code), code);
+        }
+    }
+
+    #[test]
+    fn a_hyphen_before_the_number_is_forgiven() {
+        for (prefix, name, asked, same) in [
+            ("node", "node1", "node1", true),
+            ("node", "node1", "node-1", true),
+            ("node", "node11", "node-1", false),
+            ("orders-", "orders-1", "orders-1", true),
+            ("orders-", "orders-1", "orders1", false),
+            ("node", "node1", "node-", false),
+        ] {
+            assert_eq!(is_node(prefix, name, asked), same, "{name} {asked}");
+        }
+    }
+}

@@ -1,0 +1,594 @@
+//! One task for each node of this machine: it starts the process, waits for its ready line, watches it, starts it again,
+//! and stops it. Requests come as commands, one after the other, so that no two of them can get in each other's way.
+//!
+//! What is wanted is written to the catalogue before anything is done, what happened after it was seen; so a manager that
+//! is killed at any point finds out from the catalogue and the processes what is left to do (see `plan::steps`).
+
+use crate::catalogue::Agent;
+use crate::control;
+use crate::ledger::NodeEntry;
+use crate::plan::steps::{AfterExit, Ended, FirstStep, Restarts, Wanted, first_step};
+use crate::process::{self, Exit, Process};
+use crate::refusal::Refusal;
+use crate::samples::Samples;
+use dkv_protocol::admin::NodeState;
+use dkv_protocol::control::ControlRequest;
+use dkv_protocol::launch::ReadyLine;
+use std::future::pending;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// Commands that may wait for one node; beyond it the API says that the node is busy.
+pub(crate) const COMMANDS_MAX: usize = 16;
+/// After as many samples without an answer a node is called silent.
+const SILENT_SAMPLES: u32 = 3;
+
+/// The answer to a command: what was done, in a word or two.
+pub(crate) type Answer = Result<String, Refusal>;
+
+/// What the API asks of a node's task. A task ends when nobody can send to it any more.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Start(oneshot::Sender<Answer>),
+    Stop { force: bool, reply: oneshot::Sender<Answer> },
+}
+
+/// What a node's task shares with the API beside the catalogue.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    pub(crate) samples: Mutex<Samples>,
+    /// Samples in a row that the node did not answer.
+    silent: std::sync::atomic::AtomicU32,
+}
+
+impl Live {
+    /// Whether a running node has stopped answering its manager.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.load(std::sync::atomic::Ordering::Relaxed) >= SILENT_SAMPLES
+    }
+}
+
+/// Where a node's files are.
+#[derive(Clone, Debug)]
+pub(crate) struct NodePaths {
+    pub(crate) socket: PathBuf,
+    pub(crate) lock: PathBuf,
+    pub(crate) log: PathBuf,
+}
+
+/// A process with what belongs to it.
+struct Running {
+    process: Process,
+    sampler: Option<JoinHandle<()>>,
+    /// Length of the log when the process was started.
+    log_from: u64,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(sampler) = &self.sampler {
+            sampler.abort();
+        }
+    }
+}
+
+enum Phase {
+    /// No process and none to come.
+    Down,
+    /// Started, no ready line yet.
+    Coming { running: Running, ready: JoinHandle<Result<ReadyLine, String>>, deadline: Instant },
+    /// Serves.
+    Up { running: Running, since: Instant },
+    /// Ended by itself; the next start is at that time.
+    Waiting { until: Instant },
+    /// Asked to stop.
+    Leaving { running: Running, deadline: Instant, force: bool, overdue: bool },
+}
+
+enum Happened {
+    Command(Command),
+    Forgotten,
+    Exited(Exit),
+    Ready(Result<ReadyLine, String>),
+    Time,
+}
+
+struct Supervisor {
+    agent: Arc<Agent>,
+    live: Arc<Live>,
+    store: String,
+    node: String,
+    paths: NodePaths,
+    phase: Phase,
+    restarts: Restarts,
+    /// Who waits for the start.
+    starters: Vec<oneshot::Sender<Answer>>,
+    /// Who waits for the stop.
+    stoppers: Vec<oneshot::Sender<Answer>>,
+}
+
+/// Runs the task of one node until its commands end. The process is left as it is.
+pub(crate) async fn supervise(
+    agent: Arc<Agent>,
+    live: Arc<Live>,
+    (store, node): (String, String),
+    paths: NodePaths,
+    mut commands: mpsc::Receiver<Command>,
+) {
+    let mut supervisor = Supervisor {
+        agent,
+        live,
+        store,
+        node,
+        paths,
+        phase: Phase::Down,
+        restarts: Restarts::default(),
+        starters: Vec::new(),
+        stoppers: Vec::new(),
+    };
+    supervisor.find_again().await;
+    loop {
+        let happened = supervisor.next(&mut commands).await;
+        match happened {
+            Happened::Forgotten => return,
+            Happened::Command(Command::Start(reply)) => supervisor.start(reply),
+            Happened::Command(Command::Stop { force, reply }) => supervisor.stop(force, reply),
+            Happened::Exited(exit) => supervisor.exited(exit).await,
+            Happened::Ready(Ok(line)) => supervisor.ready(&line),
+            Happened::Ready(Err(reason)) => supervisor.not_ready(&reason).await,
+            Happened::Time => supervisor.time().await,
+        }
+    }
+}
+
+impl Supervisor {
+    async fn next(&mut self, commands: &mut mpsc::Receiver<Command>) -> Happened {
+        let deadline = match &self.phase {
+            Phase::Coming { deadline, .. } => Some(*deadline),
+            Phase::Waiting { until } => Some(*until),
+            Phase::Leaving { deadline, overdue: false, .. } => Some(*deadline),
+            _ => None,
+        };
+        let timer = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => pending().await,
+            }
+        };
+        let (process, ready) = match &mut self.phase {
+            Phase::Coming { running, ready, .. } => (Some(&mut running.process), Some(ready)),
+            Phase::Up { running, .. } | Phase::Leaving { running, .. } => {
+                (Some(&mut running.process), None)
+            }
+            Phase::Down | Phase::Waiting { .. } => (None, None),
+        };
+        let exited = async {
+            match process {
+                Some(process) => process.exited().await,
+                None => pending().await,
+            }
+        };
+        let ready = async {
+            match ready {
+                Some(ready) => ready.await.unwrap_or_else(|error| Err(error.to_string())),
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            exit = exited => Happened::Exited(exit),
+            line = ready => Happened::Ready(line),
+            command = commands.recv() => command.map_or(Happened::Forgotten, Happened::Command),
+            () = timer => Happened::Time,
+        }
+    }
+
+    /// The manager has just started: what is there of this node?
+    async fn find_again(&mut self) {
+        let Some(entry) = self.agent.node_entry(&self.store, &self.node) else { return };
+        let process = self.find_process(&entry).await;
+        match first_step(entry.wanted, entry.state, process.is_some()) {
+            FirstStep::Adopt | FirstStep::Stop if process.is_none() => {}
+            FirstStep::Adopt => {
+                if let Some(process) = process {
+                    tracing::info!(store = %self.store, node = %self.node, pid = process.pid(), "adopted");
+                    self.up(process, process::log_len(&self.paths.log));
+                }
+            }
+            FirstStep::Stop => {
+                if let Some(process) = process {
+                    let log_from = process::log_len(&self.paths.log);
+                    self.leave(Running { process, sampler: None, log_from }, false);
+                }
+            }
+            FirstStep::Spawn => self.spawn(),
+            FirstStep::Rest(state) => {
+                if entry.state != state || entry.process.is_some() {
+                    self.write(|entry| {
+                        entry.state = state;
+                        entry.process = None;
+                    });
+                }
+            }
+        }
+    }
+
+    /// The process of this node, by its number and birth, or by what answers on its control socket.
+    async fn find_process(&self, entry: &NodeEntry) -> Option<Process> {
+        let known = entry.process.as_ref().and_then(process::find);
+        if known.is_some() {
+            return known;
+        }
+        self.find_by_socket().await
+    }
+
+    async fn find_by_socket(&self) -> Option<Process> {
+        let status = control::ask(&self.paths.socket, ControlRequest::Status).await.ok()?;
+        let id = self.agent.store_id(&self.store)?;
+        if status.store_id != id.0 || status.node != self.node {
+            return None;
+        }
+        process::adopt(status.pid).ok()
+    }
+
+    fn start(&mut self, reply: oneshot::Sender<Answer>) {
+        match &self.phase {
+            Phase::Up { .. } => answer(reply, Ok("Already running".to_string())),
+            Phase::Coming { .. } => self.starters.push(reply),
+            Phase::Leaving { .. } => answer(
+                reply,
+                Err(Refusal::conflict(
+                    "node_stopping",
+                    format!("{} is on its way down", self.node),
+                    format!("wait for it, or type: dkv store stop {} --force", self.store),
+                )),
+            ),
+            Phase::Down | Phase::Waiting { .. } => {
+                let wanted = self.agent.change_node(&self.store, &self.node, |entry| {
+                    entry.wanted = Wanted::Up;
+                    entry.state = NodeState::Spawning;
+                    entry.restarts = 0;
+                    entry.message = None;
+                });
+                match wanted {
+                    Err(refusal) => answer(reply, Err(refusal)),
+                    Ok(()) => {
+                        self.restarts = Restarts::default();
+                        self.starters.push(reply);
+                        self.spawn();
+                    }
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self, force: bool, reply: oneshot::Sender<Answer>) {
+        let is_down = matches!(self.phase, Phase::Down);
+        let failed = || {
+            self.agent
+                .node_entry(&self.store, &self.node)
+                .is_some_and(|entry| entry.state == NodeState::Failed)
+        };
+        if is_down && !failed() {
+            answer(reply, Ok("Already stopped".to_string()));
+            return;
+        }
+        let wanted = self.agent.change_node(&self.store, &self.node, |entry| {
+            entry.wanted = Wanted::Down;
+            if is_down {
+                entry.state = NodeState::Stopped;
+                entry.message = None;
+            }
+        });
+        if let Err(refusal) = wanted {
+            answer(reply, Err(refusal));
+            return;
+        }
+        let refusal = Refusal::conflict(
+            "stopped_meanwhile",
+            format!("{} was stopped before it was ready", self.node),
+            format!("dkv store start {}", self.store),
+        );
+        self.answer_starters(&Err(refusal));
+        match std::mem::replace(&mut self.phase, Phase::Down) {
+            Phase::Down | Phase::Waiting { .. } => {
+                self.write(|entry| {
+                    entry.state = NodeState::Stopped;
+                    entry.process = None;
+                });
+                answer(reply, Ok("Stopped".to_string()));
+            }
+            // It serves nobody yet: there is nothing to be graceful about.
+            Phase::Coming { running, .. } => {
+                running.process.signaller().kill();
+                self.stoppers.push(reply);
+                self.leave(running, true);
+            }
+            Phase::Up { running, .. } => {
+                self.stoppers.push(reply);
+                self.leave(running, force);
+            }
+            Phase::Leaving { running, force: before, .. } => {
+                self.stoppers.push(reply);
+                self.leave(running, force || before);
+            }
+        }
+    }
+
+    /// Asks a process to stop and goes on to wait for its end.
+    fn leave(&mut self, running: Running, force: bool) {
+        self.write(|entry| entry.state = NodeState::Stopping);
+        let signaller = running.process.signaller();
+        let socket = self.paths.socket.clone();
+        tokio::spawn(async move {
+            // A node that cannot be asked is told by signal.
+            if control::ask(&socket, ControlRequest::Stop).await.is_err() {
+                signaller.terminate();
+            }
+        });
+        let pace = &self.agent.options().pace;
+        let most = if force { pace.forced_stop_max } else { pace.stop_max };
+        let deadline = Instant::now() + most;
+        self.phase = Phase::Leaving { running, deadline, force, overdue: false };
+    }
+
+    fn spawn(&mut self) {
+        let log = &self.paths.log;
+        if let Err(error) = process::bound_log(log, process::LOG_BYTES_MAX) {
+            tracing::warn!(%error, log = %log.display(), "cannot bound the log");
+        }
+        let log_from = process::log_len(log);
+        let started =
+            self.agent.launch_document(&self.store, &self.node, &self.paths).and_then(|document| {
+                let options = self.agent.options();
+                let command = self.agent.node_command()?;
+                process::spawn(&command, &document, &options.data_dir, log)
+            });
+        match started {
+            Ok(started) => {
+                let process = started.process.entry();
+                tracing::info!(store = %self.store, node = %self.node, pid = process.pid, "started");
+                self.write(|entry| {
+                    entry.state = NodeState::Spawning;
+                    entry.process = Some(process);
+                });
+                let running = Running { process: started.process, sampler: None, log_from };
+                let deadline = Instant::now() + self.agent.options().pace.ready_max;
+                self.phase = Phase::Coming { running, ready: started.ready, deadline };
+            }
+            Err(error) => self.give_up(&format!("cannot start a process for it: {error}"), 0),
+        }
+    }
+
+    fn ready(&mut self, line: &ReadyLine) {
+        let Phase::Coming { running, .. } = std::mem::replace(&mut self.phase, Phase::Down) else {
+            return;
+        };
+        tracing::info!(store = %self.store, node = %self.node, pid = line.pid, io = %line.io, "ready");
+        self.up_running(running, Instant::now());
+        self.answer_starters(&Ok("Started".to_string()));
+    }
+
+    /// Goes on with a process that this manager did not start. When it was ready nobody knows; long ago, most likely.
+    fn up(&mut self, process: Process, log_from: u64) {
+        let now = Instant::now();
+        let since = now.checked_sub(self.agent.options().pace.early_exit).unwrap_or(now);
+        self.up_running(Running { process, sampler: None, log_from }, since);
+    }
+
+    fn up_running(&mut self, mut running: Running, since: Instant) {
+        let process = running.process.entry();
+        self.write(|entry| {
+            entry.state = NodeState::Running;
+            entry.process = Some(process);
+            entry.message = None;
+        });
+        let sampler =
+            sample(Arc::clone(&self.live), self.paths.clone(), self.agent.options().pace.sample);
+        running.sampler = Some(tokio::spawn(sampler));
+        self.phase = Phase::Up { running, since };
+    }
+
+    /// No ready line will come. When the process has ended its exit says more; else it is made to end.
+    async fn not_ready(&mut self, reason: &str) {
+        if let Phase::Coming { running, .. } = &mut self.phase {
+            let pause = tokio::time::timeout(Duration::from_secs(1), running.process.exited());
+            let exit = pause.await;
+            if let Ok(exit) = exit {
+                self.exited(exit).await;
+            } else {
+                running.process.signaller().kill();
+                let log_from = running.log_from;
+                let text = format!("{reason}, and went on running");
+                self.fail_coming(&text, log_from);
+            }
+        }
+    }
+
+    fn fail_coming(&mut self, reason: &str, log_from: u64) {
+        if let Phase::Coming { mut running, .. } = std::mem::replace(&mut self.phase, Phase::Down) {
+            // Reaped where nobody waits for it.
+            tokio::spawn(async move { running.process.exited().await });
+        }
+        self.give_up(reason, log_from);
+    }
+
+    async fn exited(&mut self, exit: Exit) {
+        let (served, log_from) = match std::mem::replace(&mut self.phase, Phase::Down) {
+            Phase::Leaving { .. } => {
+                tracing::info!(store = %self.store, node = %self.node, "stopped");
+                self.write(|entry| {
+                    entry.state = NodeState::Stopped;
+                    entry.process = None;
+                    entry.message = None;
+                });
+                self.forget_samples();
+                for stopper in self.stoppers.drain(..) {
+                    answer(stopper, Ok("Stopped".to_string()));
+                }
+                return;
+            }
+            Phase::Coming { running, .. } => (None, running.log_from),
+            Phase::Up { running, since } => (Some(since.elapsed()), running.log_from),
+            Phase::Down | Phase::Waiting { .. } => return,
+        };
+        self.forget_samples();
+        let code = exit.code();
+        if served.is_none() && code == Some(dkv_protocol::launch::exit::ALREADY_RUNNING) {
+            // A process of an earlier manager, that this one did not know of.
+            if let Some(process) = self.find_by_socket().await {
+                self.up(process, log_from);
+                self.answer_starters(&Ok("Already running".to_string()));
+                return;
+            }
+        }
+        let ended = Ended { served, code };
+        let on_request = !self.starters.is_empty();
+        match self.restarts.after(ended, on_request, &self.agent.options().pace) {
+            AfterExit::GiveUp => {
+                let words = exit.in_words();
+                let reason = if served.is_some() {
+                    format!("{words}, again and again shortly after its start")
+                } else {
+                    words
+                };
+                self.give_up(&reason, log_from);
+            }
+            AfterExit::Restart(pause) => {
+                let lines = process::last_lines(&self.paths.log, log_from);
+                let message = with_lines(&exit.in_words(), &lines);
+                tracing::warn!(store = %self.store, node = %self.node, message, "ended; starts again");
+                self.write(|entry| {
+                    entry.state = NodeState::Restarting;
+                    entry.process = None;
+                    entry.restarts += 1;
+                    entry.message = Some(message);
+                });
+                if pause.is_zero() {
+                    self.spawn();
+                } else {
+                    self.phase = Phase::Waiting { until: Instant::now() + pause };
+                }
+            }
+        }
+    }
+
+    async fn time(&mut self) {
+        match &mut self.phase {
+            Phase::Waiting { .. } => {
+                // Between two tries the process that is in the way may have begun to answer.
+                if let Some(process) = self.find_by_socket().await {
+                    self.up(process, process::log_len(&self.paths.log));
+                    self.answer_starters(&Ok("Already running".to_string()));
+                } else {
+                    self.spawn();
+                }
+            }
+            Phase::Coming { running, .. } => {
+                running.process.signaller().kill();
+                let log_from = running.log_from;
+                let seconds = self.agent.options().pace.ready_max.as_secs_f32();
+                self.fail_coming(&format!("it was not ready within {seconds} s"), log_from);
+            }
+            Phase::Leaving { running, force: true, overdue, .. } => {
+                *overdue = true;
+                running.process.signaller().kill();
+            }
+            Phase::Leaving { force: false, overdue, .. } => {
+                *overdue = true;
+                let seconds = self.agent.options().pace.stop_max.as_secs_f32();
+                let refusal = Refusal::of(
+                    504,
+                    "stop_overdue",
+                    format!(
+                        "{} did not end within {seconds} s; it is still on its way down",
+                        self.node
+                    ),
+                    format!("dkv store stop {} --force", self.store),
+                );
+                for stopper in self.stoppers.drain(..) {
+                    answer(stopper, Err(refusal.clone()));
+                }
+            }
+            Phase::Down | Phase::Up { .. } => {}
+        }
+    }
+
+    fn give_up(&mut self, reason: &str, log_from: u64) {
+        let lines = process::last_lines(&self.paths.log, log_from);
+        let message = with_lines(reason, &lines);
+        tracing::error!(store = %self.store, node = %self.node, message, "failed");
+        self.phase = Phase::Down;
+        self.forget_samples();
+        let kept = message.clone();
+        self.write(|entry| {
+            entry.state = NodeState::Failed;
+            entry.process = None;
+            entry.message = Some(kept);
+        });
+        let refusal = Refusal::of(
+            500,
+            "node_failed",
+            format!("{} did not start: {message}", self.node),
+            format!("read {}; see also: dkv doctor", self.paths.log.display()),
+        );
+        self.answer_starters(&Err(refusal));
+        for stopper in self.stoppers.drain(..) {
+            answer(stopper, Ok("Stopped".to_string()));
+        }
+    }
+
+    fn answer_starters(&mut self, outcome: &Answer) {
+        for starter in self.starters.drain(..) {
+            answer(starter, outcome.clone());
+        }
+    }
+
+    fn forget_samples(&self) {
+        self.live.samples.lock().expect("no holder of this lock panics").clear();
+    }
+
+    /// Writes down what was seen. It has happened already, so that a disk that is full changes nothing about it.
+    fn write(&self, change: impl FnOnce(&mut NodeEntry)) {
+        self.agent.record_node(&self.store, &self.node, change);
+    }
+}
+
+fn with_lines(reason: &str, lines: &[String]) -> String {
+    if lines.is_empty() {
+        return reason.to_string();
+    }
+    format!("{reason}; its log ends: {}", lines.join(" | "))
+}
+
+/// Whoever asked may have gone away; that changes nothing.
+fn answer(reply: oneshot::Sender<Answer>, outcome: Answer) {
+    let _ = reply.send(outcome);
+}
+
+/// Asks a node for its counters at every beat, and keeps its log within its bound.
+async fn sample(live: Arc<Live>, paths: NodePaths, pace: Duration) {
+    use std::sync::atomic::Ordering::Relaxed;
+    live.silent.store(0, Relaxed);
+    let mut beat = tokio::time::interval(pace);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        match control::ask(&paths.socket, ControlRequest::Status).await {
+            Ok(status) => {
+                live.silent.store(0, Relaxed);
+                let mut samples = live.samples.lock().expect("no holder of this lock panics");
+                samples.add(Instant::now(), status);
+            }
+            Err(_) => {
+                live.silent.fetch_add(1, Relaxed);
+            }
+        }
+        if let Err(error) = process::bound_log(&paths.log, process::LOG_BYTES_MAX) {
+            tracing::warn!(%error, log = %paths.log.display(), "cannot bound the log");
+        }
+    }
+}
