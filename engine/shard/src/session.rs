@@ -179,6 +179,12 @@ impl Sessions {
         if place.generation == id.generation { place.session.take() } else { None }
     }
 
+    /// A look at a connection.
+    pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
+        let place = self.places.get(id.index as usize)?;
+        if place.generation == id.generation { place.session.as_deref() } else { None }
+    }
+
     /// Puts back what was taken.
     #[inline]
     pub(crate) fn put(&mut self, session: Box<Session>) {

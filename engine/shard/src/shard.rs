@@ -130,6 +130,15 @@ impl Shard {
         }
     }
 
+    /// Whether a client is still owed replies besides the output to be taken: some are under way elsewhere, or commands
+    /// that it sent wait for their turn. A connection that sends no more may be closed when it is owed nothing.
+    pub fn owes(&self, id: SessionId) -> bool {
+        self.sessions.get(id).is_some_and(|session| {
+            session.end != End::Ordered
+                && (!session.replies.is_settled() || session.stall != Stall::None)
+        })
+    }
+
     /// The bytes to send to a client now. Call it when ordered to flush and no send is under way, and whenever a send
     /// has ended, with that send's buffer as `spare`; none: nothing to send.
     pub fn take_output(&mut self, id: SessionId, mut spare: Vec<u8>) -> Option<Vec<u8>> {
@@ -403,6 +412,7 @@ impl Shard {
         self.stats.keys.set(self.table.len());
         self.stats.keys_with_expiry.set(self.table.len_with_expiry());
         self.stats.memory_bytes.set(self.table.memory_bytes());
+        self.stats.sample_rates(now.boot_ms());
         while let Some((deadline, id)) = self.deadlines.front().copied() {
             if deadline > now.boot_ms() {
                 break;
