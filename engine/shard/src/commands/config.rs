@@ -122,6 +122,9 @@ fn config(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
 }
 
 fn get(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
+    if !super::names_bearable(args.len() - 2, out) {
+        return;
+    }
     let mut wanted = vec![false; PARAMETERS.len()];
     for text in args.iter_from(2) {
         if text.len() > PATTERN_BYTES_MAX {

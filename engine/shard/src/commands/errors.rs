@@ -14,6 +14,10 @@ pub(super) const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory
 pub(super) const KEY_TOO_LONG: &str =
     "ERR key is longer than 65536 bytes; use a shorter key, for example a hash of it";
 const _: () = assert!(dkv_protocol::limits::KEY_BYTES_MAX == 65536);
+/// For a reply that would not fit in a frame between two shards.
+pub(super) const REPLY_TOO_LONG: &str =
+    "ERR reply is longer than 512 MiB; ask for fewer keys at once (SCAN instead of KEYS)";
+const _: () = assert!(dkv_protocol::limits::VALUE_BYTES_MAX == 512 << 20);
 /// The number is `glob::PATTERN_BYTES_MAX`.
 pub(super) const PATTERN_TOO_LONG: &str = "ERR pattern too long: at most 1024 bytes";
 const _: () = assert!(super::glob::PATTERN_BYTES_MAX == 1024);

@@ -132,20 +132,6 @@ pub fn all() -> &'static [&'static Spec] {
     &ALL
 }
 
-/// The command of a request, whose number of arguments fits it. Otherwise the refusal is in `out`, in Redis' words.
-#[inline]
-pub fn find(args: Args<'_>, out: &mut Vec<u8>) -> Option<&'static Spec> {
-    let Some(spec) = lookup(args.get(0)) else {
-        unknown(args, out);
-        return None;
-    };
-    if fits(spec, args.len()) {
-        return Some(spec);
-    }
-    wrong_arity(spec.name, out);
-    None
-}
-
 /// Whether a command takes that many arguments. Keys that come in groups (MSET) must be whole groups.
 #[inline]
 pub fn fits(spec: &Spec, args: usize) -> bool {
@@ -166,6 +152,18 @@ pub fn wrong_arity(name: &str, out: &mut Vec<u8>) {
     text.extend_from_slice(b"' command");
     reply::error_bytes(out, &text);
 }
+
+/// Names or patterns that one introspection command may list: each costs work, and there are fewer things to name.
+const NAMES_MAX: usize = 1024;
+
+/// Whether so many names are bearable; otherwise the refusal is written.
+fn names_bearable(names: usize, out: &mut Vec<u8>) -> bool {
+    if names > NAMES_MAX {
+        reply::error(out, "ERR too many names in one command: at most 1024");
+    }
+    names <= NAMES_MAX
+}
+const _: () = assert!(NAMES_MAX == 1024);
 
 /// Most bytes of an unknown command's name, and of its arguments together, that the refusal quotes (Redis' own).
 const QUOTED_BYTES_MAX: usize = 128;

@@ -3,7 +3,7 @@
 use super::errors;
 use crate::command::Exec;
 use alloc::vec::Vec;
-use dkv_protocol::limits::KEY_BYTES_MAX;
+use dkv_protocol::limits::{FRAME_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use dkv_protocol::resp::reply;
 use dkv_protocol::slots::slot_of;
 use dkv_table::{Entry, Expiry, Place};
@@ -31,6 +31,11 @@ pub(super) fn keys_fit<'a>(mut keys: impl Iterator<Item = &'a [u8]>, out: &mut V
     }
     fit
 }
+
+/// The longest reply of several keys. Any value fits in one with its heads, and one fits in a frame between two shards;
+/// without a bound a key that is named often enough in one MGET would take all memory.
+pub(super) const REPLY_BYTES_MAX: usize = VALUE_BYTES_MAX + 1024;
+const _: () = assert!(REPLY_BYTES_MAX < FRAME_BYTES_MAX);
 
 /// Looks a key up for a client, and counts it.
 #[inline]

@@ -7,6 +7,7 @@
 use super::errors;
 use super::glob::{PATTERN_BYTES_MAX, Pattern};
 use super::number::{parse_i64, parse_u64};
+use super::record::REPLY_BYTES_MAX;
 use crate::command::{Args, Exec, Merge, Scope, Spec};
 use alloc::vec::Vec;
 use dkv_protocol::ids::RangeId;
@@ -142,6 +143,9 @@ fn keys(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
                 }
             },
         );
+        if elements.len() > REPLY_BYTES_MAX {
+            return reply::error(out, errors::REPLY_TOO_LONG);
+        }
         if cursor == 0 {
             break;
         }

@@ -157,6 +157,16 @@ fn getv(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
 }
 
 fn mget(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
+    mget_within(x, args, record::REPLY_BYTES_MAX, out);
+}
+
+pub(super) fn mget_within(
+    x: &mut Exec<'_>,
+    args: Args<'_>,
+    reply_bytes_max: usize,
+    out: &mut Vec<u8>,
+) {
+    let start = out.len();
     if !record::keys_fit(args.iter_from(1), out) {
         return;
     }
@@ -164,6 +174,10 @@ fn mget(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     for key in args.iter_from(1) {
         let Some(place) = record::place(x, key, out) else { return };
         match record::read(x, place, key) {
+            Some(entry) if out.len() - start + entry.value.len() > reply_bytes_max => {
+                out.truncate(start);
+                return reply::error(out, errors::REPLY_TOO_LONG);
+            }
             Some(entry) => reply::bulk(out, entry.value),
             None => reply::null(out, x.proto),
         }
