@@ -96,7 +96,7 @@ impl<R: Reactor> Driver<R> {
     }
 
     /// The client sends no more, or is gone.
-    pub(crate) fn client_ended(&mut self, conn: Conn, error: Option<io::Error>) {
+    pub(crate) fn client_ended(&mut self, conn: Conn, error: Option<&io::Error>) {
         if error.is_some() {
             self.close_client(conn);
         } else {
@@ -151,7 +151,7 @@ impl<R: Reactor> Driver<R> {
         let gone = match client.leaving {
             Leaving::No => false,
             Leaving::WhenSent(_) => true,
-            Leaving::WhenAnswered(_) => !owes(&self.shard, session),
+            Leaving::WhenAnswered(_) => !self.shard.owes(session),
         };
         if gone {
             self.close_client(conn);
@@ -221,9 +221,4 @@ impl<R: Reactor> Driver<R> {
     pub(crate) fn no_clients(&self) -> bool {
         self.conn_of_session.iter().all(Option::is_none)
     }
-}
-
-/// Whether replies for this client are still being made elsewhere.
-fn owes(_shard: &dkv_shard::Shard, _session: SessionId) -> bool {
-    false
 }

@@ -132,7 +132,7 @@ impl Cluster {
             }
             // A look whether the port is open is nobody's mistake.
             Err(Failure::SaidNothing) => {
-                tracing::debug!(%from, "cluster port: closed without a word")
+                tracing::debug!(%from, "cluster port: closed without a word");
             }
             Err(failure) => self.refusals.log(from, &failure.to_string()),
         }

@@ -239,7 +239,7 @@ impl<R: Reactor> Driver<R> {
                 Role::Closing | Role::Refused => self.reactor.give_back(chunk),
             },
             Event::Ended { conn, error } => match self.role(conn) {
-                Role::Client(_) => self.client_ended(conn, error),
+                Role::Client(_) => self.client_ended(conn, error.as_ref()),
                 Role::Link(slot) => {
                     let slot = *slot;
                     self.end_link(slot, &LinkEnd::Gone(error));

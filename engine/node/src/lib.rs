@@ -36,7 +36,7 @@ use crate::shared::Shared;
 use crate::start::StartError;
 use dkv_io::WakeHandle;
 use dkv_io::sockets::bind_listener;
-use dkv_protocol::hello::{Identity, Secret};
+use dkv_protocol::hello::Identity;
 use dkv_protocol::ids::BootId;
 use dkv_protocol::launch::{ReadyLine, exit};
 use dkv_shard::PortKind;
@@ -84,8 +84,7 @@ fn start_and_serve() -> Result<(), StartError> {
     let node = Node::start(launch, boot, ports)?;
     let Node { shared, posts, threads, cluster } = node;
     let document = &shared.launch.document;
-    let secret =
-        Secret::from_hex(&document.cluster_secret).expect("the launch document was checked");
+    let secret = shared.launch.cluster_secret.clone();
     let identity = Identity::new(
         document.store_id.clone(),
         Arc::clone(&shared.env.map),
@@ -219,15 +218,14 @@ impl Node {
 fn environment(launch: &Launch, boot: BootId, io: String) -> Result<Env, StartError> {
     let document = &launch.document;
     // 40 digits, as Redis has them: the boot, and more of the same kind.
-    let mut more = [0; 12];
-    getrandom::fill(&mut more)
-        .map_err(|e| StartError::Failed(format!("the kernel gives no random numbers: {e}")))?;
-    let more: String = more.iter().map(|byte| format!("{byte:02x}")).collect();
+    let more = getrandom::u64().and_then(|high| Ok((high, getrandom::u32()?)));
+    let (high, low) =
+        more.map_err(|e| StartError::Failed(format!("the kernel gives no random numbers: {e}")))?;
     Ok(Env {
         store: document.store.clone(),
         store_id: document.store_id.0.clone(),
         node: launch.node().name.clone(),
-        run_id: format!("{:016x}{more}", boot.0),
+        run_id: format!("{:016x}{high:016x}{low:08x}", boot.0),
         pid: std::process::id(),
         address: launch.node().address,
         client_port: launch.node().client_port,

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long a reason stays quiet after it was logged.
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_mins(1);
 /// Reasons remembered. What a stranger sends is part of some of them.
 const REASONS_MAX: usize = 32;
 
