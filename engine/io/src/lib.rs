@@ -112,8 +112,9 @@ pub enum Event {
         /// The buffer given to [`Reactor::send`].
         buffer: Vec<u8>,
     },
-    /// The last event of a connection: nothing of it is left in the kernel, its socket is closed, a buffer that was
-    /// still under way is dropped, and its place may be used again.
+    /// The last event of a connection: nothing of it is left in the kernel, its socket is closed, and a buffer that was
+    /// still under way is dropped. Its place is used again from the next turn on, not while the events of this one are
+    /// being looked at.
     Closed {
         /// Whose.
         conn: Conn,

@@ -254,7 +254,8 @@ impl UringReactor {
             return false;
         }
         place.vacate();
-        self.free.push(conn.index);
+        self.vacated.push(conn.index);
+        self.connections -= 1;
         true
     }
 }

@@ -105,6 +105,11 @@ pub struct UringReactor {
     pool: Pool,
     places: Vec<Place>,
     free: Vec<u32>,
+    /// Places whose [`Event::Closed`] is yet to be told, and those which it was told of in the last turn. Neither is used
+    /// again before the driver has seen that event, or it would take the new connection for the old one.
+    vacated: Vec<u32>,
+    told_closed: Vec<u32>,
+    connections: usize,
     listeners: Vec<Listener>,
     /// Listeners in a pause; saves looking at them all on each turn.
     listeners_paused: usize,
@@ -165,6 +170,9 @@ impl UringReactor {
             pool,
             places: Vec::new(),
             free: Vec::new(),
+            vacated: Vec::new(),
+            told_closed: Vec::new(),
+            connections: 0,
             listeners: Vec::new(),
             listeners_paused: 0,
             under_way: 0,
@@ -194,7 +202,7 @@ impl UringReactor {
 
     /// Connections that are open or closing.
     pub fn connections(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.connections
     }
 
     /// The flags that the kernel accepted.
@@ -387,6 +395,7 @@ impl Reactor for UringReactor {
             None => return Err(io::Error::other("too many connections for one reactor")),
         };
         let conn = self.places[index as usize].occupy(index, socket);
+        self.connections += 1;
         self.arm_receive(conn);
         Ok(conn)
     }
@@ -484,6 +493,7 @@ impl Reactor for UringReactor {
     }
 
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> io::Result<()> {
+        self.free.append(&mut self.told_closed);
         self.catch_up();
         self.pool.publish();
         let wait = match wait {
@@ -493,6 +503,8 @@ impl Reactor for UringReactor {
         self.ring.enter(wait)?;
         events.append(&mut self.ready);
         self.collect(events);
+        // By now the events of all of them are in the list.
+        std::mem::swap(&mut self.told_closed, &mut self.vacated);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use dkv_io::{Event, Reactor, Wait};
+use dkv_io::{Event, Reactor, UringReactor, Wait};
 
 use crate::rig::{connect, listener, pair, reactor, turn_until};
 
@@ -67,7 +67,18 @@ fn a_name_of_an_earlier_use_of_the_place_is_ignored() {
     let (socket, first_client) = pair();
     let first = reactor.adopt(socket).expect("a socket");
     reactor.close(first);
-    turn_until(&mut reactor, "the close", |_, event| matches!(event, Event::Closed { .. }));
+    // Not before the driver has seen that the first one is gone.
+    let (socket, other_client) = pair();
+    let other = reactor.adopt(socket).expect("a socket");
+    assert_ne!(first.index(), other.index());
+    turn_until(&mut reactor, "the close", |reactor, event| {
+        let (socket, client) = pair();
+        let early = reactor.adopt(socket).expect("a socket");
+        assert_ne!(early.index(), first.index());
+        drop(client);
+        matches!(event, Event::Closed { .. })
+    });
+    reactor.turn(Wait::Now, &mut Vec::new()).expect("the ring works");
     let (socket, mut client) = pair();
     let second = reactor.adopt(socket).expect("a socket");
     assert_eq!(first.index(), second.index(), "the place is used again");
@@ -78,6 +89,7 @@ fn a_name_of_an_earlier_use_of_the_place_is_ignored() {
     reactor.resume(first);
     client.write_all(b"hello").expect("writes");
     turn_until(&mut reactor, "the bytes", |reactor, event| match event {
+        Event::Ended { .. } => false,
         Event::Received { conn, chunk } => {
             assert_eq!(conn, second);
             assert_eq!(reactor.bytes(&chunk), b"hello");
@@ -91,7 +103,7 @@ fn a_name_of_an_earlier_use_of_the_place_is_ignored() {
     let mut answer = [0; 7];
     client.read_exact(&mut answer).expect("reads");
     assert_eq!(&answer, b"for you");
-    drop(first_client);
+    drop((first_client, other_client));
 }
 
 #[test]
@@ -111,6 +123,16 @@ fn a_peer_that_only_stops_writing_still_gets_its_reply() {
     });
 }
 
+/// Nothing happens and nothing is tried over and over.
+fn stays_asleep(reactor: &mut UringReactor) {
+    let mut events = Vec::new();
+    reactor.turn(Wait::Now, &mut events).expect("the ring works");
+    let start = std::time::Instant::now();
+    reactor.turn(Wait::Until(Duration::from_millis(20)), &mut events).expect("the ring works");
+    assert!(events.is_empty(), "{events:?}");
+    assert!(start.elapsed() >= Duration::from_millis(20), "woken after {:?}", start.elapsed());
+}
+
 /// Asynchronous runtimes make their sockets non-blocking, and a ring answers such a one with EAGAIN at once.
 #[test]
 fn a_non_blocking_socket_and_listener_are_served_as_well() {
@@ -118,6 +140,7 @@ fn a_non_blocking_socket_and_listener_are_served_as_well() {
     listener.set_nonblocking(true).expect("non-blocking");
     let mut reactor = reactor();
     reactor.listen(listener).expect("listens");
+    stays_asleep(&mut reactor);
     let mut client = connect(address);
     let mut accepted = None;
     turn_until(&mut reactor, "the accept", |_, event| match event {
@@ -130,9 +153,7 @@ fn a_non_blocking_socket_and_listener_are_served_as_well() {
     let socket = std::net::TcpStream::from(accepted.expect("accepted"));
     socket.set_nonblocking(true).expect("non-blocking");
     reactor.adopt(OwnedFd::from(socket)).expect("a socket");
-    let mut events = Vec::new();
-    reactor.turn(Wait::Until(Duration::from_millis(20)), &mut events).expect("the ring works");
-    assert!(events.is_empty(), "{events:?}");
+    stays_asleep(&mut reactor);
     client.write_all(b"hello").expect("writes");
     turn_until(&mut reactor, "the bytes", |reactor, event| match event {
         Event::Received { chunk, .. } => {

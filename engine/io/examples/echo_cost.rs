@@ -1,0 +1,155 @@
+//! What the reactor itself costs: server CPU time of one echoed message, the floor under every command.
+//!
+//! `cargo run --release -p dkv-io --example echo_cost -- [connections] [message bytes]`. The server has one thread, the
+//! client another, each on a CPU of its own where there are two. CPU time, because wall-clock says little on a shared
+//! machine.
+
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use dkv_io::{Event, Options, Reactor, UringReactor, Wait, WakeHandle, clock, cpu, sockets};
+
+const SECONDS: u64 = 1;
+
+#[derive(Default)]
+struct Session {
+    output: Vec<u8>,
+    spare: Vec<u8>,
+    sending: bool,
+    /// Client side: bytes of the batch that are still to come.
+    missing: usize,
+}
+
+fn reactor() -> UringReactor {
+    let wake = WakeHandle::new().expect("an eventfd");
+    UringReactor::new(Options::new(wake)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn pin(place: usize) {
+    let cpus = cpu::available().expect("affinity can be read");
+    if cpus.len() > 1 {
+        cpu::pin(cpus[place % cpus.len()]).expect("an available CPU");
+    }
+}
+
+/// Echoes until told to stop; returns its CPU time in nanoseconds.
+fn serve(sockets: Vec<OwnedFd>, stop: &AtomicBool) -> u64 {
+    pin(0);
+    let mut reactor = reactor();
+    let mut sessions: Vec<Session> = Vec::new();
+    for socket in sockets {
+        reactor.adopt(socket).expect("a socket");
+        sessions.push(Session::default());
+    }
+    let (mut events, mut dirty) = (Vec::new(), Vec::new());
+    let start = clock::thread_cpu_ns();
+    while !stop.load(Ordering::Relaxed) {
+        reactor.turn(Wait::Until(Duration::from_millis(50)), &mut events).expect("works");
+        for event in events.drain(..) {
+            match event {
+                Event::Received { conn, chunk } => {
+                    let session = &mut sessions[conn.index()];
+                    session.output.extend_from_slice(reactor.bytes(&chunk));
+                    reactor.give_back(chunk);
+                    dirty.push(conn);
+                }
+                Event::Sent { conn, mut buffer } => {
+                    buffer.clear();
+                    let session = &mut sessions[conn.index()];
+                    session.spare = buffer;
+                    session.sending = false;
+                    if !session.output.is_empty() {
+                        dirty.push(conn);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for conn in dirty.drain(..) {
+            let session = &mut sessions[conn.index()];
+            if !session.sending && !session.output.is_empty() {
+                let spare = std::mem::take(&mut session.spare);
+                session.sending = true;
+                reactor.send(conn, std::mem::replace(&mut session.output, spare));
+            }
+        }
+    }
+    clock::thread_cpu_ns() - start
+}
+
+/// Keeps one batch of `batch` bytes under way on each connection; counts batches that came back.
+fn load(sockets: Vec<OwnedFd>, batch: usize, stop: &AtomicBool, batches: &AtomicU64) {
+    pin(1);
+    let mut reactor = reactor();
+    let mut missing = Vec::new();
+    for socket in sockets {
+        let conn = reactor.adopt(socket).expect("a socket");
+        reactor.send(conn, vec![b'x'; batch]);
+        missing.push(Session { missing: batch, ..Session::default() });
+    }
+    let mut events = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        reactor.turn(Wait::Until(Duration::from_millis(50)), &mut events).expect("works");
+        for event in events.drain(..) {
+            match event {
+                Event::Received { conn, chunk } => {
+                    let session = &mut missing[conn.index()];
+                    session.missing -= chunk.len();
+                    reactor.give_back(chunk);
+                    if session.missing == 0 {
+                        batches.fetch_add(1, Ordering::Relaxed);
+                        session.missing = batch;
+                        if session.spare.is_empty() {
+                            // The send is not told yet; it goes on from there.
+                            session.sending = true;
+                        } else {
+                            reactor.send(conn, std::mem::take(&mut session.spare));
+                        }
+                    }
+                }
+                Event::Sent { conn, buffer } => {
+                    let session = &mut missing[conn.index()];
+                    if std::mem::take(&mut session.sending) {
+                        reactor.send(conn, buffer);
+                    } else {
+                        session.spare = buffer;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).map(|text| text.parse::<usize>());
+    let connections = arguments.next().and_then(Result::ok).unwrap_or(50);
+    let bytes = arguments.next().and_then(Result::ok).unwrap_or(64);
+    println!("{}", reactor().describe());
+    for pipeline in [1, 16, 64] {
+        let listener = sockets::bind_listener((Ipv4Addr::LOCALHOST, 0).into(), 1024)
+            .unwrap_or_else(|error| panic!("{error}"));
+        let address = listener.local_addr().expect("bound");
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..connections {
+            theirs.push(OwnedFd::from(TcpStream::connect(address).expect("connects")));
+            ours.push(OwnedFd::from(listener.accept().expect("accepts").0));
+        }
+        let (stop, batches) = (AtomicBool::new(false), AtomicU64::new(0));
+        let used = std::thread::scope(|scope| {
+            let server = scope.spawn(|| serve(ours, &stop));
+            scope.spawn(|| load(theirs, bytes * pipeline, &stop, &batches));
+            std::thread::park_timeout(Duration::from_secs(SECONDS));
+            stop.store(true, Ordering::Relaxed);
+            server.join().expect("no panic")
+        });
+        let messages = batches.load(Ordering::Relaxed) * pipeline as u64;
+        println!(
+            "pipeline {pipeline:2}: {:8.0} messages/s, server CPU {:6.0} ns a message",
+            messages as f64 / SECONDS as f64,
+            used as f64 / messages.max(1) as f64
+        );
+    }
+}
