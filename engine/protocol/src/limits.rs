@@ -28,7 +28,7 @@ pub const REQUEST_BYTES_MAX: usize = VALUE_BYTES_MAX + 512 * 1024;
 /// Unsent reply bytes of one connection, above which it is closed before its next command. One reply may exceed it.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Unsent reply bytes of all connections of one shard, above which the slow readers among them are closed.
-pub const OUTPUT_TOTAL_BYTES_MAX: usize = 8 * OUTPUT_BYTES_MAX;
+pub const OUTPUT_TOTAL_BYTES_MAX: usize = 4 * OUTPUT_BYTES_MAX;
 /// Unsent reply bytes of one connection before AUTH.
 pub const UNAUTHENTICATED_OUTPUT_BYTES_MAX: usize = 1024;
 /// Commands of one connection that may wait for other shards; beyond it the connection is not read.

@@ -11,6 +11,8 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+#[cfg(test)]
+mod bench;
 mod cluster;
 pub mod command;
 pub mod commands;

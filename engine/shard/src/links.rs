@@ -84,7 +84,7 @@ impl Link {
 /// See the module. Shards are numbered in the order of [`StoreMap::shards`].
 #[derive(Debug)]
 pub(crate) struct Links {
-    links: Vec<Link>,
+    ways: Vec<Link>,
     owners: [u16; RANGES],
     /// For each node the number of its first shard.
     first_of_node: Vec<u16>,
@@ -97,7 +97,7 @@ pub(crate) struct Links {
 impl Links {
     /// Links to the shards of `me`'s own node are up, the others are down.
     pub(crate) fn new(map: &StoreMap, me: ShardAddr) -> Self {
-        let links: Vec<Link> = map
+        let ways: Vec<Link> = map
             .shards()
             .map(|addr| Link {
                 addr,
@@ -121,7 +121,7 @@ impl Links {
         let number = |addr: ShardAddr| first_of_node[addr.node.0 as usize] + addr.shard.0;
         let owners = core::array::from_fn(|range| number(map.owner(RangeId(range as u8))));
         let me = number(me);
-        Self { links, owners, first_of_node, me, listed: VecDeque::new(), spare: Vec::new() }
+        Self { ways, owners, first_of_node, me, listed: VecDeque::new(), spare: Vec::new() }
     }
 
     /// The owner of a slot.
@@ -143,18 +143,18 @@ impl Links {
 
     /// Number of shards.
     pub(crate) fn len(&self) -> u16 {
-        self.links.len() as u16
+        self.ways.len() as u16
     }
 
     /// The shard with that number.
     pub(crate) fn addr(&self, to: u16) -> ShardAddr {
-        self.links[to as usize].addr
+        self.ways[to as usize].addr
     }
 
     /// The number of a shard, unless the store has no such shard.
     pub(crate) fn number(&self, addr: ShardAddr) -> Option<u16> {
         let number = self.first_of_node.get(addr.node.0 as usize)?.checked_add(addr.shard.0)?;
-        (self.links.get(number as usize)?.addr == addr).then_some(number)
+        (self.ways.get(number as usize)?.addr == addr).then_some(number)
     }
 
     /// The first shard of a node.
@@ -165,13 +165,13 @@ impl Links {
     /// Whether a shard can be reached.
     #[inline]
     pub(crate) fn is_up(&self, to: u16) -> bool {
-        self.links[to as usize].up
+        self.ways[to as usize].up
     }
 
     /// Whether no more requests may be queued to a shard now.
     #[inline]
     pub(crate) fn is_full(&self, to: u16) -> bool {
-        self.links[to as usize].is_full()
+        self.ways[to as usize].is_full()
     }
 
     /// Puts a request into the batch for a shard that is up.
@@ -183,11 +183,11 @@ impl Links {
         whole_store: bool,
         args: impl IntoIterator<Item = &'a [u8]>,
     ) {
-        if self.links[to as usize].open.len() >= BATCH_BYTES_SOFT_MAX {
+        if self.ways[to as usize].open.len() >= BATCH_BYTES_SOFT_MAX {
             let empty = self.spare.pop().unwrap_or_default();
-            self.links[to as usize].close_batch(empty);
+            self.ways[to as usize].close_batch(empty);
         }
-        let link = &mut self.links[to as usize];
+        let link = &mut self.ways[to as usize];
         let id = link.next_id();
         write_request(&mut link.open, RequestHead { id, proto, whole_store }, args);
         link.waiting.push_back(Some(waiting));
@@ -195,7 +195,7 @@ impl Links {
     }
 
     fn list(&mut self, to: u16) {
-        let link = &mut self.links[to as usize];
+        let link = &mut self.ways[to as usize];
         if !link.listed && link.wants_to_send() {
             link.listed = true;
             self.listed.push_back(to);
@@ -205,7 +205,7 @@ impl Links {
     /// The next batch that has a credit.
     pub(crate) fn next_batch(&mut self) -> Option<(ShardAddr, Vec<u8>)> {
         while let Some(to) = self.listed.pop_front() {
-            let link = &mut self.links[to as usize];
+            let link = &mut self.ways[to as usize];
             link.listed = false;
             if link.under_way.len() >= BATCHES_UNDER_WAY_MAX {
                 // Listed again by the reply that frees a credit.
@@ -238,7 +238,7 @@ impl Links {
     /// Whose reply `id` is. None: nobody's any more.
     #[inline]
     pub(crate) fn answer(&mut self, from: u16, id: u32) -> Option<Waiting> {
-        let link = &mut self.links[from as usize];
+        let link = &mut self.ways[from as usize];
         let at = id.wrapping_sub(link.first_id);
         if at >= link.unsent_id.wrapping_sub(link.first_id) {
             return None;
@@ -253,7 +253,7 @@ impl Links {
 
     /// Takes back the credits of batches that are answered as a whole.
     pub(crate) fn collect_credits(&mut self, from: u16) {
-        let link = &mut self.links[from as usize];
+        let link = &mut self.ways[from as usize];
         while let Some(&end) = link.under_way.front() {
             if link.first_id.wrapping_sub(end) as i32 >= 0 {
                 link.under_way.pop_front();
@@ -266,23 +266,23 @@ impl Links {
 
     /// A connection waits for room on the way to a shard.
     pub(crate) fn stall(&mut self, to: u16, session: SessionId) {
-        self.links[to as usize].stalled.push_back(session);
+        self.ways[to as usize].stalled.push_back(session);
     }
 
     /// The next connection that waits for room, when there is some.
     pub(crate) fn next_stalled(&mut self, to: u16) -> Option<SessionId> {
-        let link = &mut self.links[to as usize];
+        let link = &mut self.ways[to as usize];
         if link.up && link.is_full() { None } else { link.stalled.pop_front() }
     }
 
     /// Marks a way as open. False: it was already.
     pub(crate) fn up(&mut self, to: u16) -> bool {
-        !core::mem::replace(&mut self.links[to as usize].up, true)
+        !core::mem::replace(&mut self.ways[to as usize].up, true)
     }
 
     /// Marks a way as closed and returns what waited for it.
     pub(crate) fn down(&mut self, to: u16) -> Vec<(Waiting, Lost)> {
-        let link = &mut self.links[to as usize];
+        let link = &mut self.ways[to as usize];
         link.up = false;
         link.open.clear();
         link.closed.clear();
@@ -303,5 +303,97 @@ impl Links {
         link.first_id = next;
         link.unsent_id = next;
         lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{ME, map};
+    use dkv_protocol::frame::RequestIter;
+
+    const THERE: u16 = 1;
+
+    fn links() -> Links {
+        let mut links = Links::new(&map(2), ME);
+        assert!(!links.is_up(THERE) && links.is_up(0) && links.me() == 0);
+        assert!(links.up(THERE));
+        links
+    }
+
+    fn push(links: &mut Links, slot: u32, write: bool, value: &[u8]) {
+        let session = SessionId { index: 0, generation: 0 };
+        let waiting = Waiting { session, slot, part: 0, write, shared: false };
+        links.push(THERE, waiting, Proto::Resp2, true, [&b"SET"[..], value]);
+    }
+
+    fn ids(batch: &[u8]) -> Vec<u32> {
+        let (mut requests, mut spans) = (RequestIter::new(batch), Vec::new());
+        core::iter::from_fn(|| requests.next(&mut spans))
+            .map(|r| r.expect("a request").0.id)
+            .collect()
+    }
+
+    #[test]
+    fn a_way_takes_its_credits_and_no_more_and_gives_them_back() {
+        let mut links = links();
+        let value = std::vec![0; 100_000];
+        let mut pushed = 0;
+        while !links.is_full(THERE) {
+            push(&mut links, pushed, true, &value);
+            pushed += 1;
+        }
+        let mut sent = Vec::new();
+        while let Some((_, batch)) = links.next_batch() {
+            sent.push(ids(&batch));
+            links.recycle(batch);
+        }
+        assert_eq!(sent.len(), BATCHES_UNDER_WAY_MAX);
+        assert!(sent.iter().all(|batch| batch.len() == 3), "closed at its soft limit");
+        while !links.is_full(THERE) {
+            push(&mut links, pushed, true, &value);
+            pushed += 1;
+        }
+        assert!(links.next_batch().is_none());
+        for id in &sent[0][1..] {
+            assert!(links.answer(THERE, *id).is_some());
+            links.collect_credits(THERE);
+        }
+        assert!(links.next_batch().is_none(), "the first request of the batch is not answered");
+        assert!(links.answer(THERE, sent[0][0]).is_some_and(|w| w.slot == 0));
+        assert!(links.answer(THERE, sent[0][0]).is_none(), "twice");
+        links.collect_credits(THERE);
+        assert!(!links.is_full(THERE));
+        assert!(links.next_batch().is_some());
+        assert!(links.next_batch().is_none());
+    }
+
+    #[test]
+    fn what_is_lost_with_a_link_depends_on_whether_it_was_sent() {
+        let mut links = links();
+        push(&mut links, 0, true, b"a");
+        push(&mut links, 1, false, b"a");
+        let (_, batch) = links.next_batch().expect("a batch");
+        push(&mut links, 2, true, b"a");
+        let lost: Vec<(u32, Lost)> = links.down(THERE).iter().map(|(w, l)| (w.slot, *l)).collect();
+        assert_eq!(lost, [(0, Lost::Uncertain), (1, Lost::Refused), (2, Lost::Refused)]);
+        assert!(links.next_batch().is_none());
+        assert!(links.up(THERE));
+        push(&mut links, 3, true, b"a");
+        let (_, next) = links.next_batch().expect("a batch");
+        assert_eq!(ids(&next), [3]);
+        for id in ids(&batch) {
+            assert!(links.answer(THERE, id).is_none(), "a reply of the former link");
+        }
+        assert!(links.answer(THERE, 3).is_some_and(|w| w.slot == 3));
+    }
+
+    #[test]
+    fn a_reply_to_what_was_not_sent_answers_nothing() {
+        let mut links = links();
+        push(&mut links, 0, true, b"a");
+        assert!(links.answer(THERE, 0).is_none());
+        let _ = links.next_batch();
+        assert!(links.answer(THERE, 1).is_none() && links.answer(THERE, 0).is_some());
     }
 }

@@ -10,7 +10,7 @@ fn merged(mut merging: Merging, parts: &[(u32, &[u8])]) -> Vec<u8> {
     }
     assert!(merging.is_complete());
     let mut out = Vec::new();
-    merging.finish(&mut out);
+    crate::bench::with_exec(|exec| merging.finish(exec, &mut out));
     out
 }
 

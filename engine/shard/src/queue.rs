@@ -247,7 +247,12 @@ pub(crate) struct Answered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::with_exec;
     use std::vec;
+
+    fn resolve(replies: &mut Replies, number: u32, reply: &[u8]) -> Option<Answered> {
+        with_exec(|exec| replies.resolve(number, 0, reply, exec))
+    }
 
     fn local(replies: &mut Replies, text: &[u8]) {
         replies.push(text);
@@ -274,10 +279,10 @@ mod tests {
         let fourth = replies.wait();
         local(&mut replies, b"+5\r\n");
         assert_eq!(replies.waiting(), 2);
-        assert_eq!(replies.resolve(fourth, 0, b"-4\r\n"), Some(Answered { failed: true }));
+        assert_eq!(resolve(&mut replies, fourth, b"-4\r\n"), Some(Answered { failed: true }));
         assert!(!replies.has_output());
         assert_eq!(replies.unsent(), 16);
-        replies.resolve(first, 0, b"+1\r\n");
+        resolve(&mut replies, first, b"+1\r\n");
         assert_eq!(replies.take(vec![]), b"+1\r\n+2\r\n+3\r\n-4\r\n+5\r\n");
         assert!(replies.is_settled());
         assert_eq!(replies.unsent(), 20);
@@ -287,11 +292,11 @@ mod tests {
     fn a_reply_for_a_place_that_is_gone_is_dropped() {
         let mut replies = Replies::default();
         let first = replies.wait();
-        replies.resolve(first, 0, b"+1\r\n");
-        assert_eq!(replies.resolve(first, 0, b"+1\r\n"), None);
+        resolve(&mut replies, first, b"+1\r\n");
+        assert_eq!(resolve(&mut replies, first, b"+1\r\n"), None);
         let second = replies.wait();
         replies.drop_all();
-        assert_eq!(replies.resolve(second, 0, b"+2\r\n"), None);
+        assert_eq!(resolve(&mut replies, second, b"+2\r\n"), None);
         assert_eq!(replies.unsent(), 0);
     }
 }

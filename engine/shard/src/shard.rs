@@ -149,7 +149,7 @@ impl Shard {
         };
         session.flushing = false;
         let output = if session.replies.has_output() {
-            let empty = if self.buffers.fits(&spare) { spare } else { Vec::new() };
+            let empty = if Buffers::fits(&spare) { spare } else { Vec::new() };
             let output = session.replies.take(empty);
             self.stats.bytes_out.add(output.len() as u64);
             Some(output)
@@ -488,12 +488,12 @@ impl Buffers {
         self.free.pop().unwrap_or_default()
     }
 
-    pub(crate) fn fits(&self, buffer: &Vec<u8>) -> bool {
+    pub(crate) fn fits(buffer: &Vec<u8>) -> bool {
         (1..=BUFFER_BYTES_MAX).contains(&buffer.capacity())
     }
 
     pub(crate) fn give(&mut self, mut buffer: Vec<u8>) {
-        if self.fits(&buffer) && self.free.len() < BUFFERS_MAX {
+        if Self::fits(&buffer) && self.free.len() < BUFFERS_MAX {
             buffer.clear();
             self.free.push(buffer);
         }
