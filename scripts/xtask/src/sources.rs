@@ -12,6 +12,13 @@ pub(crate) struct Source {
     pub(crate) text: String,
 }
 
+impl Source {
+    /// Whether it is a file of this ending.
+    pub(crate) fn is(&self, ending: &str) -> bool {
+        Path::new(&self.path).extension().is_some_and(|found| found == ending)
+    }
+}
+
 /// What is made by tools or holds data, and so is nobody's prose.
 const SKIPPED: &[&str] = &[".git", "target", "Cargo.lock", "__pycache__", "corpus", "artifacts"];
 /// The endings of the files that people write.

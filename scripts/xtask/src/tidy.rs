@@ -33,7 +33,7 @@ pub(crate) fn check(files: &[Source]) -> Vec<String> {
     for file in files {
         check_words(file, &mut found);
         check_length(file, &mut found);
-        if file.path.ends_with(".rs") {
+        if file.is("rs") {
             check_name(file, &mut found);
             check_opening(file, &mut found);
             check_tokens(file, &mut found);
@@ -54,8 +54,7 @@ fn check_words(file: &Source, found: &mut Vec<String>) {
 
 fn check_length(file: &Source, found: &mut Vec<String>) {
     let lines = file.text.lines().count();
-    let counts =
-        file.path.ends_with(".rs") || file.path.ends_with(".py") || file.path.ends_with(".sh");
+    let counts = ["rs", "py", "sh"].iter().any(|ending| file.is(ending));
     if counts && lines > LINES_MAX {
         found.push(format!("{}: {lines} lines, {LINES_MAX} are the limit", file.path));
     }

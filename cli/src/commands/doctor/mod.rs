@@ -1,0 +1,88 @@
+//! `dkv doctor`: what on this host stops io_uring or costs latency, and the fix for each.
+//!
+//! Two halves: [`facts`] reads the host, [`judge`] is a pure function from facts to rows, so that every verdict has a
+//! test. It changes nothing; a fix is a command to type.
+
+mod facts;
+mod judge;
+
+use crate::failure::Failure;
+use crate::output::{self, OutputArgs};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// The flags of `dkv doctor`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  dkv doctor
+  dkv doctor -o json
+
+Exit codes: 0 all is well, 1 something costs latency or room, 2 something stops a node from running.")]
+pub(crate) struct Args {
+    /// Data directory to look at [default: $XDG_DATA_HOME/dkv or ~/.local/share/dkv]
+    #[arg(long, env = "DKV_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// See [`OutputArgs`].
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Severity {
+    /// As wanted.
+    Ok,
+    /// Works, and costs something.
+    Warning,
+    /// Does not work.
+    Fatal,
+}
+
+impl Severity {
+    fn word(self) -> &'static str {
+        match self {
+            Severity::Ok => "ok",
+            Severity::Warning => "warning",
+            Severity::Fatal => "fatal",
+        }
+    }
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Row {
+    check: &'static str,
+    found: String,
+    wanted: String,
+    severity: Severity,
+    /// What it costs; empty when all is well.
+    why: String,
+    /// What to type; empty when all is well.
+    fix: String,
+}
+
+/// Looks, shows, and gives the exit code.
+pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
+    let data_dir = crate::contexts::data_dir(args.data_dir.as_deref())?;
+    let rows = judge::judge(&facts::read(&data_dir));
+    let cells: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            vec![
+                json!(row.check),
+                json!(row.found),
+                json!(row.wanted),
+                json!(row.severity.word()),
+                json!(row.why),
+                json!(row.fix),
+            ]
+        })
+        .collect();
+    output::rows(args.output.output, &["Check", "Found", "Wanted", "Result", "Why", "Fix"], &cells);
+    Ok(match rows.iter().map(|row| row.severity).max() {
+        None | Some(Severity::Ok) => 0,
+        Some(Severity::Warning) => 1,
+        Some(Severity::Fatal) => 2,
+    })
+}

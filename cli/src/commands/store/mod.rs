@@ -1,0 +1,140 @@
+//! `dkv store`: stores and their nodes, through the managers.
+
+mod create;
+mod run;
+mod show;
+
+use crate::clustron::Spelling;
+use crate::failure::Failure;
+use crate::output::OutputArgs;
+use crate::reach::{FanoutArgs, ReachArgs, Reached, show as show_report};
+use dkv_agent::coordinate;
+
+pub(crate) use create::read_password;
+pub(crate) use run::wait_until_whole;
+
+/// What all of them take.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Shared {
+    /// See [`ReachArgs`].
+    #[command(flatten)]
+    reach: ReachArgs,
+    /// See [`FanoutArgs`].
+    #[command(flatten)]
+    fanout: FanoutArgs,
+    /// See [`OutputArgs`].
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Shared {
+    fn group(&self, spelling: Spelling) -> Result<Reached, Failure> {
+        self.reach.group(Some(self.fanout), spelling)
+    }
+}
+
+/// The subcommands of `dkv store`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Defines a store on all connected machines; it is not started yet
+    Create(create::Args),
+    /// Starts the nodes of a store, or one of them
+    #[command(after_help = "\
+Examples:
+  dkv store start TestStore
+  dkv store start TestStore --instance node1")]
+    Start {
+        /// Name of the store
+        name: String,
+        /// One node alone, as node1
+        #[arg(long, env = "DKV_INSTANCE", value_name = "NODE")]
+        instance: Option<String>,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Stops the nodes of a store, or one of them; what they hold in memory is gone
+    #[command(after_help = "\
+Examples:
+  dkv store stop TestStore
+  dkv store stop TestStore --instance node2 --force")]
+    Stop {
+        /// Name of the store
+        name: String,
+        /// One node alone, as node1
+        #[arg(long, env = "DKV_INSTANCE", value_name = "NODE")]
+        instance: Option<String>,
+        /// Do not wait long for clients; kill what does not end
+        #[arg(long, env = "DKV_STOP_FORCE", value_parser = clap::builder::FalseyValueParser::new())]
+        force: bool,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// All stores, or one, as each manager knows them
+    #[command(after_help = "\
+Examples:
+  dkv store list
+  dkv store list TestStore --detailed
+  dkv Get-DkvStore -Name TestStore -Detailed")]
+    List {
+        /// Name of one store
+        name: Option<String>,
+        /// With every node and its ports
+        #[arg(long, env = "DKV_DETAILED", value_parser = clap::builder::FalseyValueParser::new())]
+        detailed: bool,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// One store: its definition, its nodes, their ports and states
+    #[command(after_help = "\
+Examples:
+  dkv store show TestStore
+  dkv store show TestStore -o json")]
+    Show {
+        /// Name of the store
+        name: String,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Forgets a stopped store on all its machines
+    #[command(after_help = "\
+Examples:
+  dkv store delete TestStore
+  dkv store delete TestStore --force")]
+    Delete {
+        /// Name of the store
+        name: String,
+        /// Also when it runs, or when one of its machines is down
+        #[arg(long, env = "DKV_DELETE_FORCE", value_parser = clap::builder::FalseyValueParser::new())]
+        force: bool,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Adds one node to a stopped store
+    #[command(after_help = "\
+Examples:
+  dkv store add-instance TestStore
+  dkv store add-instance TestStore --machine 10.0.0.12:7801 --clustron-port 7813 --client-port 7863")]
+    AddInstance(create::AddArgs),
+}
+
+/// Runs it.
+pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> {
+    match command {
+        Command::Create(args) => create::create(args, spelling),
+        Command::AddInstance(args) => create::add_instance(args, spelling),
+        Command::Start { name, instance, shared } => {
+            run::start(name, instance.as_deref(), shared, spelling)
+        }
+        Command::Stop { name, instance, force, shared } => {
+            run::stop(name, instance.as_deref(), *force, shared, spelling)
+        }
+        Command::List { name, detailed, shared } => {
+            show::list(name.as_deref(), *detailed, shared, spelling)
+        }
+        Command::Show { name, shared } => show::show(name, shared, spelling),
+        Command::Delete { name, force, shared } => {
+            let reached = shared.group(spelling)?;
+            show_report(shared.output.output, &coordinate::delete(&reached.group, name, *force))
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `store start` and `store stop`, and waiting until the nodes of a store reach each other.
+
+use super::Shared;
+use crate::clustron::Spelling;
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::output;
+use crate::reach::show;
+use dkv_agent::coordinate::{self, Group, Outcome};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::Duration;
+
+/// Runs `store start`.
+pub(super) fn start(
+    name: &str,
+    instance: Option<&str>,
+    shared: &Shared,
+    spelling: Spelling,
+) -> Result<u8, Failure> {
+    let reached = shared.group(spelling)?;
+    interrupt::goes_on(format!(
+        "nodes already asked to start go on starting; look with: dkv store show {name}"
+    ));
+    let progress = progress(format!("starting {name}"));
+    let report = coordinate::start(&reached.group, name, instance);
+    progress.finish_and_clear();
+    let code = show(shared.output.output, &report)?;
+    // A single node may well be started while others are down on purpose.
+    if report.outcome() == Outcome::Done && instance.is_none() {
+        wait_until_whole(&reached.group, name, Duration::from_secs(shared.reach.timeout_sec))?;
+    }
+    Ok(code)
+}
+
+/// Waits until every node of a store reaches all others.
+pub(crate) fn wait_until_whole(group: &Group, store: &str, most: Duration) -> Result<(), Failure> {
+    interrupt::goes_on(format!("the nodes of {store} run on and go on connecting to each other"));
+    let progress = progress(format!("waiting for the nodes of {store} to reach each other"));
+    let result = coordinate::await_whole(group, store, most);
+    progress.finish_and_clear();
+    result.map_err(|why| {
+        let hint =
+            format!("dkv store show {store}; are the cluster ports open between the machines?");
+        Failure::timed_out(why, hint)
+    })
+}
+
+/// Runs `store stop`.
+pub(super) fn stop(
+    name: &str,
+    instance: Option<&str>,
+    force: bool,
+    shared: &Shared,
+    spelling: Spelling,
+) -> Result<u8, Failure> {
+    let reached = shared.group(spelling)?;
+    interrupt::goes_on(format!(
+        "nodes already asked to stop go on stopping; look with: dkv store show {name}"
+    ));
+    let progress = progress(format!("stopping {name}"));
+    let report = coordinate::stop(&reached.group, name, instance, force);
+    progress.finish_and_clear();
+    show(shared.output.output, &report)
+}
+
+/// A turning wheel with the seconds, on a terminal alone.
+fn progress(message: String) -> ProgressBar {
+    if !std::io::stderr().is_terminal() || !output::is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner().with_message(message);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}

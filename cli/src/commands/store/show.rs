@@ -1,0 +1,334 @@
+//! `store list` and `store show`: what the managers say, in the columns that the original has.
+
+use super::Shared;
+use crate::amounts::bytes_text;
+use crate::clustron::Spelling;
+use crate::failure::Failure;
+use crate::output::{self, Format};
+use crate::reach::hints;
+use dkv_agent::coordinate::{self, Listing};
+use dkv_protocol::admin::{NodeState, NodeView, StoreView};
+use serde_json::{Value, json};
+
+/// The head of the list form.
+const LIST: [&str; 7] = [
+    "Manager",
+    "StoreName",
+    "StoreStatus",
+    "InstanceCount",
+    "RunningInstances",
+    "StoppedInstances",
+    "ParticipatingNodes",
+];
+
+/// Runs `store list`.
+pub(super) fn list(
+    name: Option<&str>,
+    detailed: bool,
+    shared: &Shared,
+    spelling: Spelling,
+) -> Result<u8, Failure> {
+    let listing = ask(shared, spelling)?;
+    if let Some(name) = name {
+        find(&listing, name)?;
+    }
+    let stores = || {
+        listing
+            .stores
+            .iter()
+            .filter(|store| name.is_none_or(|name| store.record.definition.name == name))
+    };
+    match shared.output.output {
+        Format::Json => {
+            let mut objects = Vec::new();
+            for (manager, view) in per_manager(&listing)
+                .filter(|(_, v)| name.is_none_or(|n| v.record.definition.name == n))
+            {
+                let mut object: Value = LIST.iter().copied().zip(list_row(manager, view)).collect();
+                if detailed {
+                    object["Nodes"] = view.nodes.iter().map(node_object).collect();
+                }
+                objects.push(object);
+            }
+            output::json(&Value::Array(objects));
+        }
+        Format::Table if detailed => {
+            for store in stores() {
+                for (manager, view) in
+                    per_manager(&listing).filter(|(_, view)| view.record.id == store.record.id)
+                {
+                    output::record(Format::Table, &LIST, &list_row(manager, view));
+                    output::line("");
+                }
+                nodes_table(store);
+            }
+        }
+        Format::Table => {
+            let mut rows: Vec<Vec<Value>> = per_manager(&listing)
+                .filter(|(_, view)| name.is_none_or(|name| view.record.definition.name == name))
+                .map(|(manager, view)| table_row(manager, view))
+                .collect();
+            let failed = |row: dkv_agent::coordinate::ActionRow| {
+                vec![json!(row.manager), json!("-"), json!("FAILED"), json!(row.message)]
+            };
+            rows.extend(listing.failures().into_iter().map(failed));
+            output::rows(Format::Table, &["Manager", "Store", "Result", "Message"], &rows);
+        }
+    }
+    Ok(listing.outcome().exit_code())
+}
+
+/// Runs `store show`.
+pub(super) fn show(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8, Failure> {
+    let listing = ask(shared, spelling)?;
+    let store = find(&listing, name)?;
+    let definition = &store.record.definition;
+    match shared.output.output {
+        Format::Json => output::json(&json!({
+            "name": definition.name,
+            "status": store.status,
+            "id": store.record.id,
+            "epoch": store.record.epoch,
+            "instance_prefix": definition.instance_prefix,
+            "instance_count": definition.instance_count,
+            "cpus": definition.cpus,
+            "memory_bytes_max": definition.memory_bytes_max,
+            "password": definition.password_sha256.is_some(),
+            "protected_mode": definition.protected_mode,
+            "nodes": store.nodes.iter().map(node_object).collect::<Vec<_>>(),
+            "differences": listing.differences,
+        })),
+        Format::Table => {
+            let memory = match definition.memory_bytes_max {
+                0 => "no limit".to_owned(),
+                bytes => bytes_text(bytes),
+            };
+            let access = match (&definition.password_sha256, definition.protected_mode) {
+                (Some(_), _) => "password",
+                (None, true) => "no password; protected mode: clients of other hosts are refused",
+                (None, false) => "no password; open to every host",
+            };
+            let head =
+                ["Store", "Status", "Instances per machine", "Memory of a node", "Access", "Id"];
+            let row = [
+                json!(definition.name),
+                json!(store.status),
+                json!(definition.instance_count),
+                json!(memory),
+                json!(access),
+                json!(store.record.id),
+            ];
+            output::record(Format::Table, &head, &row);
+            output::line("");
+            nodes_table(store);
+        }
+    }
+    Ok(listing.outcome().exit_code())
+}
+
+/// Asks all managers, and says who did not answer and what differs.
+fn ask(shared: &Shared, spelling: Spelling) -> Result<Listing, Failure> {
+    let reached = shared.group(spelling)?;
+    let listing = coordinate::list(&reached.group);
+    if listing.managers.iter().all(|(_, answer)| answer.is_err()) {
+        let first = listing.managers.iter().find_map(|(_, answer)| answer.as_ref().err());
+        return Err(first.map_or_else(
+            || Failure::not_connected("no manager is named", ""),
+            crate::reach::admin_failure,
+        ));
+    }
+    hints(&listing.failures());
+    for difference in &listing.differences {
+        output::warn(difference);
+    }
+    Ok(listing)
+}
+
+fn find<'a>(listing: &'a Listing, name: &str) -> Result<&'a StoreView, Failure> {
+    listing.store(name).ok_or_else(|| {
+        let names: Vec<&str> =
+            listing.stores.iter().map(|store| store.record.definition.name.as_str()).collect();
+        let known = match names.as_slice() {
+            [] => "there is none yet".to_owned(),
+            names => format!("there are: {}", names.join(", ")),
+        };
+        Failure {
+            code: "no_such_store".into(),
+            ..Failure::failed(format!("there is no store {name:?}; {known}"), "dkv store list")
+        }
+    })
+}
+
+/// Each store at each manager that holds it, with the states that the whole group knows.
+fn per_manager(listing: &Listing) -> impl Iterator<Item = (&str, &StoreView)> {
+    let of_manager = |(manager, answer): &'_ (String, Result<Vec<StoreView>, _>)| {
+        let names: Vec<String> =
+            answer.iter().flatten().map(|view| view.record.definition.name.clone()).collect();
+        (manager.clone(), names)
+    };
+    let held: Vec<(String, Vec<String>)> = listing.managers.iter().map(of_manager).collect();
+    let pairs = listing.managers.iter().zip(held).flat_map(|((manager, _), (_, names))| {
+        let views = names.into_iter().filter_map(|name| listing.store(&name));
+        views.map(move |view| (manager.as_str(), view)).collect::<Vec<_>>()
+    });
+    pairs
+}
+
+fn counts(store: &StoreView) -> (usize, usize, usize) {
+    let running = store.nodes.iter().filter(|node| node.state == Some(NodeState::Running)).count();
+    let rest = [NodeState::Requested, NodeState::Stopped, NodeState::Failed];
+    let stopped = store
+        .nodes
+        .iter()
+        .filter(|node| node.state.is_some_and(|state| rest.contains(&state)))
+        .count();
+    (store.nodes.len(), running, stopped)
+}
+
+fn list_row(manager: &str, store: &StoreView) -> Vec<Value> {
+    let (instances, running, stopped) = counts(store);
+    let nodes: Vec<&str> = store.nodes.iter().map(|node| node.record.name.as_str()).collect();
+    vec![
+        json!(manager),
+        json!(store.record.definition.name),
+        json!(store.status),
+        json!(instances),
+        json!(running),
+        json!(stopped),
+        json!(nodes),
+    ]
+}
+
+fn table_row(manager: &str, store: &StoreView) -> Vec<Value> {
+    let (instances, running, stopped) = counts(store);
+    let status = output::cell_text(&json!(store.status));
+    let message = format!("{status} | Instances:{instances} Running:{running} Stopped:{stopped}");
+    vec![json!(manager), json!(store.record.definition.name), json!("OK"), json!(message)]
+}
+
+fn nodes_table(store: &StoreView) {
+    let head = [
+        "Node",
+        "Machine",
+        "State",
+        "ClusterPort",
+        "ClientPort",
+        "ShardPorts",
+        "Cpus",
+        "Pid",
+        "Restarts",
+        "Cluster",
+        "Message",
+    ];
+    let rows: Vec<Vec<Value>> = store
+        .nodes
+        .iter()
+        .map(|node| {
+            let running = node.state == Some(NodeState::Running);
+            let cluster = match (running, node.cluster_ok) {
+                (true, true) => "ok",
+                (true, false) => "not whole",
+                (false, _) => "-",
+            };
+            let state = node.state.map_or_else(|| json!("unknown"), |state| json!(state));
+            vec![
+                json!(node.record.name),
+                json!(node.record.machine),
+                state,
+                json!(node.record.cluster_port),
+                json!(node.record.client_port),
+                json!(node.record.shard_ports),
+                json!(node.record.cpus),
+                json!(node.pid),
+                json!(node.restarts),
+                json!(cluster),
+                json!(node.message),
+            ]
+        })
+        .collect();
+    output::rows(Format::Table, &head, &rows);
+}
+
+fn node_object(node: &NodeView) -> Value {
+    serde_json::to_value(node).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dkv_protocol::admin::{NodeRecord, StoreDefinition, StoreRecord, StoreStatus};
+    use dkv_protocol::ids::{Epoch, StoreId};
+
+    fn store(states: &[Option<NodeState>]) -> StoreView {
+        let definition = StoreDefinition {
+            name: "OrdersStore".into(),
+            instance_prefix: "orders-".into(),
+            instance_count: 3,
+            clustron_port: None,
+            client_port: None,
+            cpus: None,
+            memory_bytes_max: 0,
+            password_sha256: None,
+            protected_mode: true,
+        };
+        let node = |(at, state): (usize, &Option<NodeState>)| NodeView {
+            record: NodeRecord {
+                name: format!("orders-{}", at + 1),
+                machine: "10.0.0.11:7801".into(),
+                cluster_port: 7811 + at as u16,
+                client_port: 7861 + at as u16,
+                shard_ports: vec![7900 + at as u16],
+                cpus: vec![at as u32],
+                cpus_exclusive: true,
+            },
+            state: *state,
+            pid: None,
+            restarts: 0,
+            message: None,
+            cluster_ok: true,
+        };
+        let nodes: Vec<NodeView> = states.iter().enumerate().map(node).collect();
+        let records = nodes.iter().map(|node| node.record.clone()).collect();
+        let id = StoreId("a".repeat(32));
+        let record = StoreRecord {
+            definition,
+            id,
+            hash_seed: String::new(),
+            epoch: Epoch(1),
+            nodes: records,
+        };
+        StoreView { record, status: StoreStatus::of(states), nodes }
+    }
+
+    #[test]
+    fn a_listed_store_has_the_columns_of_the_original() {
+        let running = store(&[Some(NodeState::Running); 3]);
+        let row = table_row("10.0.0.11:7801", &running);
+        let expected =
+            ["10.0.0.11:7801", "OrdersStore", "OK", "Running | Instances:3 Running:3 Stopped:0"];
+        assert_eq!(row, expected.map(|text| json!(text)));
+        let partial = store(&[Some(NodeState::Running), Some(NodeState::Stopped), None]);
+        let row: Vec<String> = list_row("m", &partial).iter().map(output::cell_text).collect();
+        assert_eq!(
+            row,
+            ["m", "OrdersStore", "Partial", "3", "1", "1", "orders-1,orders-2,orders-3"]
+        );
+    }
+
+    #[test]
+    fn a_store_is_listed_once_for_each_manager_that_holds_it() {
+        let view = store(&[Some(NodeState::Running)]);
+        let listing = Listing {
+            managers: vec![
+                ("a".into(), Ok(vec![view.clone()])),
+                ("b".into(), Ok(vec![])),
+                ("c".into(), Ok(vec![view.clone()])),
+            ],
+            stores: vec![view],
+            differences: vec![],
+        };
+        let managers: Vec<&str> = per_manager(&listing).map(|(manager, _)| manager).collect();
+        assert_eq!(managers, ["a", "c"]);
+        assert!(find(&listing, "Nowhere").unwrap_err().what.contains("there are: OrdersStore"));
+    }
+}

@@ -1,0 +1,238 @@
+//! `dkv up`: a working store on this machine in one command. Each step first looks whether it is done already, so that
+//! the command can be run again at any point; what a failed run began it takes back.
+
+use super::store::wait_until_whole;
+use crate::contexts::{self, Context, Contexts};
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::local_manager::{self, Manager};
+use crate::output::{self, Format, OutputArgs};
+use crate::reach::{admin_failure, cells, hints, read_token};
+use dkv_agent::coordinate::{self, Group, Outcome, Report, Settings};
+use dkv_protocol::admin::{NodeState, StoreDefinition, StoreView};
+use dkv_protocol::limits::{CLIENT_PORT, CLUSTER_PORT, NODES_PER_MACHINE_MAX};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The store, and the name of the context.
+pub(super) const LOCAL: &str = "local";
+/// Nodes of a new store.
+const NODES: u32 = 2;
+
+/// The flags of `dkv up`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  dkv up
+  dkv up --nodes 3
+  dkv up --data-dir /tmp/try
+
+It starts a manager if none runs, creates and starts the store `local`, and remembers it as the context `local`.")]
+pub(crate) struct Args {
+    /// Nodes of the store [default: 2, or as many as it has]
+    #[arg(long, env = "DKV_NODES", value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(NODES_PER_MACHINE_MAX)))]
+    nodes: Option<u32>,
+    /// First cluster port
+    #[arg(long, alias = "cluster-port", env = "DKV_CLUSTRON_PORT", value_name = "PORT", default_value_t = CLUSTER_PORT,
+        value_parser = clap::value_parser!(u16).range(1..))]
+    clustron_port: u16,
+    /// First client port
+    #[arg(long, env = "DKV_CLIENT_PORT", value_name = "PORT", default_value_t = CLIENT_PORT,
+        value_parser = clap::value_parser!(u16).range(1..))]
+    client_port: u16,
+    /// Directory of the catalogue, the token and the logs [default: $XDG_DATA_HOME/dkv or ~/.local/share/dkv]
+    #[arg(long, env = "DKV_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Most seconds for each step
+    #[arg(long, env = "DKV_TIMEOUT_SEC", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout_sec: u64,
+    /// See [`OutputArgs`].
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Runs it.
+pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
+    let data_dir = contexts::data_dir(args.data_dir.as_deref())?;
+    interrupt::goes_on("what was started runs on; dkv up again completes it, dkv down ends it");
+    let timeout = Duration::from_secs(args.timeout_sec);
+    let (manager, fresh) = match local_manager::running(&data_dir)? {
+        Some(manager) => (manager, None),
+        None => {
+            let started = local_manager::start(&data_dir, timeout)?;
+            (started.manager, Some(started))
+        }
+    };
+    let result = bring_up(args, &manager, &data_dir, timeout);
+    match result {
+        Ok(store) => {
+            show(args.output.output, &manager, &store);
+            Ok(0)
+        }
+        Err(failure) => {
+            // A manager that this run started for nothing shall not stay behind.
+            if let Some(started) = fresh {
+                started.stop();
+            }
+            Err(failure)
+        }
+    }
+}
+
+fn bring_up(
+    args: &Args,
+    manager: &Manager,
+    data_dir: &Path,
+    timeout: Duration,
+) -> Result<StoreView, Failure> {
+    let token_file = data_dir.join("token");
+    let token = read_token(&token_file)?;
+    let settings = Settings { timeout, parallel: true, fail_fast: false };
+    let mut group = Group::new(&[manager.address], &token, settings);
+    let others = group.complete();
+    if !others.is_empty() {
+        let what =
+            format!("the manager of this machine belongs to a group with {}", others.join(", "));
+        return Err(Failure::failed(
+            what,
+            "dkv connect and dkv store create, as the group's stores are made",
+        ));
+    }
+    let known = group.clients()[0].find_store(LOCAL).map_err(|error| admin_failure(&error))?;
+    let created = create(args, &group, known.as_ref())?;
+    let result = start(&group, known.as_ref(), timeout);
+    if let Err(failure) = result {
+        if created {
+            // Best effort: the failure that is reported is the first one.
+            let _ = coordinate::delete(&group, LOCAL, true);
+        }
+        return Err(failure);
+    }
+    let context = Context {
+        managers: group.managers(),
+        token_file: Some(token_file),
+        store: Some(LOCAL.into()),
+    };
+    Contexts::update(|contexts| {
+        contexts.contexts.insert(LOCAL.into(), context);
+        contexts.current = Some(LOCAL.into());
+        // What `kv` means from here on is this store.
+        contexts.connection = None;
+    })?;
+    group.clients()[0].store(LOCAL).map_err(|error| admin_failure(&error))
+}
+
+/// Creates the store unless it is there; whether it was created.
+fn create(args: &Args, group: &Group, known: Option<&StoreView>) -> Result<bool, Failure> {
+    if let Some(known) = known {
+        let have = known.record.nodes.len();
+        if let Some(wanted) = args.nodes.filter(|wanted| *wanted as usize != have) {
+            let what = format!("the store {LOCAL} is there with {have} nodes, not {wanted}");
+            return Err(Failure::failed(
+                what,
+                "dkv up without --nodes, or dkv down --purge first (its data is lost)",
+            ));
+        }
+        return Ok(false);
+    }
+    let definition = StoreDefinition {
+        name: LOCAL.into(),
+        instance_prefix: "node".into(),
+        instance_count: args.nodes.unwrap_or(NODES),
+        clustron_port: Some(args.clustron_port),
+        client_port: Some(args.client_port),
+        cpus: None,
+        memory_bytes_max: 0,
+        password_sha256: None,
+        protected_mode: true,
+    };
+    let report = coordinate::create(group, &definition, false);
+    for warning in &report.warnings {
+        output::warn(warning);
+    }
+    check(&report).map(|()| true)
+}
+
+/// Starts the nodes that do not run, and waits until they serve together.
+fn start(group: &Group, known: Option<&StoreView>, timeout: Duration) -> Result<(), Failure> {
+    let runs = known
+        .is_some_and(|store| store.nodes.iter().all(|node| node.state == Some(NodeState::Running)));
+    if !runs {
+        check(&coordinate::start(group, LOCAL, None))?;
+    }
+    wait_until_whole(group, LOCAL, timeout)
+}
+
+/// A report that is not a success is the end of the way.
+fn check(report: &Report) -> Result<(), Failure> {
+    let outcome = report.outcome();
+    let failed = report.rows.iter().find(|row| !row.code.is_empty());
+    let Some(row) = failed.filter(|_| outcome != Outcome::Done) else { return Ok(()) };
+    if report.rows.len() > 1 {
+        let text: Vec<_> = cells(&report.rows);
+        for row in text {
+            output::note(&row.iter().map(output::cell_text).collect::<Vec<_>>().join("  "));
+        }
+        hints(&report.rows);
+    }
+    Err(Failure {
+        code: row.code.clone(),
+        ..Failure::failed(row.message.clone(), row.hint.clone())
+    })
+}
+
+fn show(format: Format, manager: &Manager, store: &StoreView) {
+    let endpoint = |port: u16| format!("{}:{port}", manager.address.ip());
+    if format == Format::Json {
+        let nodes = store.nodes.iter().map(|node| {
+            json!({
+                "name": node.record.name,
+                "client": endpoint(node.record.client_port),
+                "cluster": endpoint(node.record.cluster_port),
+                "pid": node.pid,
+            })
+        });
+        output::json(&json!({
+            "store": LOCAL,
+            "status": store.status,
+            "manager": {"address": manager.address.to_string(), "pid": manager.pid},
+            "nodes": nodes.collect::<Vec<_>>(),
+        }));
+        return;
+    }
+    let rows: Vec<_> = store
+        .nodes
+        .iter()
+        .map(|node| {
+            let record = &node.record;
+            vec![
+                json!(record.name),
+                json!(endpoint(record.client_port)),
+                json!(endpoint(record.cluster_port)),
+                json!(node.pid),
+            ]
+        })
+        .collect();
+    output::line(&format!(
+        "The store `{LOCAL}` runs; any node serves any key. Manager: {} (pid {})\n",
+        manager.address, manager.pid
+    ));
+    output::rows(Format::Table, &["Node", "Client", "Cluster", "Pid"], &rows);
+    let port = |at: usize| store.record.nodes.get(at).map_or(CLIENT_PORT, |node| node.client_port);
+    let last = store.record.nodes.len().saturating_sub(1);
+    let host = manager.address.ip();
+    let host = if host.is_loopback() { String::new() } else { format!("-h {host} ") };
+    output::line(&format!(
+        "\nNext:
+  dkv kv set greeting hello
+  dkv kv get greeting
+  redis-cli {host}-p {} set a 1
+  redis-cli {host}-p {} get a
+  dkv store show {LOCAL}
+  dkv down",
+        port(0),
+        port(last)
+    ));
+}
