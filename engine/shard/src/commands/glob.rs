@@ -160,8 +160,9 @@ mod tests {
                 let (takes, rest) = reference_set(rest, *byte);
                 takes && reference(rest, text)
             }
-            ([b'\\', escaped, rest @ ..], [byte, text @ ..])
-            | ([escaped, rest @ ..], [byte, text @ ..]) => escaped == byte && reference(rest, text),
+            ([b'\\', literal, rest @ ..] | [literal, rest @ ..], [byte, text @ ..]) => {
+                literal == byte && reference(rest, text)
+            }
         }
     }
 

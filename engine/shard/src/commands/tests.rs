@@ -114,6 +114,10 @@ impl Bench {
     }
 }
 
+fn hex_digits(byte: u8) -> impl Iterator<Item = char> {
+    [byte >> 4, byte & 15].into_iter().filter_map(|digit| char::from_digit(digit.into(), 16))
+}
+
 /// Words as a request holds them: their bytes, and where each lies in them.
 fn packed(words: &[&[u8]]) -> (Vec<u8>, Vec<(u32, u32)>) {
     let mut bytes = Vec::new();
@@ -135,7 +139,7 @@ fn shown(reply: &[u8]) -> String {
             b'\n' => text.push('|'),
             b'\\' => text.push_str("\\\\"),
             0x20..=0x7e => text.push(*byte as char),
-            other => text.push_str(&format!("\\x{other:02x}")),
+            other => text.extend(['\\', 'x'].into_iter().chain(hex_digits(*other))),
         }
     }
     text
