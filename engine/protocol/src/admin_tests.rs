@@ -117,10 +117,12 @@ fn what_is_left_out_of_a_definition_is_the_safe_choice() {
     }
 }
 
+type Change = fn(&mut StoreDefinition);
+
 #[test]
 fn each_difference_of_two_definitions_is_named() {
     assert_eq!(parsed().differences(&parsed()), Vec::<String>::new());
-    let changes: [(fn(&mut StoreDefinition), &str); 8] = [
+    let changes: [(Change, &str); 8] = [
         (|d| d.name = "Other".into(), "name is Orders, asked for Other"),
         (|d| d.instance_prefix = "n".into(), "instance prefix is node, asked for n"),
         (|d| d.instance_count = 3, "instance count is 2, asked for 3"),

@@ -24,6 +24,7 @@ fn map(shards: &[u16], epoch: u64) -> StoreMap {
     StoreMap::spread(nodes.collect(), Epoch(epoch))
 }
 
+#[derive(Clone, Copy)]
 struct Given {
     store: &'static str,
     epoch: u64,
@@ -303,5 +304,4 @@ const GOLDEN_CHALLENGE: &str = concat!(
     "b100000000000000acacacacacacacacacacacacacacacacacacacacacacacacacacacacacacacac",
     "a99a6a277d0da47db30ee33599dab8a7faf33a29537fd2349b1050d59b1df9c0",
 );
-const GOLDEN_PROOF: &str =
-    concat!("94c5a2d1c7ac248babf9af649ad84085d7432b2980074a3df8dada9548e89fa1",);
+const GOLDEN_PROOF: &str = "94c5a2d1c7ac248babf9af649ad84085d7432b2980074a3df8dada9548e89fa1";
