@@ -346,6 +346,35 @@ impl UringReactor {
     }
 }
 
+impl UringReactor {
+    /// Cancels everything and drains until the kernel holds nothing. `false`: it would not let go in time.
+    fn wind_up(&mut self) -> bool {
+        self.stopping = true;
+        for index in 0..self.places.len() {
+            let generation = self.places[index].generation;
+            self.close(Conn { index: index as u32, generation });
+        }
+        for index in 0..self.listeners.len() {
+            self.stop_listening(ListenerId(index as u32));
+        }
+        let target = CancelBuilder::user_data(name::plain(Kind::Poll, 0));
+        self.ring.push_cancel(opcode::AsyncCancel2::new(target), name::plain(Kind::Cancel, 0));
+        let end = clock::monotonic_ns() + DRAIN_NS_MAX;
+        let mut events = Vec::new();
+        while self.under_way > 0 && clock::monotonic_ns() < end {
+            self.pool.publish();
+            if self.ring.enter(Some(Duration::from_millis(10))).is_err() {
+                break;
+            }
+            // Sockets accepted at the last moment are in there and are closed with it.
+            events.clear();
+            self.collect(&mut events);
+            self.catch_up();
+        }
+        self.under_way == 0
+    }
+}
+
 impl Reactor for UringReactor {
     fn listen(&mut self, listener: TcpListener) -> io::Result<ListenerId> {
         // A descriptor marked non-blocking makes the ring fail with EAGAIN instead of waiting.
@@ -554,39 +583,18 @@ impl std::fmt::Debug for UringReactor {
 }
 
 impl Drop for UringReactor {
-    /// Cancels, drains, and only then lets the fields go: ring first, memory after.
+    /// Only after the kernel let go are the fields let go: ring first, memory after.
     fn drop(&mut self) {
-        self.stopping = true;
-        for index in 0..self.places.len() {
-            let generation = self.places[index].generation;
-            self.close(Conn { index: index as u32, generation });
+        if self.wind_up() {
+            return;
         }
-        for index in 0..self.listeners.len() {
-            self.stop_listening(ListenerId(index as u32));
-        }
-        let target = CancelBuilder::user_data(name::plain(Kind::Poll, 0));
-        self.ring.push_cancel(opcode::AsyncCancel2::new(target), name::plain(Kind::Cancel, 0));
-        let end = clock::monotonic_ns() + DRAIN_NS_MAX;
-        let mut events = Vec::new();
-        while self.under_way > 0 && clock::monotonic_ns() < end {
-            self.pool.publish();
-            if self.ring.enter(Some(Duration::from_millis(10))).is_err() {
-                break;
-            }
-            // Sockets accepted at the last moment are in there and are closed with it.
-            events.clear();
-            self.collect(&mut events);
-            self.catch_up();
-        }
-        if self.under_way > 0 {
-            tracing::error!(
-                under_way = self.under_way,
-                "the kernel keeps operations of a closed ring; their memory is given up for lost"
-            );
-            self.pool.leak();
-            for place in &mut self.places {
-                place.leak();
-            }
+        tracing::error!(
+            under_way = self.under_way,
+            "the kernel keeps operations of a closed ring; their memory is given up for lost"
+        );
+        self.pool.leak();
+        for place in &mut self.places {
+            place.leak();
         }
     }
 }

@@ -101,3 +101,207 @@ fn the_end_of_a_stream_is_told_once_even_when_the_kernel_calls_it_readable() {
     client.read_to_string(&mut text).expect("reads to the end");
     assert_eq!(text, "reply");
 }
+
+/// A reproducible stream of numbers (xorshift64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// What a driver knows of one connection.
+struct Known {
+    peer: Option<TcpStream>,
+    sending: bool,
+    ended: bool,
+    failed: bool,
+    closing: bool,
+}
+
+/// Everything a driver and a peer can do, in random order: events stay within the contract, and in the end nothing is
+/// left in the kernel and every buffer is back.
+fn anything_goes(seed: u64) {
+    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut reactor = UringReactor::new(Options {
+        sq_entries: 8,
+        cq_entries: 16,
+        buffers: 8,
+        buffers_at_first: 2,
+        send_bytes_max: 200_000,
+        ..Options::new(WakeHandle::new().expect("an eventfd"))
+    })
+    .expect("a ring");
+    let mut known: std::collections::BTreeMap<Conn, Known> = std::collections::BTreeMap::new();
+    let mut held = Vec::new();
+    let (mut told, mut closed) = (0, 0);
+    for step in 0..3000_u32 {
+        let winding_up = step >= 2500;
+        let pick = dice.below(known.len().max(1) as u64) as usize;
+        let picked = known.keys().nth(pick).copied();
+        match (dice.below(12), picked) {
+            (0 | 1, _) if known.len() < 30 && !winding_up => {
+                let (socket, client) = pair();
+                client.set_nonblocking(true).expect("non-blocking");
+                let conn = reactor.adopt(socket).expect("a socket");
+                let new = Known {
+                    peer: Some(client),
+                    sending: false,
+                    ended: false,
+                    failed: false,
+                    closing: false,
+                };
+                assert!(known.insert(conn, new).is_none(), "{conn:?} is in use");
+            }
+            (2 | 3, Some(conn)) => {
+                if let Some(peer) = &mut known.get_mut(&conn).expect("picked").peer {
+                    let _ = peer.write(&vec![9; 1 + dice.below(60_000) as usize]);
+                }
+            }
+            (4, Some(conn)) => {
+                if let Some(peer) = &mut known.get_mut(&conn).expect("picked").peer {
+                    let _ = peer.read(&mut vec![0; 1 << 20]);
+                }
+            }
+            (5, Some(conn)) => {
+                let known = known.get_mut(&conn).expect("picked");
+                match dice.below(3) {
+                    0 => known.peer = None,
+                    1 => {
+                        let half = std::net::Shutdown::Write;
+                        let _ = known.peer.as_ref().map(|peer| peer.shutdown(half));
+                    }
+                    _ => {}
+                }
+            }
+            (6 | 7, Some(conn)) => {
+                let known = known.get_mut(&conn).expect("picked");
+                if !known.sending && !known.failed && !known.closing {
+                    known.sending = true;
+                    reactor.send(conn, vec![3; dice.below(900_000) as usize]);
+                }
+            }
+            (8, Some(conn)) => reactor.pause(conn),
+            (9, Some(conn)) => reactor.resume(conn),
+            (10, Some(conn)) if winding_up || dice.below(4) == 0 => {
+                known.get_mut(&conn).expect("picked").closing = true;
+                reactor.close(conn);
+            }
+            _ => {
+                if dice.below(2) == 0 {
+                    held.drain(..).for_each(|chunk| reactor.give_back(chunk));
+                }
+                let mut events = Vec::new();
+                reactor.turn(Wait::Now, &mut events).expect("the ring works");
+                told += events.len();
+                for event in events {
+                    match event {
+                        Event::Received { conn, chunk } => {
+                            let known = &known[&conn];
+                            assert!(
+                                !known.ended && !known.failed,
+                                "seed {seed}: bytes after the end"
+                            );
+                            assert!(*reactor.bytes(&chunk) == vec![9; chunk.len()]);
+                            held.push(chunk);
+                        }
+                        Event::Sent { conn, buffer } => {
+                            let known = known.get_mut(&conn).expect("in use");
+                            assert!(known.sending && !known.failed, "seed {seed}");
+                            assert!(buffer == vec![3; buffer.len()]);
+                            known.sending = false;
+                        }
+                        Event::Ended { conn, error } => {
+                            let known = known.get_mut(&conn).expect("in use");
+                            assert!(!known.failed, "seed {seed}: told after a failure");
+                            assert!(error.is_some() || !known.ended, "seed {seed}: two ends");
+                            known.failed |= error.is_some();
+                            known.ended = true;
+                        }
+                        Event::Closed { conn } => {
+                            let known = known.remove(&conn).expect("in use");
+                            assert!(known.closing, "seed {seed}: closed unasked");
+                            closed += 1;
+                        }
+                        Event::Woken => {}
+                        other => panic!("seed {seed}: {other:?}"),
+                    }
+                }
+            }
+        }
+    }
+    for conn in known.keys() {
+        reactor.close(*conn);
+    }
+    let closing = clock::monotonic_ns();
+    while reactor.connections() > 0 {
+        assert!(
+            clock::monotonic_ns() - closing < 9_000_000_000,
+            "seed {seed}: an event is missing"
+        );
+        held.drain(..).for_each(|chunk| reactor.give_back(chunk));
+        for event in turn(&mut reactor) {
+            match event {
+                Event::Received { chunk, .. } => held.push(chunk),
+                Event::Closed { .. } => closed += 1,
+                _ => {}
+            }
+        }
+    }
+    held.drain(..).for_each(|chunk| reactor.give_back(chunk));
+    reactor.turn(Wait::Now, &mut Vec::new()).expect("the ring works");
+    assert!(
+        told > 100 && closed > 10,
+        "seed {seed} looked at nothing: {told} told, {closed} closed"
+    );
+    assert_eq!(reactor.under_way, 1, "seed {seed}: operations are left");
+    assert_eq!(reactor.pool.available(), usize::from(reactor.pool.circulating()), "seed {seed}");
+    assert_eq!(reactor.free.len() + reactor.told_closed.len(), reactor.places.len(), "seed {seed}");
+}
+
+#[test]
+fn whatever_drivers_and_peers_do_nothing_is_left_behind() {
+    for seed in 0..25 {
+        anything_goes(seed);
+    }
+}
+
+#[test]
+fn winding_up_has_the_kernel_let_go_of_everything() {
+    for turns in 0..4 {
+        let mut reactor = reactor();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        reactor.listen(listener).expect("listens");
+        let mut peers = Vec::new();
+        for number in 0..16 {
+            let (socket, mut peer) = pair();
+            let conn = reactor.adopt(socket).expect("a socket");
+            match number % 4 {
+                0 => reactor.send(conn, vec![1; 16 << 20]),
+                1 => peer.write_all(&[2; 10_000]).expect("writes"),
+                2 => reactor.pause(conn),
+                _ => {}
+            }
+            peers.push(peer);
+        }
+        for _ in 0..turns {
+            let mut events = Vec::new();
+            reactor.turn(Wait::Now, &mut events).expect("the ring works");
+            for event in events {
+                if let Event::Received { chunk, .. } = event {
+                    reactor.give_back(chunk);
+                }
+            }
+        }
+        assert!(reactor.under_way > 16);
+        assert!(reactor.wind_up());
+        assert_eq!(reactor.connections(), 0);
+        assert!(reactor.places.iter().all(|place| place.is_idle() && place.socket.is_none()));
+        assert!(reactor.listeners.iter().all(|listener| listener.socket.is_none()));
+        assert_eq!(reactor.pool.available(), usize::from(reactor.pool.circulating()));
+    }
+}

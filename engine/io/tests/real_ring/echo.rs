@@ -77,6 +77,32 @@ fn buffers_that_a_driver_keeps_are_waited_for() {
     assert!(echo.reactor.counts().buffers_missed > 0, "the test did not run out of buffers");
 }
 
+/// Of those armed together the first takes every buffer: unless the others keep their place in the queue, some are never
+/// first.
+#[test]
+fn few_buffers_go_round_among_all_who_want_them() {
+    let few = Options { buffers: 4, buffers_at_first: 4, ..options() };
+    let mut reactor = dkv_io::UringReactor::new(few).expect("a ring");
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let (socket, mut client) = pair();
+        // Fits the socket buffers: no thread is needed to write it.
+        client.write_all(&vec![1; 128 << 10]).expect("writes");
+        reactor.adopt(socket).expect("a socket");
+        clients.push(client);
+    }
+    let mut received = [0; 8];
+    turn_until(&mut reactor, "three rounds", |reactor, event| match event {
+        Event::Received { conn, chunk } => {
+            received[conn.index()] += chunk.len();
+            reactor.give_back(chunk);
+            received[conn.index()] >= 3 * 4 * 4096
+        }
+        other => panic!("{other:?}"),
+    });
+    assert!(received.iter().all(|bytes| *bytes >= 4096), "{received:?}");
+}
+
 /// With one buffer, a connection that always has bytes would always be the first to get it.
 #[test]
 fn a_firehose_does_not_starve_others_of_buffers() {

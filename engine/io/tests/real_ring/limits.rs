@@ -141,11 +141,16 @@ fn running_out_of_descriptors_pauses_accepting_and_does_not_spin() {
 
 #[test]
 fn rings_in_a_row_do_not_pile_up() {
+    const NAME: &str = "limits::rings_in_a_row_do_not_pile_up";
+    if !is_child(NAME) {
+        // Alone, because it counts the descriptors of the process.
+        return in_child(NAME, |_| {});
+    }
     for _ in 0..300 {
         let small = Options { sq_entries: 64, cq_entries: 128, buffers: 16, ..options() };
         let mut reactor = UringReactor::new(small).expect("a ring");
         reactor.turn(Wait::Now, &mut Vec::new()).expect("works");
     }
     let open = std::fs::read_dir("/proc/self/fd").expect("reads").count();
-    assert!(open < 200, "{open} descriptors are open");
+    assert!(open < 20, "{open} descriptors are open");
 }
