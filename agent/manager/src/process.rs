@@ -12,6 +12,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -143,7 +144,12 @@ fn watch(pid: u32, child: Option<Child>) -> io::Result<Process> {
     let number = number.ok_or_else(|| io::Error::other("no such process number"))?;
     let pidfd = rustix::process::pidfd_open(number, PidfdFlags::NONBLOCK)?;
     let born = born(pid)?;
-    Ok(Process { pid, born, pidfd: Arc::new(AsyncFd::new(pidfd)?), child })
+    #[expect(
+        deprecated,
+        reason = "its successor needs unsafe, for descriptors that change while registered; a pidfd that is owned cannot"
+    )]
+    let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+    Ok(Process { pid, born, pidfd: Arc::new(pidfd), child })
 }
 
 /// The machine's boot and the start time of a process in it.

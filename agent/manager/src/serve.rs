@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, Mode};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -61,7 +61,10 @@ pub struct Ready {
     pub address: SocketAddr,
 }
 
-pub(crate) fn run(options: AgentOptions) -> u8 {
+pub(crate) fn run(mut options: AgentOptions) -> u8 {
+    if let Ok(absolute) = std::path::absolute(&options.data_dir) {
+        options.data_dir = absolute;
+    }
     let filter = EnvFilter::try_from_env("DKV_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -198,6 +201,7 @@ fn make_directories(data_dir: &Path) -> Result<(), StartError> {
             path.display()
         ))
     };
+    check_directory(data_dir)?;
     for dir in [data_dir.to_path_buf(), data_dir.join("run"), data_dir.join("logs")] {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(&dir).map_err(|error| failed(&dir, error))?;
@@ -205,6 +209,37 @@ fn make_directories(data_dir: &Path) -> Result<(), StartError> {
         std::fs::set_permissions(&dir, private).map_err(|error| failed(&dir, error))?;
     }
     Ok(())
+}
+
+/// A directory that is there already becomes private only when it is plainly meant for this: nobody wants his home
+/// directory, or /tmp, closed to others by a mistyped flag.
+fn check_directory(data_dir: &Path) -> Result<(), StartError> {
+    let Ok(about) = std::fs::metadata(data_dir) else { return Ok(()) };
+    let shown = data_dir.display();
+    if !about.is_dir() {
+        return Err(StartError::Configuration(format!(
+            "{shown} is not a directory. Give another with --data-dir"
+        )));
+    }
+    let user = rustix::process::geteuid().as_raw();
+    if about.uid() != user {
+        return Err(StartError::Configuration(format!(
+            "the data directory {shown} belongs to user {}, this is user {user}. Give one of your own with --data-dir",
+            about.uid()
+        )));
+    }
+    if about.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let own = ["token", "catalogue.json", "run"].iter().any(|name| data_dir.join(name).exists());
+    let empty = std::fs::read_dir(data_dir).is_ok_and(|mut entries| entries.next().is_none());
+    if own || empty {
+        return Ok(());
+    }
+    Err(StartError::Configuration(format!(
+        "the data directory {shown} is open to others and holds other files. Give a directory of its own with --data-dir, or \
+         type: chmod 700 {shown}"
+    )))
 }
 
 /// Two managers of two network name spaces may see one file system: each needs a directory of its own.

@@ -144,16 +144,14 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// Only our own address (or a name of loopback) is us: a page that makes its own name point here gets nothing.
 fn check_host(host: &str, own: SocketAddr) -> Result<(), Refusal> {
-    let name = match host.parse::<SocketAddr>() {
-        Ok(address) => Some(address.ip()),
-        Err(_) => {
-            let bare = host.rsplit_once(':').map_or(host, |(name, _)| name);
-            if bare.eq_ignore_ascii_case("localhost") {
-                own.ip().is_loopback().then_some(own.ip())
-            } else {
-                bare.trim_matches(['[', ']']).parse::<IpAddr>().ok()
-            }
-        }
+    let bare = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = if bare.eq_ignore_ascii_case("localhost") {
+        own.ip().is_loopback().then_some(own.ip())
+    } else {
+        bare.trim_matches(['[', ']']).parse::<IpAddr>().ok()
     };
     if name == Some(own.ip()) {
         return Ok(());
@@ -255,6 +253,7 @@ mod tests {
             ("127.0.0.1", "127.0.0.1:7801", true),
             ("[::1]:7801", "[::1]:7801", true),
             ("[::1]", "[::1]:7801", true),
+            ("[::1]:99", "[::1]:7801", true),
             ("10.0.0.11:7801", "10.0.0.11:7801", true),
             ("localhost:7801", "10.0.0.11:7801", false),
             ("evil.example", "127.0.0.1:7801", false),

@@ -1,0 +1,111 @@
+//! A node that serves nobody: it takes a launch document, holds its lock, prints its ready line, answers on its control
+//! socket, and otherwise does what the file named by its first argument says at its start. For tests of supervision.
+//!
+//! `serve` (also when there is no file), `exit CODE` before the ready line, `crash CODE` after it, `hang` without one,
+//! `deaf` to being asked to stop. It ends by itself when its directory is gone, so that no test leaves one behind.
+
+use dkv_protocol::control::{ControlRequest, LATENCY_BUCKETS, NodeStatus, ShardCounters};
+use dkv_protocol::launch::{LaunchDocument, ReadyLine, exit};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
+fn main() -> ExitCode {
+    let plan = std::env::args().nth(1).and_then(|path| std::fs::read_to_string(path).ok());
+    let plan = plan.unwrap_or_default();
+    let mut words = plan.split_whitespace();
+    let deed = words.next().unwrap_or("serve").to_string();
+    let code: u8 = words.next().and_then(|word| word.parse().ok()).unwrap_or(1);
+
+    let Ok(document) = serde_json::from_reader::<_, LaunchDocument>(std::io::stdin()) else {
+        return ExitCode::from(exit::BAD_LAUNCH_DOCUMENT);
+    };
+    let lock = File::create(&document.lock_file).expect("the directory is there");
+    if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        return ExitCode::from(exit::ALREADY_RUNNING);
+    }
+    let _ = rustix::process::setsid();
+    watch_directory(&document.lock_file);
+    if deed == "exit" {
+        eprintln!("port {} is in use", document.nodes[0].client_port);
+        return ExitCode::from(code);
+    }
+    if deed == "hang" {
+        loop {
+            std::thread::park();
+        }
+    }
+    let _ = std::fs::remove_file(&document.control_socket);
+    let listener = UnixListener::bind(&document.control_socket).expect("the path is free");
+    let ready = ReadyLine {
+        pid: std::process::id(),
+        boot: format!("{:x}", std::process::id()),
+        io: "none".to_string(),
+    };
+    println!("{}", serde_json::to_string(&ready).expect("plain data"));
+    if deed == "crash" {
+        eprintln!("crashed as told");
+        return ExitCode::from(code);
+    }
+    for stream in listener.incoming().flatten() {
+        if answer(stream, &document) && deed != "deaf" {
+            return ExitCode::from(exit::OK);
+        }
+    }
+    ExitCode::from(exit::FAILED)
+}
+
+/// Answers one connection; whether it was asked to stop.
+fn answer(stream: UnixStream, document: &LaunchDocument) -> bool {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
+        let request: ControlRequest = serde_json::from_str(&line).expect("a request");
+        line.clear();
+        let mut text = serde_json::to_string(&status(document)).expect("plain data");
+        text.push('\n');
+        let _ = reader.get_mut().write_all(text.as_bytes());
+        if request == ControlRequest::Stop {
+            return true;
+        }
+    }
+    false
+}
+
+/// Each time it is asked it has served a hundred reads more.
+fn status(document: &LaunchDocument) -> NodeStatus {
+    let gets = ASKED.fetch_add(100, Ordering::Relaxed);
+    let mut latency = vec![0; LATENCY_BUCKETS];
+    latency[10] = gets;
+    let shard = ShardCounters { gets, commands: gets, latency, ..ShardCounters::default() };
+    NodeStatus {
+        store: document.store.clone(),
+        store_id: document.store_id.0.clone(),
+        node: document.nodes[usize::from(document.index.0)].name.clone(),
+        pid: std::process::id(),
+        boot: format!("{:x}", std::process::id()),
+        uptime_ms: 1,
+        io: "none".to_string(),
+        cluster_ok: true,
+        unreachable: Vec::new(),
+        resident_bytes: 1,
+        cpu_us: gets,
+        shards: vec![shard; document.cpus.len()],
+    }
+}
+
+fn watch_directory(lock: &str) {
+    let lock = Path::new(lock).to_path_buf();
+    std::thread::spawn(move || {
+        while lock.exists() {
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        std::process::exit(0);
+    });
+}
