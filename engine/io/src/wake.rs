@@ -36,9 +36,9 @@ impl WakeHandle {
         Ok(Self {
             shared: Arc::new(Shared {
                 id: NEXT.fetch_add(1, Ordering::Relaxed),
-                // Blocking, because a ring refuses to wait on a descriptor marked non-blocking. A write blocks only
-                // when 2^64 wakes are unread.
-                eventfd: eventfd(0, EventfdFlags::CLOEXEC)?,
+                // Non-blocking, so that neither a reader of an empty counter nor a writer to a full one (2^64 wakes
+                // unread, so it is awake for sure) ever waits.
+                eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
                 ring: OnceLock::new(),
             }),
         })

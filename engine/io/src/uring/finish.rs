@@ -197,18 +197,8 @@ impl UringReactor {
         if self.stopping {
             return;
         }
-        // Never blocks: there is one reader, and the poll said that there is something to read. Reading before the next
-        // poll is armed means that a wake in between is seen by that poll.
-        let mut count = [0_u8; 8];
-        let readable = rustix::event::poll(
-            &mut [rustix::event::PollFd::from_borrowed_fd(
-                self.wake.eventfd(),
-                rustix::event::PollFlags::IN,
-            )],
-            Some(&rustix::event::Timespec::default()),
-        );
-        if readable == Ok(1) {
-            let _ = rustix::io::read(self.wake.eventfd(), &mut count);
+        // Reading before the next poll is armed means that a wake in between is seen by that poll.
+        if rustix::io::read(self.wake.eventfd(), &mut [0_u8; 8]).is_ok() {
             self.woken = true;
         }
         self.arm_poll();

@@ -377,7 +377,8 @@ impl UringReactor {
 
 impl Reactor for UringReactor {
     fn listen(&mut self, listener: TcpListener) -> io::Result<ListenerId> {
-        // A descriptor marked non-blocking makes the ring fail with EAGAIN instead of waiting.
+        // Some operations of some kernels take the mark of a non-blocking descriptor for the wish to fail with EAGAIN
+        // instead of waiting, which here would mean trying for ever.
         listener.set_nonblocking(false)?;
         let id = ListenerId(self.listeners.len() as u32);
         self.listeners.push(Listener {

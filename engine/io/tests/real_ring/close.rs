@@ -133,7 +133,7 @@ fn stays_asleep(reactor: &mut UringReactor) {
     assert!(start.elapsed() >= Duration::from_millis(20), "woken after {:?}", start.elapsed());
 }
 
-/// Asynchronous runtimes make their sockets non-blocking, and a ring answers such a one with EAGAIN at once.
+/// Asynchronous runtimes make their sockets non-blocking, which a ring may answer with EAGAIN at once, over and over.
 #[test]
 fn a_non_blocking_socket_and_listener_are_served_as_well() {
     let (listener, address) = listener();
