@@ -38,6 +38,9 @@ pub const WAITING_PER_CONNECTION_MAX: usize = 4096;
 pub const BATCHES_UNDER_WAY_MAX: usize = 16;
 /// Bytes after which a batch is closed and sent. One request may exceed it.
 pub const BATCH_BYTES_SOFT_MAX: usize = 256 * 1024;
+/// Bytes of requests that one shard may have queued or under way to another, whatever their number; beyond it the
+/// connections that want more are not read. One request may exceed it.
+pub const LINK_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest cluster frame, in bytes: one value of the greatest length with its key and headers fits.
 pub const FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX + 1024 * 1024;
 

@@ -9,7 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use dkv_protocol::frame::{RequestHead, write_request};
 use dkv_protocol::ids::{RangeId, ShardAddr, Slot};
-use dkv_protocol::limits::{BATCH_BYTES_SOFT_MAX, BATCHES_UNDER_WAY_MAX, RANGES};
+use dkv_protocol::limits::{BATCH_BYTES_SOFT_MAX, BATCHES_UNDER_WAY_MAX, LINK_BYTES_MAX, RANGES};
 use dkv_protocol::map::StoreMap;
 use dkv_protocol::resp::Proto;
 
@@ -48,8 +48,10 @@ struct Link {
     open: Vec<u8>,
     /// Closed batches with the id after their last, waiting for a credit.
     closed: VecDeque<(Vec<u8>, u32)>,
-    /// For each batch under way the id after its last.
-    under_way: VecDeque<u32>,
+    /// For each batch under way the id after its last, and its length.
+    under_way: VecDeque<(u32, usize)>,
+    /// Bytes of all batches that are not answered.
+    bytes: usize,
     /// Requests from `first_id` on that have no reply yet.
     waiting: VecDeque<Option<Waiting>>,
     first_id: u32,
@@ -72,8 +74,9 @@ impl Link {
     }
 
     fn is_full(&self) -> bool {
-        self.open.len() >= BATCH_BYTES_SOFT_MAX
-            && self.closed.len() + self.under_way.len() >= BATCHES_UNDER_WAY_MAX
+        self.bytes >= LINK_BYTES_MAX
+            || (self.open.len() >= BATCH_BYTES_SOFT_MAX
+                && self.closed.len() + self.under_way.len() >= BATCHES_UNDER_WAY_MAX)
     }
 
     fn wants_to_send(&self) -> bool {
@@ -105,6 +108,7 @@ impl Links {
                 open: Vec::new(),
                 closed: VecDeque::new(),
                 under_way: VecDeque::new(),
+                bytes: 0,
                 waiting: VecDeque::new(),
                 first_id: 0,
                 unsent_id: 0,
@@ -189,7 +193,9 @@ impl Links {
         }
         let link = &mut self.ways[to as usize];
         let id = link.next_id();
+        let before = link.open.len();
         write_request(&mut link.open, RequestHead { id, proto, whole_store }, args);
+        link.bytes += link.open.len() - before;
         link.waiting.push_back(Some(waiting));
         self.list(to);
     }
@@ -216,7 +222,7 @@ impl Links {
                 link.close_batch(empty);
             }
             let Some((batch, end)) = link.closed.pop_front() else { continue };
-            link.under_way.push_back(end);
+            link.under_way.push_back((end, batch.len()));
             link.unsent_id = end;
             let addr = link.addr;
             self.list(to);
@@ -254,9 +260,10 @@ impl Links {
     /// Takes back the credits of batches that are answered as a whole.
     pub(crate) fn collect_credits(&mut self, from: u16) {
         let link = &mut self.ways[from as usize];
-        while let Some(&end) = link.under_way.front() {
+        while let Some(&(end, bytes)) = link.under_way.front() {
             if link.first_id.wrapping_sub(end) as i32 >= 0 {
                 link.under_way.pop_front();
+                link.bytes -= bytes;
             } else {
                 break;
             }
@@ -287,6 +294,7 @@ impl Links {
         link.open.clear();
         link.closed.clear();
         link.under_way.clear();
+        link.bytes = 0;
         let (first, unsent) = (link.first_id, link.unsent_id);
         let sent = unsent.wrapping_sub(first) as usize;
         let next = link.next_id();
@@ -386,6 +394,26 @@ mod tests {
             assert!(links.answer(THERE, id).is_none(), "a reply of the former link");
         }
         assert!(links.answer(THERE, 3).is_some_and(|w| w.slot == 3));
+    }
+
+    #[test]
+    fn a_few_great_requests_fill_a_way_too() {
+        let mut links = links();
+        let value = std::vec![0; LINK_BYTES_MAX / 4];
+        let mut pushed = 0;
+        while !links.is_full(THERE) {
+            push(&mut links, pushed, true, &value);
+            pushed += 1;
+        }
+        assert_eq!(pushed, 4);
+        let batches: Vec<_> = core::iter::from_fn(|| links.next_batch()).collect();
+        assert!(batches.len() == 4 && links.is_full(THERE));
+        for id in 0..pushed {
+            assert!(links.answer(THERE, id).is_some());
+            links.collect_credits(THERE);
+            assert!(!links.is_full(THERE));
+        }
+        assert_eq!(links.ways[THERE as usize].bytes, 0);
     }
 
     #[test]
