@@ -6,7 +6,7 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -223,13 +223,13 @@ pub enum Denied {
 pub struct Gate {
     token: Token,
     /// Nonces by time, of requests whose time is still good.
-    seen: BTreeMap<(u64, String), ()>,
+    seen: BTreeSet<(u64, String)>,
 }
 
 impl Gate {
     /// A gate that nothing has passed yet.
     pub fn new(token: Token) -> Self {
-        Self { token, seen: BTreeMap::new() }
+        Self { token, seen: BTreeSet::new() }
     }
 
     /// Whether a call may pass. `header` is its `Authorization`.
@@ -299,10 +299,8 @@ impl Gate {
         if self.seen.len() >= NONCES_MAX {
             return Err(Denied::TooMany);
         }
-        match self.seen.insert((time, nonce.to_ascii_lowercase()), ()) {
-            None => Ok(()),
-            Some(()) => Err(Denied::Replayed),
-        }
+        let new = self.seen.insert((time, nonce.to_ascii_lowercase()));
+        if new { Ok(()) } else { Err(Denied::Replayed) }
     }
 }
 
@@ -329,7 +327,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || text.len() % 2 != 0 || text.len() > 128 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) || text.len() > 128 {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()

@@ -56,7 +56,7 @@ impl Agent {
             ));
         }
         drop_expired(inner);
-        self.check_base(inner, request)?;
+        check_base(inner, request)?;
         supersede(inner, definition)?;
         if inner.reservations.len() >= RESERVATIONS_MAX || inner.ledger.stores.len() >= STORES_MAX {
             return Err(Refusal::of(
@@ -82,22 +82,6 @@ impl Agent {
         };
         inner.reservations.insert(reservation.id.clone(), held);
         Ok(reservation)
-    }
-
-    /// Whether the change builds on what is there.
-    fn check_base(&self, inner: &Inner, request: &ReservationRequest) -> Result<(), Refusal> {
-        let name = &request.definition.name;
-        let Some(entry) = inner.ledger.stores.get(name) else { return Ok(()) };
-        let record = &entry.record;
-        match request.base_epoch {
-            None => Err(exists(record, &request.definition)),
-            Some(epoch) if epoch != record.epoch || entry.deleting => Err(Refusal::conflict(
-                "changed_meanwhile",
-                format!("the store {name} was changed by somebody else meanwhile"),
-                format!("look at it with: dkv store show {name}; then try again"),
-            )),
-            Some(_) => check_at_rest(entry, "extended"),
-        }
     }
 
     fn new_nodes(
@@ -356,7 +340,7 @@ impl Agent {
     ) -> Result<StoreChanged, Refusal> {
         names::check_definition(definition)?;
         let mut inner = self.lock();
-        self.check_alone(&inner)?;
+        check_alone(&inner)?;
         if let Some(entry) = inner.ledger.stores.get(&definition.name) {
             let record = &entry.record;
             if record.differences(definition).is_empty() && !entry.deleting {
@@ -394,7 +378,7 @@ impl Agent {
     ) -> Result<StoreChanged, Refusal> {
         let mut inner = self.lock();
         let record = inner.store(store)?.record.clone();
-        self.check_alone(&inner)?;
+        check_alone(&inner)?;
         if request.machine.as_ref().is_some_and(|machine| machine != self.machine()) {
             return Err(Refusal::bad(
                 "no_such_manager",
@@ -431,22 +415,6 @@ impl Agent {
         let done = self.commit_locked(inner, &commit);
         inner.reservations.remove(&reservation.id);
         done.map(|changed| StoreChanged { warnings: reservation.warnings, ..changed })
-    }
-
-    fn check_alone(&self, inner: &Inner) -> Result<(), Refusal> {
-        let members = &inner.ledger.members;
-        if members.len() <= 1 {
-            return Ok(());
-        }
-        Err(Refusal::conflict(
-            "group_has_members",
-            format!(
-                "this group has {} machines ({}): a change is reserved on each and then committed on each",
-                members.len(),
-                members.join(", ")
-            ),
-            "use the command line: dkv store create … does it",
-        ))
     }
 
     /// Whether a node may be started: not while its store is changed or deleted.
@@ -566,6 +534,38 @@ impl Agent {
             Ok(())
         })
     }
+}
+
+/// Whether the change builds on what is there.
+fn check_base(inner: &Inner, request: &ReservationRequest) -> Result<(), Refusal> {
+    let name = &request.definition.name;
+    let Some(entry) = inner.ledger.stores.get(name) else { return Ok(()) };
+    let record = &entry.record;
+    match request.base_epoch {
+        None => Err(exists(record, &request.definition)),
+        Some(epoch) if epoch != record.epoch || entry.deleting => Err(Refusal::conflict(
+            "changed_meanwhile",
+            format!("the store {name} was changed by somebody else meanwhile"),
+            format!("look at it with: dkv store show {name}; then try again"),
+        )),
+        Some(_) => check_at_rest(entry, "extended"),
+    }
+}
+
+fn check_alone(inner: &Inner) -> Result<(), Refusal> {
+    let members = &inner.ledger.members;
+    if members.len() <= 1 {
+        return Ok(());
+    }
+    Err(Refusal::conflict(
+        "group_has_members",
+        format!(
+            "this group has {} machines ({}): a change is reserved on each and then committed on each",
+            members.len(),
+            members.join(", ")
+        ),
+        "use the command line: dkv store create … does it",
+    ))
 }
 
 fn seconds_left(until: Instant) -> u64 {

@@ -91,7 +91,7 @@ impl Default for Pace {
             early_exit: Duration::from_secs(10),
             backoff: Duration::from_millis(200),
             sample: Duration::from_secs(1),
-            reservation: Duration::from_secs(60),
+            reservation: Duration::from_mins(1),
         }
     }
 }

@@ -228,7 +228,8 @@ fn check_directory(data_dir: &Path) -> Result<(), StartError> {
             about.uid()
         )));
     }
-    if about.mode() & 0o077 == 0 {
+    let open_to_others = about.mode() & 0o077;
+    if open_to_others == 0 {
         return Ok(());
     }
     let own = ["token", "catalogue.json", "run"].iter().any(|name| data_dir.join(name).exists());

@@ -147,9 +147,9 @@ pub(crate) async fn supervise(
 impl Supervisor {
     async fn next(&mut self, commands: &mut mpsc::Receiver<Command>) -> Happened {
         let deadline = match &self.phase {
-            Phase::Coming { deadline, .. } => Some(*deadline),
-            Phase::Waiting { until } => Some(*until),
-            Phase::Leaving { deadline, overdue: false, .. } => Some(*deadline),
+            Phase::Coming { deadline, .. }
+            | Phase::Leaving { deadline, overdue: false, .. }
+            | Phase::Waiting { until: deadline } => Some(*deadline),
             _ => None,
         };
         let timer = async {
@@ -253,14 +253,13 @@ impl Supervisor {
                     entry.restarts = 0;
                     entry.message = None;
                 });
-                match wanted {
-                    Err(refusal) => answer(reply, Err(refusal)),
-                    Ok(()) => {
-                        self.restarts = Restarts::default();
-                        self.starters.push(reply);
-                        self.spawn();
-                    }
+                if let Err(refusal) = wanted {
+                    answer(reply, Err(refusal));
+                    return;
                 }
+                self.restarts = Restarts::default();
+                self.starters.push(reply);
+                self.spawn();
             }
         }
     }

@@ -39,7 +39,7 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Most time for a body to come in.
 const BODY_MAX: Duration = Duration::from_secs(10);
 /// Most time that a connection lives, whatever it does: a reader that never reads is gone after it.
-const CONNECTION_MAX: Duration = Duration::from_secs(300);
+const CONNECTION_MAX: Duration = Duration::from_mins(5);
 
 /// What the gate and the routes share.
 pub(crate) struct Api {

@@ -23,21 +23,21 @@ pub(super) fn document() -> Value {
 }
 
 fn paths() -> Value {
-    let store = parameter("store", "path", json!({ "type": "string" }), "The store.");
+    let store = parameter("store", "path", &json!({ "type": "string" }), "The store.");
     let node =
-        parameter("node", "path", json!({ "type": "string" }), "The node; node-1 finds node1.");
+        parameter("node", "path", &json!({ "type": "string" }), "The node; node-1 finds node1.");
     let reservation =
-        parameter("reservation", "path", json!({ "type": "string" }), "The reservation.");
+        parameter("reservation", "path", &json!({ "type": "string" }), "The reservation.");
     let force = parameter(
         "force",
         "query",
-        json!({ "type": "boolean" }),
+        &json!({ "type": "boolean" }),
         "Also when it runs; without waiting long.",
     );
     let window = parameter(
         "windowSec",
         "query",
-        json!({ "type": "integer", "minimum": 1, "maximum": 60, "default": 5 }),
+        &json!({ "type": "integer", "minimum": 1, "maximum": 60, "default": 5 }),
         "Seconds that the rates span.",
     );
     let mut health =
@@ -115,7 +115,7 @@ fn call(
     call
 }
 
-fn parameter(name: &str, place: &str, schema: Value, what: &str) -> Value {
+fn parameter(name: &str, place: &str, schema: &Value, what: &str) -> Value {
     json!({ "name": name, "in": place, "required": place == "path", "schema": schema, "description": what })
 }
 

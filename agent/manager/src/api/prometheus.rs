@@ -19,6 +19,9 @@ struct Row {
 /// A metric of a shard: name, type, help, value.
 type ShardMetric = (&'static str, &'static str, &'static str, fn(&ShardCounters) -> u64);
 
+/// The same of a node.
+type NodeMetric = (&'static str, &'static str, &'static str, fn(&NodeStatus) -> f64);
+
 const SHARD_METRICS: &[ShardMetric] = &[
     ("commands_total", "counter", "Commands answered to clients of the shard.", |c| c.commands),
     ("gets_total", "counter", "Reads of keys executed by the shard.", |c| c.gets),
@@ -86,7 +89,7 @@ fn render(machine: &str, members: usize, rows: &[Row]) -> String {
     for row in rows {
         line(&mut out, "node_restarts_total", &row.labels(), u64::from(row.restarts));
     }
-    let node_metrics: &[(&str, &str, &str, fn(&NodeStatus) -> f64)] = &[
+    let node_metrics: &[NodeMetric] = &[
         ("node_cluster_ok", "gauge", "Whether the node reaches all others of its store.", |s| {
             f64::from(u8::from(s.cluster_ok))
         }),

@@ -32,7 +32,7 @@ pub fn create(group: &Group, definition: &StoreDefinition, dry_run: bool) -> Rep
     const ACTION: &str = "CreateStore";
     let views = match ask_all(group, &definition.name, ACTION) {
         Ok(views) => views,
-        Err(report) => return report,
+        Err(rows) => return Report { rows, ..Report::default() },
     };
     let Some(record) = newest(&views) else {
         let change = Change {
@@ -167,14 +167,14 @@ fn ask_all(
     group: &Group,
     store: &str,
     action: &str,
-) -> Result<Vec<(String, Option<StoreView>)>, Report> {
+) -> Result<Vec<(String, Option<StoreView>)>, Vec<ActionRow>> {
     let answers = group.each(|client| client.find_store(store));
     if answers.iter().any(Result::is_err) {
         let rows = group.clients().iter().zip(&answers).map(|(client, answer)| match answer {
             Err(error) => ActionRow::error(client.manager(), action, error),
             Ok(_) => skipped(client, action),
         });
-        return Err(Report { rows: rows.collect(), ..Report::default() });
+        return Err(rows.collect());
     }
     Ok(group.managers().into_iter().zip(answers.into_iter().flatten()).collect())
 }
@@ -273,7 +273,7 @@ impl Change<'_> {
         let mut report = Report::default();
         let reservations = match self.reserve(group, new) {
             Ok(reservations) => reservations,
-            Err(report) => return report,
+            Err(rows) => return Report { rows, ..Report::default() },
         };
         report.warn(reservations.values().flat_map(|r| r.warnings.iter().cloned()));
         let record = self.record(&reservations);
@@ -295,7 +295,7 @@ impl Change<'_> {
         &self,
         group: &Group,
         new: Option<&NewInstance>,
-    ) -> Result<BTreeMap<String, Reservation>, Report> {
+    ) -> Result<BTreeMap<String, Reservation>, Vec<ActionRow>> {
         let mut machines: Vec<String> = Vec::new();
         let covered = self.base.iter().flat_map(|record| &record.nodes).map(|node| &node.machine);
         let growing = self.additions.iter().filter(|(_, count)| *count > 0).map(|(m, _)| m);
@@ -336,7 +336,7 @@ impl Change<'_> {
         Ok(held)
     }
 
-    fn refused(&self, group: &Group, machine: &str, error: &AdminError) -> Report {
+    fn refused(&self, group: &Group, machine: &str, error: &AdminError) -> Vec<ActionRow> {
         let takes_part =
             |client: &&AdminClient| self.additions.iter().any(|(m, _)| m == client.manager());
         let rows = group.clients().iter().filter(takes_part).map(|client| {
@@ -346,7 +346,7 @@ impl Change<'_> {
                 skipped(client, self.action)
             }
         });
-        Report { rows: rows.collect(), ..Report::default() }
+        rows.collect()
     }
 
     fn release(&self, group: &Group, held: &BTreeMap<String, Reservation>) {

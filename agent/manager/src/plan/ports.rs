@@ -100,7 +100,7 @@ pub(crate) fn assign(
         }
         nodes.push(NodePorts { cluster, client, shards: ports });
     }
-    let last = nodes.iter().flat_map(|node| node.shards.last()).max();
+    let last = nodes.iter().filter_map(|node| node.shards.last()).max();
     let beyond = last.filter(|port| **port > SHARD_PORT_LAST).map(|port| {
         format!(
             "the shard ports run to {port}, beyond the documented range {SHARD_PORT} to {SHARD_PORT_LAST}: open them in \

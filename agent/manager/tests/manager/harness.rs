@@ -26,7 +26,6 @@ pub(crate) struct Machine {
 pub(crate) struct Running {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), StartError>>>,
-    pub(crate) address: SocketAddr,
 }
 
 static NEXT: AtomicU8 = AtomicU8::new(1);
@@ -101,13 +100,16 @@ impl Machine {
             ))
         });
         match told.recv() {
-            Ok(address) => Ok(Running { stop: Some(stop), thread: Some(thread), address }),
+            Ok(address) => {
+                assert_eq!(address, self.options.listen);
+                Ok(Running { stop: Some(stop), thread: Some(thread) })
+            }
             Err(_) => Err(thread.join().expect("no panic").expect_err("it did not start")),
         }
     }
 
     pub(crate) fn token(&self) -> Token {
-        Token::new(&"5a".repeat(32)).expect("a token")
+        Token::read(&self.path().join("group.token")).expect("the token of the test")
     }
 
     pub(crate) fn client(&self) -> AdminClient {

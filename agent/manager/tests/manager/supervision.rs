@@ -1,9 +1,7 @@
 //! Nodes under a manager: started, restarted, given up, stopped, and found again by the next manager.
 
-mod harness;
-
+use crate::harness::{Machine, definition, kill, node, until};
 use dkv_protocol::admin::{NodeState, StoreStatus};
-use harness::{Machine, definition, kill, node, until};
 
 #[test]
 fn a_store_is_created_started_stopped_and_deleted() {
@@ -197,11 +195,12 @@ fn what_a_killed_manager_had_begun_is_finished() {
 fn rewrite(machine: &Machine, change: impl Fn(&str) -> String) {
     use sha2::{Digest, Sha256};
     let path = machine.data().join("catalogue.json");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let body = change(text.split_once('\n').unwrap().1);
-    let sum: String = Sha256::digest(&body).iter().map(|b| format!("{b:02x}")).collect();
+    let text = std::fs::read_to_string(&path).expect("a catalogue");
+    let body = change(text.split_once('\n').expect("a first line").1);
+    let sum: Vec<String> = Sha256::digest(&body).iter().map(|b| format!("{b:02x}")).collect();
+    let sum = sum.concat();
     let head = format!("dkv-catalogue 1 bytes={} sha256={sum}", body.len());
-    std::fs::write(&path, format!("{head}\n{body}\n")).unwrap();
+    std::fs::write(&path, format!("{head}\n{body}\n")).expect("it is ours");
 }
 
 #[test]

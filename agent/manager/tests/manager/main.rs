@@ -1,0 +1,8 @@
+//! Managers as a whole: their API over real sockets, their nodes as real processes (played by the fake of this crate), and
+//! several of them as one group.
+
+mod api;
+mod groups;
+mod harness;
+mod starting;
+mod supervision;
