@@ -29,7 +29,8 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
 /// Bytes as people read them: `4GiB`, `512MiB`, `1000`.
 pub(crate) fn bytes_text(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let unit = units.iter().find(|(shift, _)| bytes >> shift != 0 && bytes % (1 << shift) == 0);
+    let unit =
+        units.iter().find(|(shift, _)| bytes >> shift != 0 && bytes.is_multiple_of(1 << shift));
     unit.map_or_else(|| bytes.to_string(), |(shift, name)| format!("{}{name}", bytes >> shift))
 }
 

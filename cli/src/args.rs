@@ -170,7 +170,6 @@ mod tests {
             "dkv watch",
             "dkv up --nodes 0",
             "dkv kv expire a 0",
-            "dkv kv mset a 1 b",
             "dkv counter incr c 0",
         ];
         for line in lines {

@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "it is the word for what the field holds, in the file too"
+)]
 pub(crate) struct Contexts {
     /// Name of the context in use.
     #[serde(default)]
@@ -35,6 +39,9 @@ pub(crate) struct Context {
     /// The store that `kv` means when none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) store: Option<String>,
+    /// Client ports of that store's nodes, for the time when no manager answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) endpoints: Vec<String>,
 }
 
 /// A remembered store connection.

@@ -10,7 +10,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -122,6 +122,11 @@ fn data_dir_of(pid: u32, arguments: &[String]) -> Option<PathBuf> {
 pub(crate) fn start(data_dir: &Path, timeout: Duration) -> Result<Started, Failure> {
     let failed = |error: io::Error| Failure::file(data_dir, &error);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+    let empty = fs::read_dir(data_dir).map_err(failed)?.next().is_none();
+    if empty {
+        // Nobody loses access to anything: there is nothing in it.
+        fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    }
     let log_path = data_dir.join("manager.log");
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path);
     let log = log.map_err(|error| Failure::file(&log_path, &error))?;
@@ -159,8 +164,13 @@ pub(crate) fn start(data_dir: &Path, timeout: Duration) -> Result<Started, Failu
         match child.try_wait() {
             Ok(None) => {}
             Ok(Some(status)) => {
-                let what =
-                    format!("the manager ended at once ({status}): {}", tail(&log_path, begin));
+                let end = tail(&log_path, begin);
+                let what = format!("the manager ended at once ({status}): {end}");
+                if begin == 0 {
+                    // It never was this manager's directory: nothing is left behind in it.
+                    let _ = fs::remove_file(&log_path);
+                    return Err(Failure::failed(what, ""));
+                }
                 return Err(Failure::failed(what, format!("its log is {}", log_path.display())));
             }
             Err(error) => {
@@ -242,7 +252,16 @@ impl Manager {
 }
 
 /// What a manager and its nodes keep in a data directory.
-const FILES: &[&str] = &["token", "manager.log"];
+const FILES: &[&str] = &[
+    "token",
+    "token.new",
+    "catalogue.json",
+    "catalogue.json.new",
+    "lock",
+    "run",
+    "logs",
+    "manager.log",
+];
 
 /// Removes what is DKV's from a data directory, and the directory when nothing else is in it; gives what is left.
 pub(crate) fn remove_files(data_dir: &Path) -> Result<Vec<String>, Failure> {
@@ -272,9 +291,8 @@ pub(crate) fn remove_files(data_dir: &Path) -> Result<Vec<String>, Failure> {
 /// Called first thing in a manager that was given [`OWN_SESSION`]: it shall not end with the terminal.
 pub(crate) fn own_session() -> Result<(), Failure> {
     match rustix::process::setsid() {
-        Ok(_) => Ok(()),
-        // It leads a group already: whoever started it took care of that.
-        Err(Errno::PERM) => Ok(()),
+        // Refused to the leader of a group: whoever started it took care of that.
+        Ok(_) | Err(Errno::PERM) => Ok(()),
         Err(error) => Err(Failure::failed(format!("cannot make a session: {error}"), "")),
     }
 }

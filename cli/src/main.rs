@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             arguments.drain(1..).map(|a| a.to_string_lossy().into_owned()).collect();
         match clustron::translate(&typed) {
             Ok(Translated::Command(native)) => {
-                arguments.extend(native.into_iter().map(OsString::from))
+                arguments.extend(native.into_iter().map(OsString::from));
             }
             Ok(Translated::Help(text)) => {
                 output::line(&text);

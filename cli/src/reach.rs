@@ -2,7 +2,7 @@
 //! proves who asks. What a report of several managers looks like on the terminal stands here too.
 
 use crate::clustron::Spelling;
-use crate::contexts::{self, Contexts};
+use crate::contexts::{self, Context, Contexts};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format};
 use dkv_agent::auth::Token;
@@ -10,10 +10,13 @@ use dkv_agent::client::{AddressError, AdminError, parse_address};
 use dkv_agent::coordinate::{ActionResult, ActionRow, Group, Outcome, Report, Settings};
 use dkv_protocol::limits::MANAGER_PORT;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// How long to wait for somebody to open when it is only about who is there.
+const KNOCK: Duration = Duration::from_secs(3);
 
 /// The options of every command that talks to managers.
 #[derive(Clone, Debug, clap::Args)]
@@ -54,8 +57,8 @@ pub(crate) struct FanoutArgs {
 pub(crate) struct Reached {
     /// The whole group.
     pub(crate) group: Group,
-    /// The store that the context is for.
-    pub(crate) store: Option<String>,
+    /// The context that named them; none when they were named otherwise.
+    pub(crate) context: Option<Context>,
 }
 
 impl ReachArgs {
@@ -107,9 +110,10 @@ impl ReachArgs {
         }
         let token_file =
             self.token_path(context.and_then(|context| context.token_file.as_deref()))?;
-        let token = read_token(&token_file)?;
+        let token = read_token(&token_file)
+            .map_err(|failure| nobody_there(&addresses).unwrap_or(failure))?;
         let group = Group::new(&addresses, &token, self.settings(fanout));
-        Ok(Reached { group, store: context.and_then(|context| context.store.clone()) })
+        Ok(Reached { group, context: context.cloned() })
     }
 
     /// How long and in which way.
@@ -128,6 +132,20 @@ impl ReachArgs {
             None => Ok(contexts::data_dir(self.data_dir.as_deref())?.join("token")),
         }
     }
+}
+
+/// The failure that comes before a missing token: nothing listens at any of the addresses.
+fn nobody_there(addresses: &[SocketAddr]) -> Option<Failure> {
+    let connect = |address: &SocketAddr| std::net::TcpStream::connect_timeout(address, KNOCK);
+    let errors: Vec<_> = addresses
+        .iter()
+        .map_while(|address| connect(address).err().map(|e| (address, e)))
+        .collect();
+    let (address, error) = errors.first().filter(|_| errors.len() == addresses.len())?;
+    let hint = format!(
+        "start it on that machine with: dkv agent --listen {address}, or a local one with: dkv up"
+    );
+    Some(Failure::not_connected(format!("cannot connect to the manager {address}: {error}"), hint))
 }
 
 /// Reads a token file; the failure says how to get one.
@@ -207,10 +225,10 @@ pub(crate) fn cells(rows: &[ActionRow]) -> Vec<Vec<serde_json::Value>> {
 
 /// What to type next, once for each different thing.
 pub(crate) fn hints(rows: &[ActionRow]) {
-    let mut said = BTreeMap::new();
+    let mut said = BTreeSet::new();
     for row in rows.iter().filter(|row| row.result == ActionResult::Failed && !row.hint.is_empty())
     {
-        if said.insert(row.hint.as_str(), ()).is_none() {
+        if said.insert(row.hint.as_str()) {
             output::note(&format!("{}: {}\n hint: {}", row.manager, row.message, row.hint));
         }
     }

@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::interrupt;
 use crate::reach::ReachArgs;
 use crate::targets;
+use dkv_agent::client::AdminError;
 use dkv_agent::coordinate;
 use dkv_client::{Client, ClientError, Options};
 use dkv_protocol::admin::{NodeState, StoreView};
@@ -81,16 +82,23 @@ impl LinkArgs {
 
     fn ask_managers(&self, spelling: Spelling) -> Result<(String, Vec<String>), Failure> {
         let reached = self.reach.group(None, spelling)?;
+        let context = reached.context.unwrap_or_default();
         let listing = coordinate::list(&reached.group);
-        if let Some(error) = listing.managers.iter().find_map(|(_, answer)| answer.as_ref().err())
-            && listing.managers.iter().all(|(_, answer)| answer.is_err())
-        {
-            return Err(crate::reach::admin_failure(error));
+        let failed =
+            |(_, answer): &'_ (String, Result<_, AdminError>)| answer.as_ref().err().cloned();
+        let errors: Vec<AdminError> = listing.managers.iter().filter_map(failed).collect();
+        if let (Some(error), true) = (errors.first(), errors.len() == listing.managers.len()) {
+            // Nodes serve without their managers: where they were is where they are.
+            let meant = |store: &String| self.store.as_ref().is_none_or(|named| named == store);
+            return match context.store.filter(meant) {
+                Some(store) if !context.endpoints.is_empty() => Ok((store, context.endpoints)),
+                _ => Err(crate::reach::admin_failure(error)),
+            };
         }
         let names: Vec<&str> =
             listing.stores.iter().map(|store| store.record.definition.name.as_str()).collect();
         let wanted =
-            self.store.clone().or(reached.store.filter(|store| names.contains(&store.as_str())));
+            self.store.clone().or(context.store.filter(|store| names.contains(&store.as_str())));
         let name = match (wanted, names.as_slice()) {
             (Some(name), _) => name,
             (None, [only]) => (*only).to_owned(),

@@ -56,7 +56,6 @@ fn split(text: &str) -> Option<(&str, Option<&str>)> {
         };
     }
     match text.matches(':').count() {
-        0 => Some((text, None)),
         1 => text.split_once(':').map(|(host, port)| (host, Some(port))),
         _ => Some((text, None)),
     }

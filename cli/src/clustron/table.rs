@@ -16,7 +16,7 @@ pub(crate) struct Cmdlet {
 }
 
 /// One parameter.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Parameter {
     /// As `InstanceCount`.
     pub(crate) name: &'static str,

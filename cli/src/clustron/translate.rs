@@ -45,8 +45,7 @@ fn parameters(cmdlet: &Cmdlet) -> impl Iterator<Item = &'static Parameter> + use
 /// The parameter that a name means: exactly, by an alias, or by the beginning of its name.
 fn find(cmdlet: &Cmdlet, name: &str) -> Result<&'static Parameter, Failure> {
     let is = |known: &&str| known.eq_ignore_ascii_case(name);
-    let exact =
-        parameters(cmdlet).find(|p| is(&p.name) || p.aliases.iter().any(|alias| is(&alias)));
+    let exact = parameters(cmdlet).find(|p| is(&p.name) || p.aliases.iter().any(is));
     if let Some(parameter) = exact {
         return Ok(parameter);
     }
@@ -80,7 +79,9 @@ fn read(cmdlet: &Cmdlet, arguments: &[String]) -> Result<Given, Failure> {
     let mut rest = arguments.iter().peekable();
     while let Some(argument) = rest.next() {
         let Some(name) = as_name(argument) else {
-            unnamed.push(whole_list(argument.clone(), &mut rest));
+            let value = argument.clone();
+            let list = nth_place(cmdlet, &given, unnamed.len()).is_some_and(takes_list);
+            unnamed.push(if list { whole_list(cmdlet, value, &mut rest) } else { value });
             continue;
         };
         let (name, value) = match name.split_once(':') {
@@ -123,7 +124,11 @@ fn read(cmdlet: &Cmdlet, arguments: &[String]) -> Result<Given, Failure> {
                     }
                     None => rest.next().cloned().ok_or_else(|| no_value(parameter))?,
                 };
-                vec![whole_list(value, &mut rest)]
+                vec![if takes_list(parameter) {
+                    whole_list(cmdlet, value, &mut rest)
+                } else {
+                    value
+                }]
             }
         };
         given.push((parameter, values));
@@ -132,12 +137,22 @@ fn read(cmdlet: &Cmdlet, arguments: &[String]) -> Result<Given, Failure> {
     Ok(given)
 }
 
-/// Gives the values without a name to the parameters with a place that have none yet.
-fn place(cmdlet: &Cmdlet, unnamed: Vec<String>, given: &mut Given) -> Result<(), Failure> {
+/// The parameters with a place that have no value yet, in order.
+fn places(cmdlet: &Cmdlet, given: &Given) -> Vec<&'static Parameter> {
     let mut places: Vec<&'static Parameter> =
         cmdlet.parameters.iter().filter(|p| p.position.is_some()).collect();
     places.sort_by_key(|p| p.position);
     places.retain(|p| !given.iter().any(|(known, _)| known.name == p.name));
+    places
+}
+
+fn nth_place(cmdlet: &Cmdlet, given: &Given, nth: usize) -> Option<&'static Parameter> {
+    places(cmdlet, given).get(nth).copied()
+}
+
+/// Gives the values without a name to the parameters with a place that have none yet.
+fn place(cmdlet: &Cmdlet, unnamed: Vec<String>, given: &mut Given) -> Result<(), Failure> {
+    let places = places(cmdlet, given);
     let mut places = places.into_iter();
     for value in unnamed {
         let Some(parameter) = places.next() else {
@@ -169,21 +184,34 @@ fn as_name(argument: &str) -> Option<&str> {
     argument.strip_prefix('-').filter(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()))
 }
 
+/// Whether a parameter takes several values with commas between them.
+fn takes_list(parameter: &Parameter) -> bool {
+    let lists = [
+        Becomes::Arguments,
+        Becomes::Pairs,
+        Becomes::Option("--managers"),
+        Becomes::Option("--endpoint"),
+    ];
+    lists.contains(&parameter.becomes)
+}
+
 /// Joins what a shell has split at the blanks of `a, b` or `a ,b`.
 fn whole_list(
+    cmdlet: &Cmdlet,
     first: String,
     rest: &mut std::iter::Peekable<std::slice::Iter<'_, String>>,
 ) -> String {
     let mut list = first;
-    while list.ends_with(',')
-        || rest.peek().is_some_and(|next| next.starts_with(',') && next.len() > 1)
-    {
-        match rest.next() {
+    loop {
+        let belongs = |next: &&String| {
+            let is_name = as_name(next).is_some_and(|name| find(cmdlet, name).is_ok());
+            !is_name && (list.ends_with(',') || next.starts_with(','))
+        };
+        match rest.next_if(belongs) {
             Some(next) => list.push_str(next),
-            None => break,
+            None => return list,
         }
     }
-    list
 }
 
 fn build(cmdlet: &Cmdlet, given: &Given) -> Result<Vec<String>, Failure> {

@@ -34,7 +34,7 @@ fn cmdlets_become_native_commands() {
             "store create --instance-prefix=node --dry-run -- TestStore",
         ),
         (
-            "New-DkvStore -n S -InstanceP node -InstanceC 3 -Clus 7811 -Clie 7861",
+            "New-DkvStore -Nam S -InstanceP node -InstanceC 3 -Clus 7811 -Clie 7861",
             "store create --instance-prefix=node --instance-count=3 --clustron-port=7811 --client-port=7861 -- S",
         ),
         (
@@ -74,6 +74,7 @@ fn cmdlets_become_native_commands() {
         ("Get-DkvItems -Keys a,b , c", "kv mget --output=table -- a b c"),
         ("Set-DkvItems -Items a=1,b=2", "kv mset --output=table -- a 1 b 2"),
         ("Set-DkvItems '@{a=1; \"b c\"=x=y}'", "kv mset --output=table -- a 1 'b c' x=y"),
+        ("Set-DkvItem a x, -ExpireAfterSec 60", "kv set --ttl=60 --output=table -- a x,"),
         ("Remove-DkvItem a", "kv del --output=table -- a"),
         ("Remove-DkvItems a,b", "kv del --output=table -- a b"),
         ("Refresh-DkvItem a", "kv refresh --output=table -- a"),

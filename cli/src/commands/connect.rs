@@ -4,7 +4,7 @@ use crate::clustron::Spelling;
 use crate::contexts::{Context, Contexts};
 use crate::failure::Failure;
 use crate::output::{self, OutputArgs};
-use crate::reach::{ReachArgs, read_token, show};
+use crate::reach::{FanoutArgs, ReachArgs, read_token, show};
 use dkv_agent::coordinate::{self, ActionResult, Group};
 
 /// The flags of `dkv connect`.
@@ -19,6 +19,8 @@ Any manager of a group is enough: the others are found through it. A machine tha
 pub(crate) struct Args {
     #[command(flatten)]
     reach: ReachArgs,
+    #[command(flatten)]
+    fanout: FanoutArgs,
     /// Name under which it is remembered
     #[arg(long, env = "DKV_CONNECT_NAME", default_value = "default", value_name = "NAME")]
     name: String,
@@ -39,7 +41,7 @@ pub(crate) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
     let known = contexts.contexts.get(&args.name);
     let token_path = args.reach.token_path(None)?;
     let token = read_token(&token_path)?;
-    let mut group = Group::new(&named, &token, args.reach.settings(None));
+    let mut group = Group::new(&named, &token, args.reach.settings(Some(args.fanout)));
     let asked = group.managers();
     let already =
         known.filter(|known| !known.managers.iter().any(|manager| asked.contains(manager)));
@@ -66,7 +68,12 @@ pub(crate) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
         ));
     }
     let token_file = args.reach.token_file.is_some() || args.reach.data_dir.is_some();
-    let context = Context { managers, token_file: token_file.then_some(token_path), store: None };
+    let context = Context {
+        managers,
+        token_file: token_file.then_some(token_path),
+        store: None,
+        endpoints: Vec::new(),
+    };
     Contexts::update(|contexts| {
         contexts.contexts.insert(args.name.clone(), context);
         contexts.current = Some(args.name.clone());

@@ -7,9 +7,9 @@ use crate::failure::Failure;
 use crate::interrupt;
 use crate::local_manager::{self, Manager};
 use crate::output::{self, Format, OutputArgs};
-use crate::reach::{admin_failure, cells, hints, read_token};
+use crate::reach::{admin_failure, read_token};
 use dkv_agent::coordinate::{self, Group, Outcome, Report, Settings};
-use dkv_protocol::admin::{NodeState, StoreDefinition, StoreView};
+use dkv_protocol::admin::{NodeState, NodeView, StoreDefinition, StoreView};
 use dkv_protocol::limits::{CLIENT_PORT, CLUSTER_PORT, NODES_PER_MACHINE_MAX};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -58,12 +58,11 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let data_dir = contexts::data_dir(args.data_dir.as_deref())?;
     interrupt::goes_on("what was started runs on; dkv up again completes it, dkv down ends it");
     let timeout = Duration::from_secs(args.timeout_sec);
-    let (manager, fresh) = match local_manager::running(&data_dir)? {
-        Some(manager) => (manager, None),
-        None => {
-            let started = local_manager::start(&data_dir, timeout)?;
-            (started.manager, Some(started))
-        }
+    let (manager, fresh) = if let Some(manager) = local_manager::running(&data_dir)? {
+        (manager, None)
+    } else {
+        let started = local_manager::start(&data_dir, timeout)?;
+        (started.manager, Some(started))
     };
     let result = bring_up(args, &manager, &data_dir, timeout);
     match result {
@@ -102,18 +101,18 @@ fn bring_up(
     }
     let known = group.clients()[0].find_store(LOCAL).map_err(|error| admin_failure(&error))?;
     let created = create(args, &group, known.as_ref())?;
-    let result = start(&group, known.as_ref(), timeout);
-    if let Err(failure) = result {
-        if created {
-            // Best effort: the failure that is reported is the first one.
-            let _ = coordinate::delete(&group, LOCAL, true);
-        }
+    if let Err(failure) = start(&group, known.as_ref(), timeout) {
+        take_back(&group, known.as_ref(), created);
         return Err(failure);
     }
+    let store = group.clients()[0].store(LOCAL).map_err(|error| admin_failure(&error))?;
+    let endpoint =
+        |node: &NodeView| format!("{}:{}", manager.address.ip(), node.record.client_port);
     let context = Context {
         managers: group.managers(),
         token_file: Some(token_file),
         store: Some(LOCAL.into()),
+        endpoints: store.nodes.iter().map(endpoint).collect(),
     };
     Contexts::update(|contexts| {
         contexts.contexts.insert(LOCAL.into(), context);
@@ -121,7 +120,19 @@ fn bring_up(
         // What `kv` means from here on is this store.
         contexts.connection = None;
     })?;
-    group.clients()[0].store(LOCAL).map_err(|error| admin_failure(&error))
+    Ok(store)
+}
+
+/// Undoes what a failed run did. Best effort: the failure that is reported is the one that came first.
+fn take_back(group: &Group, known: Option<&StoreView>, created: bool) {
+    if created {
+        let _ = coordinate::delete(group, LOCAL, true);
+        return;
+    }
+    let at_rest = |node: &&NodeView| node.state != Some(NodeState::Running);
+    for node in known.iter().flat_map(|store| &store.nodes).filter(at_rest) {
+        let _ = coordinate::stop(group, LOCAL, Some(&node.record.name), true);
+    }
 }
 
 /// Creates the store unless it is there; whether it was created.
@@ -170,13 +181,6 @@ fn check(report: &Report) -> Result<(), Failure> {
     let outcome = report.outcome();
     let failed = report.rows.iter().find(|row| !row.code.is_empty());
     let Some(row) = failed.filter(|_| outcome != Outcome::Done) else { return Ok(()) };
-    if report.rows.len() > 1 {
-        let text: Vec<_> = cells(&report.rows);
-        for row in text {
-            output::note(&row.iter().map(output::cell_text).collect::<Vec<_>>().join("  "));
-        }
-        hints(&report.rows);
-    }
     Err(Failure {
         code: row.code.clone(),
         ..Failure::failed(row.message.clone(), row.hint.clone())

@@ -66,7 +66,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Row> {
 
 fn io_uring(facts: &Facts, rows: &mut Rows) {
     match &facts.ring {
-        Some(Ok(io)) => rows.ok("io_uring", io, "a ring can be made"),
+        Some(Ok(_)) => rows.ok("io_uring", "works", "a ring can be made"),
         Some(Err(cause)) => {
             // The cause says its own fix after the first sentence; a table wants them apart.
             let (what, fix) = cause.split_once("; ").unwrap_or((cause, ""));
@@ -418,11 +418,12 @@ mod tests {
 
     #[test]
     fn what_is_not_wrong_is_not_complained_of() {
-        let fine: &[(&str, fn(&mut Facts))] = &[
+        type Case = (&'static str, fn(&mut Facts));
+        let fine: &[Case] = &[
             ("memlock", |f| (f.memlock, f.memlock_exempt) = (Some(0), true)),
             ("seccomp", |f| f.seccomp = 2),
             ("local ports", |f| {
-                (f.local_ports, f.reserved_ports) = (Some((1024, 65535)), "80,7801-7999".into())
+                (f.local_ports, f.reserved_ports) = (Some((1024, 65535)), "80,7801-7999".into());
             }),
             ("client ports", |f| drop(f.listeners.insert(7861, "dkv (pid 17)".into()))),
         ];

@@ -7,7 +7,7 @@ mod facts;
 mod judge;
 
 use crate::failure::Failure;
-use crate::output::{self, OutputArgs};
+use crate::output::{self, Format, OutputArgs};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -65,7 +65,8 @@ struct Row {
 /// Looks, shows, and gives the exit code.
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let data_dir = crate::contexts::data_dir(args.data_dir.as_deref())?;
-    let rows = judge::judge(&facts::read(&data_dir));
+    let facts = facts::read(&data_dir);
+    let rows = judge::judge(&facts);
     let cells: Vec<_> = rows
         .iter()
         .map(|row| {
@@ -80,6 +81,10 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
         })
         .collect();
     output::rows(args.output.output, &["Check", "Found", "Wanted", "Result", "Why", "Fix"], &cells);
+    // Too long for a column, and the line that a node's log begins with.
+    if let (Format::Table, Some(Ok(features))) = (args.output.output, &facts.ring) {
+        output::line(&format!("\n{features}"));
+    }
     Ok(match rows.iter().map(|row| row.severity).max() {
         None | Some(Severity::Ok) => 0,
         Some(Severity::Warning) => 1,

@@ -379,7 +379,7 @@ pub(super) fn exists(
         match (reply, format) {
             (Err(error), None) => return Err(server_failure(&error)),
             (Ok(reply), None) => {
-                output::line(if reply.as_integer() == Some(1) { "True" } else { "False" })
+                output::line(if reply.as_integer() == Some(1) { "True" } else { "False" });
             }
             (reply, Some(_)) => {
                 let (success, error) = (json!(reply.is_ok()), json!(reply.as_ref().err()));

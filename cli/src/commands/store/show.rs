@@ -167,11 +167,10 @@ fn per_manager(listing: &Listing) -> impl Iterator<Item = (&str, &StoreView)> {
         (manager.clone(), names)
     };
     let held: Vec<(String, Vec<String>)> = listing.managers.iter().map(of_manager).collect();
-    let pairs = listing.managers.iter().zip(held).flat_map(|((manager, _), (_, names))| {
+    listing.managers.iter().zip(held).flat_map(|((manager, _), (_, names))| {
         let views = names.into_iter().filter_map(|name| listing.store(&name));
         views.map(move |view| (manager.as_str(), view)).collect::<Vec<_>>()
-    });
-    pairs
+    })
 }
 
 fn counts(store: &StoreView) -> (usize, usize, usize) {
