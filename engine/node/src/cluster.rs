@@ -97,7 +97,8 @@ impl Cluster {
                 }
                 Err(error) => {
                     // Out of descriptors, mostly. Whoever comes meanwhile waits in the kernel's queue.
-                    tracing::warn!(%error, "cluster port: no connection can be accepted for now");
+                    self.refusals
+                        .log(None, &format!("no connection can be accepted for now: {error}"));
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -134,7 +135,7 @@ impl Cluster {
             Err(Failure::SaidNothing) => {
                 tracing::debug!(%from, "cluster port: closed without a word");
             }
-            Err(failure) => self.refusals.log(from, &failure.to_string()),
+            Err(failure) => self.refusals.log(Some(from), &failure.to_string()),
         }
     }
 

@@ -28,6 +28,8 @@ const STALL_NS: u64 = 1_000_000;
 const BACKGROUND_BUDGET: u32 = 512;
 /// Pieces of mail taken in one turn. Each may be a batch; the connections must get their turn too.
 const MAIL_PER_TURN_MAX: usize = 64;
+/// Accepting that fails is tried ten times a second and logged this often.
+const ACCEPT_LOG_NS: u64 = 60_000_000_000;
 /// Rounds of orders that beget orders in one turn.
 const ROUNDS_MAX: usize = 8;
 /// How long a node that was told to stop tries to answer what it had read.
@@ -89,6 +91,8 @@ pub(crate) struct Driver<R: Reactor> {
     more: bool,
     next_tick_ns: u64,
     stopping: Option<Stopping>,
+    /// When it may be logged again that nobody can be accepted.
+    accept_log_ns: u64,
 }
 
 impl<R: Reactor> Driver<R> {
@@ -126,6 +130,7 @@ impl<R: Reactor> Driver<R> {
             more: false,
             next_tick_ns: now.boot_ns + TICK_NS,
             stopping: None,
+            accept_log_ns: 0,
             shared,
         }
     }
@@ -225,7 +230,10 @@ impl<R: Reactor> Driver<R> {
                 }
             }
             Event::AcceptPaused { error, .. } => {
-                tracing::warn!(%error, "no connection can be accepted for now; those that come wait");
+                if self.now.boot_ns >= self.accept_log_ns {
+                    self.accept_log_ns = self.now.boot_ns + ACCEPT_LOG_NS;
+                    tracing::warn!(%error, "no connection can be accepted for now; those that come wait");
+                }
             }
             Event::Received { conn, chunk } => match self.role(conn) {
                 Role::Client(client) => {

@@ -46,8 +46,18 @@ pub(crate) fn new_boot() -> Result<BootId, StartError> {
 
 /// The lock of this node's identity, held until the process ends.
 pub(crate) struct IdentityLock {
-    /// Never read: closing it is what frees the lock.
-    _file: File,
+    /// Holds the pid while the node runs and nothing after an orderly end. Closing it frees the lock.
+    file: File,
+    /// Whether the last holder came to no orderly end. The kernel takes a ring apart after the process is gone, so its
+    /// sockets may still be there for a moment.
+    pub(crate) holder_was_killed: bool,
+}
+
+impl Drop for IdentityLock {
+    fn drop(&mut self) {
+        // Nobody is told: a pid left behind only makes the next start more patient.
+        let _ = self.file.set_len(0);
+    }
 }
 
 impl IdentityLock {
@@ -76,8 +86,32 @@ impl IdentityLock {
             }
             Err(error) => return Err(failed(error.into())),
         }
+        let left = file.metadata().map_err(failed)?.len();
         file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file, holder_was_killed: left > 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dkv_protocol::launch::exit;
+
+    #[test]
+    fn a_lock_names_its_holder_and_knows_whether_the_last_one_ended_in_order() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("node.lock");
+        let text = path.to_str().expect("plain path");
+        let take = || IdentityLock::take(text).map_err(|e| e.to_string()).expect("free");
+        let first = take();
+        assert!(!first.holder_was_killed);
+        let error = IdentityLock::take(text).err().expect("held");
+        assert_eq!(error.exit_code(), exit::ALREADY_RUNNING);
+        assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
+        drop(first);
+        assert!(!take().holder_was_killed);
+        std::fs::write(&path, "4711\n").expect("written");
+        assert!(take().holder_was_killed);
     }
 }

@@ -35,7 +35,7 @@ use crate::shard_thread::{ShardThread, Share};
 use crate::shared::Shared;
 use crate::start::StartError;
 use dkv_io::WakeHandle;
-use dkv_io::sockets::bind_listener;
+use dkv_io::sockets::{BindError, bind_listener};
 use dkv_protocol::hello::Identity;
 use dkv_protocol::ids::BootId;
 use dkv_protocol::launch::{ReadyLine, exit};
@@ -45,9 +45,14 @@ use dkv_shard::stats::ShardStats;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Clients that may wait to be accepted. The kernel takes less if `net.core.somaxconn` says so.
 const CLIENT_BACKLOG: i32 = 4096;
+/// How long the kernel may take to close the ports of a killed process: it takes its ring apart in the background.
+const KILLED_HOLDER_MAX: Duration = Duration::from_secs(2);
+/// Pause between looks whether it has.
+const PORT_PAUSE: Duration = Duration::from_millis(2);
 /// Nodes that may.
 const CLUSTER_BACKLOG: i32 = 256;
 
@@ -68,17 +73,20 @@ pub fn run() -> u8 {
 }
 
 fn start_and_serve() -> Result<(), StartError> {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let launch = launch::read(std::io::stdin().lock())?;
     let label = (launch.document.store.clone(), launch.node().name.clone());
     let _span = tracing::error_span!("node", store = label.0, node = label.1).entered();
     identity::leave_session();
     identity::raise_descriptor_limit();
     let boot = identity::new_boot()?;
-    // Held to the end of the process, which frees it.
-    let _lock = IdentityLock::take(&launch.document.lock_file)?;
+    // Held to the end of this function, and by that of the process at the latest.
+    let lock = IdentityLock::take(&launch.document.lock_file)?;
     let (socket, socket_file) = control_socket::bind(&launch.document.control_socket)?;
-    let ports = Ports::bind(&launch)?;
+    let ports = Ports::bind(
+        &launch,
+        if lock.holder_was_killed { KILLED_HOLDER_MAX } else { Duration::ZERO },
+    )?;
     let runtime = control::runtime()?;
 
     let node = Node::start(launch, boot, ports)?;
@@ -106,15 +114,16 @@ fn start_and_serve() -> Result<(), StartError> {
         );
         say_ready(&shared);
     }));
-    end(result, threads, &shared, socket_file)
+    end(result, threads, &shared, socket_file, lock)
 }
 
-/// The last steps: nothing is left behind but the lock file, which the process's end frees.
+/// The last steps: nothing is left behind but an empty lock file.
 fn end(
     result: Result<(), StartError>,
     threads: Vec<ShardThread>,
     shared: &Shared,
     socket_file: SocketFile,
+    lock: IdentityLock,
 ) -> Result<(), StartError> {
     if shared.all_ended() {
         for thread in threads {
@@ -123,6 +132,7 @@ fn end(
         }
     }
     drop(socket_file);
+    drop(lock);
     result?;
     tracing::info!("stopped");
     Ok(())
@@ -137,18 +147,17 @@ struct Ports {
 }
 
 impl Ports {
-    fn bind(launch: &Launch) -> Result<Self, StartError> {
+    /// `patience` is how long to wait for a port that is taken.
+    fn bind(launch: &Launch, patience: Duration) -> Result<Self, StartError> {
+        let deadline = Instant::now() + patience;
         let node = launch.node();
-        let on_all =
-            |role: &'static str, port: u16, backlog: i32| -> Result<Vec<TcpListener>, StartError> {
-                let addresses = launch.document.bind.iter();
-                addresses
-                    .map(|&ip| {
-                        bind_listener(SocketAddr::new(ip, port), backlog)
-                            .map_err(|cause| StartError::Address { role, cause })
-                    })
-                    .collect()
-            };
+        let on_all = |role: &'static str, port: u16, backlog: i32| {
+            let addresses = launch.document.bind.iter();
+            addresses
+                .map(|&ip| listen(SocketAddr::new(ip, port), backlog, deadline))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|cause| StartError::Address { role, cause })
+        };
         Ok(Self {
             cluster: on_all("cluster", node.cluster_port, CLUSTER_BACKLOG)?,
             client: on_all("client", node.client_port, CLIENT_BACKLOG)?,
@@ -158,6 +167,18 @@ impl Ports {
                 .map(|&port| on_all("shard", port, CLIENT_BACKLOG))
                 .collect::<Result<_, _>>()?,
         })
+    }
+}
+
+/// Listens, if need be when the port is free, but not after `deadline`.
+fn listen(address: SocketAddr, backlog: i32, deadline: Instant) -> Result<TcpListener, BindError> {
+    loop {
+        match bind_listener(address, backlog) {
+            Err(BindError::InUse { .. }) if Instant::now() < deadline => {
+                std::thread::park_timeout(PORT_PAUSE);
+            }
+            result => return result,
+        }
     }
 }
 

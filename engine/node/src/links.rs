@@ -13,9 +13,10 @@ use dkv_protocol::ids::{BootId, ShardAddr};
 use dkv_protocol::limits::{FRAME_BYTES_MAX, OUTPUT_BYTES_MAX};
 use std::fmt;
 
-/// A side that has sent nothing for this long says that it is there.
-const PING_AFTER_NS: u64 = 100_000_000;
-/// A link on which nothing came for this long is dead: nine pings in a row are missing.
+/// A side that has sent nothing for this long says that it is there. Each ping costs both sides a turn, and there are as
+/// many links as pairs of shards: more often would be felt on idle machines.
+const PING_AFTER_NS: u64 = 200_000_000;
+/// A link on which nothing came for this long is dead: four pings in a row are missing.
 const DEAD_AFTER_NS: u64 = 1_000_000_000;
 /// A tick this late means that we were not looking, not that the others were silent.
 const LATE_TICK_NS: u64 = 250_000_000;
@@ -324,8 +325,10 @@ impl<R: Reactor> Driver<R> {
                 self.end_link(slot, &LinkEnd::Silent);
                 continue;
             }
-            // Half a tick early: the next tick would be half a tick late.
-            if !link.sending && link.output.is_empty() && now_ns - link.said_ns >= PING_AFTER_NS / 2
+            // A little early, because the next tick may come a little late.
+            if !link.sending
+                && link.output.is_empty()
+                && now_ns - link.said_ns >= PING_AFTER_NS * 3 / 4
             {
                 let start = frame::begin_frame(&mut link.output);
                 frame::end_frame(&mut link.output, start, FrameKind::Ping);

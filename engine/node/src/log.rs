@@ -18,6 +18,8 @@ pub(crate) fn start() {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // Who reads the log may go away. Saying so to a pipe that nobody reads would end the node.
+        .log_internal_errors(false)
         .finish();
     // Somebody who embeds a node may have a subscriber of their own; theirs stays.
     if tracing::subscriber::set_global_default(subscriber).is_ok()

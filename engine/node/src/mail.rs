@@ -14,8 +14,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Connections that may be on their way to one shard. More than that in one turn of it stay where they were accepted.
-const CLIENT_SEATS: usize = 64;
+/// Connections that may be on their way to one shard. When it does not come to take them, more than that stay where they
+/// were accepted. A place in the queue costs under 100 bytes.
+const CLIENT_SEATS: usize = 512;
 /// Links that may be on their way to one shard. The control thread waits when there are more.
 const LINK_SEATS: usize = 32;
 /// Words to stop: asked nicely, and once more.

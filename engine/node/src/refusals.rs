@@ -27,9 +27,10 @@ pub(crate) struct Refusals {
 
 impl Refusals {
     /// Logs a refusal unless the same was logged a moment ago.
-    pub(crate) fn log(&self, from: SocketAddr, reason: &str) {
+    pub(crate) fn log(&self, from: Option<SocketAddr>, reason: &str) {
         if let Some(left_out) = self.due(reason, Instant::now()) {
-            tracing::warn!(%from, left_out, "cluster port: refused: {reason}");
+            let from = from.map(tracing::field::display);
+            tracing::warn!(from, left_out, "cluster port: refused: {reason}");
         }
     }
 

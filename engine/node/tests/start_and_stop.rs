@@ -6,7 +6,7 @@ use dkv_protocol::launch::exit;
 use harness::{Node, PATIENCE, Store, bulk, encode};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
@@ -44,6 +44,9 @@ fn a_stop_answers_what_was_read_and_ends_with_zero() {
     node.wait_log("stopped");
     // The other node knows at once, and says so.
     store.wait_status(1, |status| status.unreachable == ["node1"]);
+    // An orderly end leaves no port behind, not even for a moment.
+    store.start(0);
+    store.wait_status(1, |status| status.cluster_ok);
 }
 
 #[test]
@@ -178,12 +181,19 @@ fn the_control_socket_is_private_and_bounds_what_it_reads() {
 }
 
 #[test]
-fn a_node_serves_on_when_its_manager_is_gone_and_its_log_with_it() {
-    let mut store = Store::running(&[1]);
+fn a_node_serves_on_when_nobody_reads_its_log_any_more() {
+    let store = Store::new(&[1]);
+    let mut node = Node::start_deserted(&store.documents[0]);
+    let session = |pid: u32| rustix::process::getsid(Pid::from_raw(pid as i32)).expect("it lives");
+    assert_ne!(session(node.child.id()), session(std::process::id()), "a session of its own");
     let mut client = store.client(0);
     assert_eq!(client.ask(&["SET", "a", "1"]), "+OK\r\n");
-    let session = |pid: u32| rustix::process::getsid(Pid::from_raw(pid as i32)).expect("it lives");
-    let pid = store.node(0).child.id();
-    assert_ne!(session(pid), session(std::process::id()), "it has a session of its own");
+    // Each of these is worth a line in the log.
+    let mut stranger = TcpStream::connect(store.cluster_address(0)).expect("it listens");
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+    let _ = stranger.read_to_end(&mut Vec::new());
+    assert!(store.control(0, "nonsense").contains("error"));
     assert_eq!(client.ask(&["GET", "a"]), bulk("1"));
+    store.control(0, r#"{"op":"stop"}"#);
+    assert_eq!(node.wait().code(), Some(0));
 }

@@ -182,16 +182,33 @@ impl Node {
         Self::start_with(&serde_json::to_vec(document).expect("JSON"))
     }
 
-    /// The same with any bytes as its launch document.
-    pub(crate) fn start_with(document: &[u8]) -> Result<Self, (Option<i32>, String)> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_dkv-node-process"))
+    /// Starts a node whose log and further output nobody reads, as when its manager was killed.
+    pub(crate) fn start_deserted(document: &LaunchDocument) -> Self {
+        let mut child = Self::spawn();
+        let document = serde_json::to_vec(document).expect("JSON");
+        child.stdin.take().expect("piped").write_all(&document).expect("taken");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("readable");
+        drop(child.stderr.take());
+        let ready = serde_json::from_str(&line).expect("a ready line");
+        Self { child, ready, stdout, log: Arc::default() }
+    }
+
+    fn spawn() -> Child {
+        Command::new(env!("CARGO_BIN_EXE_dkv-node-process"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .env_remove("RUST_LOG")
             .env("DKV_LOG", "debug")
             .spawn()
-            .expect("the program starts");
+            .expect("the program starts")
+    }
+
+    /// The same with any bytes as its launch document.
+    pub(crate) fn start_with(document: &[u8]) -> Result<Self, (Option<i32>, String)> {
+        let mut child = Self::spawn();
         // A node that refuses the document early closes the pipe.
         let _ = child.stdin.take().expect("piped").write_all(document);
         let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
