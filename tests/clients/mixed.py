@@ -72,7 +72,8 @@ while done < operations:
     done += 1
 
 same("SCAN", {k for k in client.scan_iter(match=f"{kind}:*", count=100)}, set(model))
-same("DBSIZE", sum(client.dbsize().values()) if isinstance(client.dbsize(), dict) else client.dbsize(), len(model))
+# redis-py asks one node alone unless it is told otherwise.
+same("DBSIZE", client.dbsize(**({"target_nodes": "primaries"} if kind == "cluster" else {})), len(model))
 client.delete(*[k for k in model if k]) if kind == "plain" else [client.delete(k) for k in model]
 same("empty", client.exists(keys[0]), 0)
 print(f"{done} operations")

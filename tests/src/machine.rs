@@ -54,7 +54,11 @@ impl Output {
     /// Panics unless it ended with `code`.
     #[track_caller]
     pub fn fails(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "wrong exit code\nstdout:\n{}\nstderr:\n{}", self.out, self.err);
+        assert_eq!(
+            self.code, code,
+            "wrong exit code\nstdout:\n{}\nstderr:\n{}",
+            self.out, self.err
+        );
         self
     }
 
@@ -94,7 +98,17 @@ impl Network {
             let machine = Machine::new(format!("10.77.0.{}", 11 + i));
             let port = format!("p{i}");
             ip(&[
-                "-n", &switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns",
+                "-n",
+                &switch,
+                "link",
+                "add",
+                &port,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
                 &machine.namespace,
             ]);
             ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"]);
@@ -125,7 +139,10 @@ impl Drop for Network {
 impl Machine {
     #[track_caller]
     fn new(address: String) -> Self {
-        assert!(rustix::process::geteuid().is_root(), "these tests make network namespaces: run them as root");
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "these tests make network namespaces: run them as root"
+        );
         let namespace = name("m");
         ip(&["netns", "add", &namespace]);
         ip(&["-n", &namespace, "link", "set", "lo", "up"]);
@@ -167,7 +184,14 @@ impl Machine {
             .env("HOME", home)
             .env("XDG_CONFIG_HOME", home.join("config"))
             .env("DKV_DATA_DIR", &self.data)
-            .env("PATH", format!("{}:{}", dkv().parent().expect("a directory").display(), std::env::var("PATH").unwrap_or_default()))
+            .env(
+                "PATH",
+                format!(
+                    "{}:{}",
+                    dkv().parent().expect("a directory").display(),
+                    std::env::var("PATH").unwrap_or_default()
+                ),
+            )
             .stdin(Stdio::null());
         command
     }
@@ -199,7 +223,9 @@ impl Machine {
             }
             pause();
         };
-        let join = |handle: std::thread::JoinHandle<String>| handle.join().expect("a reader does not panic");
+        let join = |handle: std::thread::JoinHandle<String>| {
+            handle.join().expect("a reader does not panic")
+        };
         Output { code: status.code().unwrap_or(-1), out: join(out), err: join(err) }
     }
 
@@ -231,10 +257,14 @@ impl Machine {
         let address = self.address.clone();
         until("the manager answers", || {
             if let Some(status) = child.try_wait().expect("a child can be waited for") {
-                panic!("the manager ended with {status}: {}", fs::read_to_string(self.path("manager.log")).unwrap_or_default());
+                panic!(
+                    "the manager ended with {status}: {}",
+                    fs::read_to_string(self.path("manager.log")).unwrap_or_default()
+                );
             }
             let url = format!("http://{address}:7801/health");
-            self.run("curl", &["-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "2", &url]).out == "200"
+            self.run("curl", &["-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "2", &url]).out
+                == "200"
         });
         Process(child)
     }
@@ -261,7 +291,8 @@ impl Machine {
     #[track_caller]
     pub fn json(&self, line: &str) -> serde_json::Value {
         let output = self.dkv(&format!("{line} -o json")).ok();
-        serde_json::from_str(&output.out).unwrap_or_else(|e| panic!("not JSON ({e}):\n{}", output.out))
+        serde_json::from_str(&output.out)
+            .unwrap_or_else(|e| panic!("not JSON ({e}):\n{}", output.out))
     }
 
     /// A script of `tests/clients` under the Python that has the client packages (`scripts/ci.sh` makes it).
@@ -270,7 +301,10 @@ impl Machine {
         let root = workspace();
         let python = std::env::var("DKV_TEST_PYTHON")
             .unwrap_or_else(|_| root.join("target/test-python/bin/python").display().to_string());
-        assert!(Path::new(&python).exists(), "{python} is missing: run scripts/ci.sh once, it makes it");
+        assert!(
+            Path::new(&python).exists(),
+            "{python} is missing: run scripts/ci.sh once, it makes it"
+        );
         let script = root.join("tests/clients").join(script);
         let mut all = vec![script.to_str().expect("a plain path")];
         all.extend_from_slice(args);
@@ -375,14 +409,18 @@ fn name(kind: &str) -> String {
 
 #[track_caller]
 fn ip(args: &[&str]) {
-    let output = Command::new("ip").args(args).output().expect("ip (Debian: iproute2) is installed");
+    let output =
+        Command::new("ip").args(args).output().expect("ip (Debian: iproute2) is installed");
     assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Ends every process of a namespace, by pid, and removes it.
 fn remove(namespace: &str) {
     if let Ok(listing) = Command::new("ip").args(["netns", "pids", namespace]).output() {
-        for pid in String::from_utf8_lossy(&listing.stdout).lines().filter_map(|l| l.trim().parse::<i32>().ok()) {
+        for pid in String::from_utf8_lossy(&listing.stdout)
+            .lines()
+            .filter_map(|l| l.trim().parse::<i32>().ok())
+        {
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }

@@ -8,13 +8,26 @@ use crate::Machine;
 /// Opens a connection on the machine, sends `bytes` in one piece, half-closes when `then_close`, and gives all that
 /// came back until the other side closed, or until nothing came for `quiet_ms`, with whether it closed.
 #[track_caller]
-pub fn exchange(machine: &Machine, host: &str, port: u16, bytes: &[u8], then_close: bool, quiet_ms: u32) -> (Vec<u8>, bool) {
+pub fn exchange(
+    machine: &Machine,
+    host: &str,
+    port: u16,
+    bytes: &[u8],
+    then_close: bool,
+    quiet_ms: u32,
+) -> (Vec<u8>, bool) {
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     let path = machine.file("raw.hex", &hex);
     let output = machine
         .python(
             "raw.py",
-            &[host, &port.to_string(), path.to_str().expect("a plain path"), if then_close { "1" } else { "0" }, &quiet_ms.to_string()],
+            &[
+                host,
+                &port.to_string(),
+                path.to_str().expect("a plain path"),
+                if then_close { "1" } else { "0" },
+                &quiet_ms.to_string(),
+            ],
         )
         .ok();
     let (closed, hex) = output.out.trim().split_once(' ').expect("raw.py prints two words");

@@ -6,8 +6,14 @@ use dkv_tests::machine::Network;
 fn redis_py_plain_and_cluster_agree_with_a_model() {
     let machine = Network::alone();
     machine.dkv("up").ok();
-    machine.python("mixed.py", &["plain", "127.0.0.1", "7862", "10000"]).ok().says(&["10000 operations"]);
-    machine.python("mixed.py", &["cluster", "127.0.0.1", "7861", "10000"]).ok().says(&["10000 operations"]);
+    machine
+        .python("mixed.py", &["plain", "127.0.0.1", "7862", "10000"])
+        .ok()
+        .says(&["10000 operations"]);
+    machine
+        .python("mixed.py", &["cluster", "127.0.0.1", "7861", "10000"])
+        .ok()
+        .says(&["10000 operations"]);
 }
 
 #[test]
@@ -20,10 +26,18 @@ fn redis_cli_checks_the_cluster_and_redis_benchmark_runs_clean() {
         .says(&["[OK] All nodes agree about slots configuration."])
         .says(&["[OK] All 16384 slots covered."]);
     let bench = machine
-        .run("redis-benchmark", &["-p", "7861", "-t", "set,get", "-P", "16", "-r", "1000000", "-n", "200000", "-q"])
+        .run(
+            "redis-benchmark",
+            &["-p", "7861", "-t", "set,get", "-P", "16", "-r", "1000000", "-n", "200000", "-q"],
+        )
         .ok();
     assert!(!bench.all().to_lowercase().contains("error"), "{}", bench.all());
-    machine.run("redis-benchmark", &["-p", "7861", "--cluster", "-t", "set,get", "-P", "16", "-n", "100000", "-q"]).ok();
+    machine
+        .run(
+            "redis-benchmark",
+            &["-p", "7861", "--cluster", "-t", "set,get", "-P", "16", "-n", "100000", "-q"],
+        )
+        .ok();
     assert_ne!(machine.redis("127.0.0.1", 7861, &["dbsize"]), "0");
 }
 
@@ -32,9 +46,11 @@ fn metrics_are_what_prometheus_reads() {
     let machine = Network::alone();
     machine.dkv("up").ok();
     machine.redis("127.0.0.1", 7861, &["set", "a", "1"]);
-    let token = std::fs::read_to_string(machine.data.join("token")).expect("the token of the manager");
+    let token =
+        std::fs::read_to_string(machine.data.join("token")).expect("the token of the manager");
     let header = format!("Authorization: Bearer {}", token.trim());
-    let text = machine.run("curl", &["-sf", "-H", &header, "http://127.0.0.1:7801/metrics"]).ok().out;
+    let text =
+        machine.run("curl", &["-sf", "-H", &header, "http://127.0.0.1:7801/metrics"]).ok().out;
     let path = machine.file("metrics.txt", &text);
     machine
         .python("prometheus.py", &[path.to_str().expect("a plain path")])

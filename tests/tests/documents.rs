@@ -1,6 +1,6 @@
 //! Every command that the README shows is run as it stands there, and what it shows as the answer is the answer.
 
-use dkv_tests::machine::{until, workspace, Machine, Network};
+use dkv_tests::machine::{Machine, Network, until, workspace};
 
 /// The fenced blocks of a kind, each as its commands with the output shown under them.
 fn blocks(kind: &str) -> Vec<Vec<(String, String)>> {
@@ -13,7 +13,9 @@ fn blocks(kind: &str) -> Vec<Vec<(String, String)>> {
             None => {}
             Some(_) if line == "```" => blocks.extend(open.take()),
             Some(block) => match line.split_once("$ ") {
-                Some((prompt, command)) if prompt.len() <= 1 => block.push((format!("{prompt}{command}"), String::new())),
+                Some((prompt, command)) if prompt.len() <= 1 => {
+                    block.push((format!("{prompt}{command}"), String::new()))
+                }
                 _ => {
                     if let Some((_, output)) = block.last_mut() {
                         output.push_str(line);
@@ -55,12 +57,17 @@ fn the_block_of_one_machine_works() {
     for (command, shown) in &block[1..] {
         run(&machine, command, shown);
     }
-    until("the store is whole", || machine.redis("127.0.0.1", 7862, &["cluster", "info"]).starts_with("cluster_state:ok"));
+    until("the store is whole", || {
+        machine.redis("127.0.0.1", 7862, &["cluster", "info"]).starts_with("cluster_state:ok")
+    });
 }
 
 #[test]
 fn the_block_of_several_machines_works() {
-    let block = blocks("text").into_iter().find(|b| b.iter().any(|(c, _)| c.starts_with("Adkv"))).expect("the block");
+    let block = blocks("text")
+        .into_iter()
+        .find(|b| b.iter().any(|(c, _)| c.starts_with("Adkv")))
+        .expect("the block");
     let network = Network::of(2);
     let token = "5".repeat(64);
     for machine in &network.machines {
@@ -73,26 +80,38 @@ fn the_block_of_several_machines_works() {
         let (machine, command) = line.split_at(1);
         let machine = &network.machines[usize::from(machine == "B")];
         match command.strip_prefix("dkv agent ") {
-            Some(rest) => managers.push(machine.manager(&rest.split_whitespace().collect::<Vec<_>>())),
+            Some(rest) => {
+                managers.push(machine.manager(&rest.split_whitespace().collect::<Vec<_>>()))
+            }
             None => run(machine, command, ""),
         }
     }
     assert_eq!(managers.len(), 2);
     let a = &network.machines[0];
     until("the store is whole", || {
-        a.run("redis-cli", &["-a", "a secret", "-p", "7861", "cluster", "info"]).out.starts_with("cluster_state:ok")
+        a.run("redis-cli", &["-a", "a secret", "-p", "7861", "cluster", "info"])
+            .out
+            .starts_with("cluster_state:ok")
     });
 }
 
 #[test]
 fn the_two_commands_are_what_the_scripts_are() {
     let readme = std::fs::read_to_string(workspace().join("README.md")).expect("README.md");
-    let sh: Vec<&str> = readme.split("```sh\n").skip(1).filter_map(|part| part.split("```").next()).map(str::trim).collect();
+    let sh: Vec<&str> = readme
+        .split("```sh\n")
+        .skip(1)
+        .filter_map(|part| part.split("```").next())
+        .map(str::trim)
+        .collect();
     assert_eq!(sh, ["cargo run --release -- up", "scripts/ci.sh"]);
     let ci = std::fs::read_to_string(workspace().join(".ci/run")).expect(".ci/run");
     assert!(ci.contains("scripts/ci.sh"));
     let help = Network::alone().dkv("--help").ok();
     for word in ["up", "down", "agent", "connect", "store", "kv", "doctor", "completions"] {
-        assert!(help.out.lines().any(|l| l.trim_start().starts_with(word)), "{word} is not in --help");
+        assert!(
+            help.out.lines().any(|l| l.trim_start().starts_with(word)),
+            "{word} is not in --help"
+        );
     }
 }

@@ -1,9 +1,8 @@
 //! One machine, several nodes: what a new user does first, and what the topology rules promise.
 
-use dkv_tests::machine::{until, Network};
+use dkv_tests::machine::{Network, until};
 
-const CREATE: &str =
-    "New-DkvStore -Name TestStore -InstancePrefix node -ClustronPort 7811 -ClientPort 7861 -InstanceCount";
+const CREATE: &str = "New-DkvStore -Name TestStore -InstancePrefix node -ClustronPort 7811 -ClientPort 7861 -InstanceCount";
 
 #[test]
 fn up_gives_a_store_that_any_node_serves() {
@@ -15,7 +14,10 @@ fn up_gives_a_store_that_any_node_serves() {
         assert_eq!(machine.redis("127.0.0.1", 7862, &["get", &key]), i.to_string());
     }
     assert_eq!(machine.redis("127.0.0.1", 7862, &["dbsize"]), "64");
-    assert_eq!(machine.redis("127.0.0.1", 7861, &["cluster", "info"]).lines().next(), Some("cluster_state:ok\r"));
+    assert_eq!(
+        machine.redis("127.0.0.1", 7861, &["cluster", "info"]).lines().next(),
+        Some("cluster_state:ok")
+    );
     // Idempotent: the data is still there.
     let nodes = machine.pids("node");
     machine.dkv("up").ok();
@@ -37,10 +39,20 @@ fn the_clustron_page_works_to_the_letter() {
     let _manager = machine.manager(&[]);
     machine
         .dkv(&format!("{CREATE} 2"))
-        .fails(1)
+        .fails(3)
         .says(&["No managers connected. Use Connect-DkvManager or specify -Managers."]);
-    machine.dkv("Connect-DkvManager -Managers 127.0.0.1:7801").ok().says(&["127.0.0.1:7801", "Connect", "SUCCESS", "Connected"]);
-    machine.dkv(&format!("{CREATE} 2")).ok().says(&["127.0.0.1:7801", "CreateStore", "SUCCESS", "Created"]);
+    machine.dkv("Connect-DkvManager -Managers 127.0.0.1:7801").ok().says(&[
+        "127.0.0.1:7801",
+        "Connect",
+        "SUCCESS",
+        "Connected",
+    ]);
+    machine.dkv(&format!("{CREATE} 2")).ok().says(&[
+        "127.0.0.1:7801",
+        "CreateStore",
+        "SUCCESS",
+        "Created",
+    ]);
 
     let store = machine.json("store show TestStore");
     let text = store.to_string();
@@ -64,8 +76,14 @@ fn the_clustron_page_works_to_the_letter() {
     let second = machine.json("store show Second").to_string();
     assert!(second.contains("7813") && second.contains("7863"), "{second}");
 
-    machine.dkv("Start-DkvStore -Name TestStore").ok().says(&["StartInstance:node1", "SUCCESS", "Started"]).says(&["StartInstance:node2"]);
-    until("the store is whole", || machine.redis("127.0.0.1", 7861, &["cluster", "info"]).starts_with("cluster_state:ok"));
+    machine
+        .dkv("Start-DkvStore -Name TestStore")
+        .ok()
+        .says(&["StartInstance:node1", "SUCCESS", "Started"])
+        .says(&["StartInstance:node2"]);
+    until("the store is whole", || {
+        machine.redis("127.0.0.1", 7861, &["cluster", "info"]).starts_with("cluster_state:ok")
+    });
     machine.dkv("Get-DkvStore").ok().says(&["TestStore", "Running", "2"]);
     machine.dkv("Connect-DkvStore TestStore 127.0.0.1:7862").ok();
     machine.dkv("Set-DkvItem greeting hello").ok().says(&["greeting"]);
@@ -82,7 +100,10 @@ fn a_second_manager_is_refused_and_names_the_first() {
     let pid = manager.pid().to_string();
     let other = machine.path("other");
     let other = other.to_str().expect("a plain path");
-    machine.dkv(&format!("agent --listen 127.0.0.1:7905 --data-dir {other}")).fails(69).says(&[&pid]);
+    machine
+        .dkv(&format!("agent --listen 127.0.0.1:7905 --data-dir {other}"))
+        .fails(69)
+        .says(&[&pid]);
     machine.dkv("agent").fails(69).says(&[&pid]);
     assert_eq!(machine.pids("agent"), [manager.pid()]);
 }
@@ -97,7 +118,9 @@ fn a_port_of_a_stranger_is_found_before_anything_is_written() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .expect("python3 is installed");
-    until("the stranger listens", || machine.run("curl", &["-s", "-m", "2", "http://127.0.0.1:7862/"]).code == 0);
+    until("the stranger listens", || {
+        machine.run("curl", &["-s", "-m", "2", "http://127.0.0.1:7862/"]).code == 0
+    });
     machine
         .dkv("store create -m 127.0.0.1:7801 Blocked --instance-prefix node --instance-count 2 --clustron-port 7811 --client-port 7861")
         .fails(1)

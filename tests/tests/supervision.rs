@@ -1,6 +1,6 @@
 //! Who dies, and what goes on.
 
-use dkv_tests::machine::{kill, until, Network};
+use dkv_tests::machine::{Network, kill, until};
 
 #[test]
 fn nodes_outlive_their_manager_and_are_found_again() {
@@ -22,7 +22,9 @@ fn nodes_outlive_their_manager_and_are_found_again() {
 
     // An adopted node is supervised like any other.
     kill(nodes[0]);
-    until("the node is back", || machine.pids("node").len() == 2 && !machine.pids("node").contains(&nodes[0]));
+    until("the node is back", || {
+        machine.pids("node").len() == 2 && !machine.pids("node").contains(&nodes[0])
+    });
 }
 
 #[test]
@@ -36,7 +38,12 @@ fn a_dead_node_answers_clusterdown_meanwhile_and_comes_back_empty() {
         u32::try_from(node["pid"].as_u64().expect("a pid")).expect("a pid")
     };
     // Keys of both nodes, found by asking who owns them: the slots below 8192 are node1's.
-    let slot = |key: &str| machine.redis("127.0.0.1", 7861, &["cluster", "keyslot", key]).parse::<u32>().expect("a slot");
+    let slot = |key: &str| {
+        machine
+            .redis("127.0.0.1", 7861, &["cluster", "keyslot", key])
+            .parse::<u32>()
+            .expect("a slot")
+    };
     let (mut first, mut second) = (vec![], vec![]);
     for i in 0..40 {
         let key = format!("k{i}");
@@ -47,11 +54,15 @@ fn a_dead_node_answers_clusterdown_meanwhile_and_comes_back_empty() {
 
     // Stopped on purpose it stays away, so that what clients see meanwhile can be looked at.
     machine.dkv("Stop-DkvStore -Name local -InstanceName node2").ok();
-    until("node1 knows", || machine.redis("127.0.0.1", 7861, &["get", &second[0]]).contains("CLUSTERDOWN"));
+    until("node1 knows", || {
+        machine.redis("127.0.0.1", 7861, &["get", &second[0]]).contains("CLUSTERDOWN")
+    });
     assert_eq!(machine.redis("127.0.0.1", 7861, &["get", &first[0]]), "v");
     machine.dkv("store list").ok().says(&["local", "Partial"]);
     machine.dkv("store start local --instance node2").ok();
-    until("node2 is used again", || machine.redis("127.0.0.1", 7861, &["get", &second[0]]).is_empty());
+    until("node2 is used again", || {
+        machine.redis("127.0.0.1", 7861, &["get", &second[0]]).is_empty()
+    });
 
     // Killed, it is restarted by itself.
     kill(node("node1"));
@@ -70,7 +81,14 @@ fn io_uring_forbidden_names_the_switch_and_the_fix() {
     // A memlock limit of nothing, without the capability that lifts it: every ring is refused.
     let output = machine.run(
         "setpriv",
-        &["--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock", "prlimit", "--memlock=0:0", "dkv", "doctor"],
+        &[
+            "--bounding-set=-ipc_lock",
+            "--inh-caps=-ipc_lock",
+            "prlimit",
+            "--memlock=0:0",
+            "dkv",
+            "doctor",
+        ],
     );
     assert_ne!(output.code, 0, "{}", output.all());
     let text = output.all().to_lowercase();
