@@ -21,8 +21,10 @@ const STASH: usize = HOMES;
 pub(crate) const SEGMENT_LANES: usize = BUCKETS * LANES;
 /// What a segment costs, in bytes.
 pub(crate) const SEGMENT_BYTES: u64 = (size_of::<Segment>() + size_of::<About>()) as u64;
-/// Segments in one piece of the pool: 2 MiB, the size of a huge page.
+/// What numbers of segments set aside for a piece of the pool: 2 MiB, the size of a huge page.
 const PIECE: usize = 2048;
+/// Segments that a piece has: the rest is left for what the allocator puts before it, see the slab's chunks.
+const PIECE_USED: usize = PIECE - 65;
 
 const _: () = assert!(size_of::<Bucket>() == 64 && size_of::<Segment>() * PIECE == 2 << 20);
 
@@ -266,8 +268,8 @@ pub(crate) struct About {
 }
 
 struct Piece {
-    segments: Box<[Segment; PIECE]>,
-    about: Box<[About; PIECE]>,
+    segments: Box<[Segment; PIECE_USED]>,
+    about: Box<[About; PIECE_USED]>,
 }
 
 /// The segments of a table. They come from large pieces that are zero until used, so that an unused rest costs nothing.
@@ -292,13 +294,13 @@ impl Segments {
             *self.about_mut(id) = About::default();
             return id;
         }
-        let id = self.carved;
-        if id as usize == self.pieces.len() * PIECE {
+        let (piece, place) = (self.carved as usize / PIECE_USED, self.carved as usize % PIECE_USED);
+        if piece == self.pieces.len() {
             let segments = FromZeros::new_box_zeroed().expect("the system has 2 MiB of memory");
-            self.pieces.push(Piece { segments, about: Box::new([About::default(); PIECE]) });
+            self.pieces.push(Piece { segments, about: Box::new([About::default(); PIECE_USED]) });
         }
         self.carved += 1;
-        id
+        (piece * PIECE + place) as u32
     }
 
     pub(crate) fn give_back(&mut self, id: u32) {
