@@ -223,13 +223,13 @@ pub(crate) fn cells(rows: &[ActionRow]) -> Vec<Vec<serde_json::Value>> {
     rows.iter().map(cell).collect()
 }
 
-/// What to type next, once for each different thing.
+/// What to type next, once for each different thing; what failed stands in the rows.
 pub(crate) fn hints(rows: &[ActionRow]) {
     let mut said = BTreeSet::new();
     for row in rows.iter().filter(|row| row.result == ActionResult::Failed && !row.hint.is_empty())
     {
         if said.insert(row.hint.as_str()) {
-            output::note(&format!("{}: {}\n hint: {}", row.manager, row.message, row.hint));
+            output::note(&format!("hint ({}): {}", row.manager, row.hint));
         }
     }
 }

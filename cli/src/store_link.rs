@@ -9,9 +9,9 @@ use crate::interrupt;
 use crate::reach::ReachArgs;
 use crate::targets;
 use dkv_agent::client::AdminError;
-use dkv_agent::coordinate;
+use dkv_agent::{coordinate, guard};
 use dkv_client::{Client, ClientError, Options};
-use dkv_protocol::admin::{NodeState, StoreView};
+use dkv_protocol::admin::{NodeState, NodeView, StoreView};
 use dkv_protocol::limits::CLIENT_PORT;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -124,7 +124,7 @@ impl LinkArgs {
                 "dkv store list",
             ));
         };
-        let endpoints = endpoints_of(store);
+        let endpoints = endpoints_of(store, this_machine().as_deref());
         if endpoints.is_empty() {
             let what = format!("no node of the store {name} runs");
             return Err(Failure::not_connected(what, format!("dkv store start {name}")));
@@ -161,19 +161,25 @@ pub(crate) fn endpoints(names: &[String]) -> Result<Vec<String>, Failure> {
     if found.is_empty() { Err(Failure::usage("no endpoint is named", hint)) } else { Ok(found) }
 }
 
-/// Client ports of the nodes that may be reached: those that run first, then those nobody could ask about.
-fn endpoints_of(store: &StoreView) -> Vec<String> {
-    let of_state = |wanted: Option<NodeState>| {
-        store.nodes.iter().filter(move |node| node.state == wanted).map(|node| {
-            let host = node
-                .record
-                .machine
-                .rsplit_once(':')
-                .map_or(node.record.machine.as_str(), |(host, _)| host);
-            format!("{host}:{}", node.record.client_port)
-        })
+/// Client ports of the nodes that may be reached: those of this machine first, which are nearest and let their own machine
+/// in whatever the store's access is, and those that nobody could ask about last.
+fn endpoints_of(store: &StoreView, here: Option<&str>) -> Vec<String> {
+    let running = |node: &&NodeView| node.state == Some(NodeState::Running);
+    let near = |node: &&NodeView| here == Some(node.record.machine.as_str());
+    let mut nodes: Vec<&NodeView> =
+        store.nodes.iter().filter(|node| running(node) || node.state.is_none()).collect();
+    nodes.sort_by_key(|node| (!running(node), !near(node)));
+    let endpoint = |node: &NodeView| {
+        let machine = &node.record.machine;
+        let host = machine.rsplit_once(':').map_or(machine.as_str(), |(host, _)| host);
+        format!("{host}:{}", node.record.client_port)
     };
-    of_state(Some(NodeState::Running)).chain(of_state(None)).collect()
+    nodes.into_iter().map(endpoint).collect()
+}
+
+/// The manager of this machine, whose address is the machine's name.
+fn this_machine() -> Option<String> {
+    guard::running()?.address.map(|address| address.to_string())
 }
 
 /// How a client's failure ends a command.

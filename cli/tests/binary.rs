@@ -184,3 +184,36 @@ fn every_flag_may_come_from_the_environment() {
     let document: serde_json::Value = serde_json::from_slice(&output.stderr).expect("JSON");
     assert!(document["error"]["message"].as_str().is_some_and(|message| message.contains(&nobody)));
 }
+
+#[test]
+fn an_interruption_ends_with_130_and_says_what_goes_on() {
+    const SIGINT_BIT: u64 = 1 << 1;
+    let home = tempfile::tempdir().unwrap();
+    // It waits for its value, which never comes.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dkv"))
+        .args(["kv", "set", "a", "--stdin"])
+        .env("HOME", home.path())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary was built for this test");
+    let caught = || {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let mask =
+            status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0").trim();
+        u64::from_str_radix(mask, 16).is_ok_and(|mask| mask & SIGINT_BIT != 0)
+    };
+    let begin = std::time::Instant::now();
+    while !caught() {
+        assert!(begin.elapsed().as_secs() < 60, "the handler is not installed");
+        std::thread::park_timeout(std::time::Duration::from_millis(1));
+    }
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let stdin = child.stdin.take();
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    assert_eq!(code(&output), 130);
+    assert!(text(&output.stderr).contains("interrupted; "), "{}", text(&output.stderr));
+}

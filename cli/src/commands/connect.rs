@@ -43,8 +43,11 @@ pub(crate) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
     let token = read_token(&token_path)?;
     let mut group = Group::new(&named, &token, args.reach.settings(Some(args.fanout)));
     let asked = group.managers();
-    let already =
-        known.filter(|known| !known.managers.iter().any(|manager| asked.contains(manager)));
+    // The same group by another of its members is no other connection.
+    let mut whole = group.clone();
+    whole.complete();
+    let members = whole.managers();
+    let already = known.filter(|known| !known.managers.iter().any(|known| members.contains(known)));
     if let (Some(already), false) = (already, args.force) {
         let force = if spelling == Spelling::Clustron {
             "-Force"

@@ -1,13 +1,13 @@
 //! `dkv down`: stops what `dkv up` started, and nothing else.
 
-use super::up::LOCAL;
+use super::up::{LOCAL, check};
 use crate::contexts::{self, Contexts};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::interrupt;
 use crate::local_manager::{self, Manager};
 use crate::output;
-use crate::reach::{admin_failure, hints, read_token};
-use dkv_agent::coordinate::{self, Group, Outcome, Settings};
+use crate::reach::{admin_failure, read_token};
+use dkv_agent::coordinate::{self, Group, Settings};
 use dkv_protocol::admin::{NodeState, StoreView};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -69,28 +69,14 @@ fn stop_store(
     if let Some(store) = local {
         if is_up(store) {
             let report = coordinate::stop(&group, LOCAL, None, args.purge);
-            if report.outcome() != Outcome::Done {
-                hints(&report.rows);
-                let what = format!("the store {LOCAL} could not be stopped");
-                return Err(Failure::new(
-                    Exit::Failed,
-                    what,
-                    "dkv down --purge ends it by force, or dkv store show local",
-                ));
-            }
+            check(&report)?;
             output::line(&format!("store {LOCAL}: stopped"));
         } else {
             output::line(&format!("store {LOCAL}: was not running"));
         }
         if args.purge {
             let report = coordinate::delete(&group, LOCAL, true);
-            if report.outcome() != Outcome::Done {
-                hints(&report.rows);
-                return Err(Failure::failed(
-                    format!("the store {LOCAL} could not be deleted"),
-                    "dkv store show local",
-                ));
-            }
+            check(&report)?;
             output::line(&format!("store {LOCAL}: deleted"));
         }
     }

@@ -177,7 +177,7 @@ fn start(group: &Group, known: Option<&StoreView>, timeout: Duration) -> Result<
 }
 
 /// A report that is not a success is the end of the way.
-fn check(report: &Report) -> Result<(), Failure> {
+pub(super) fn check(report: &Report) -> Result<(), Failure> {
     let outcome = report.outcome();
     let failed = report.rows.iter().find(|row| !row.code.is_empty());
     let Some(row) = failed.filter(|_| outcome != Outcome::Done) else { return Ok(()) };
