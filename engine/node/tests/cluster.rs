@@ -92,6 +92,9 @@ fn a_stopped_process_is_noticed_by_its_silence_and_used_again_when_it_goes_on() 
     let theirs = store.key_of(1, 0);
     let pid = rustix::process::Pid::from_raw(store.node(1).child.id() as i32).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("stopped");
+    // The signal is on its way until the process is seen to have stopped.
+    let seen = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED);
+    assert!(seen.expect("a child").is_some_and(|(_, status)| status.stopped()));
     let mut client = store.client(0);
     let asked = Instant::now();
     let reply = client.ask(&["GET", &theirs]);
