@@ -96,6 +96,8 @@ fn read(cmdlet: &Cmdlet, arguments: &[String]) -> Result<Given, Failure> {
             ));
         }
         let values = match parameter.becomes {
+            // `-Confirm:$false` asks for what is done anyway.
+            Becomes::Refused(_) if value.as_deref().is_some_and(is_false) => continue,
             Becomes::Refused(why) => {
                 return Err(Failure::usage(
                     format!("-{} is not offered: {why}", parameter.name),
@@ -170,6 +172,10 @@ fn place(cmdlet: &Cmdlet, unnamed: Vec<String>, given: &mut Given) -> Result<(),
         }
         None => Ok(()),
     }
+}
+
+fn is_false(value: &str) -> bool {
+    ["$false", "false", "0"].iter().any(|no| no.eq_ignore_ascii_case(value))
 }
 
 fn no_value(parameter: &Parameter) -> Failure {

@@ -75,6 +75,7 @@ fn cmdlets_become_native_commands() {
         ("Set-DkvItems -Items a=1,b=2", "kv mset --output=table -- a 1 b 2"),
         ("Set-DkvItems '@{a=1; \"b c\"=x=y}'", "kv mset --output=table -- a 1 'b c' x=y"),
         ("Set-DkvItem a x, -ExpireAfterSec 60", "kv set --ttl=60 --output=table -- a x,"),
+        ("Set-DkvItem a 1 -Confirm:$false", "kv set --output=table -- a 1"),
         ("Remove-DkvItem a", "kv del --output=table -- a"),
         ("Remove-DkvItems a,b", "kv del --output=table -- a b"),
         ("Refresh-DkvItem a", "kv refresh --output=table -- a"),
