@@ -459,7 +459,7 @@ impl Supervisor {
             AfterExit::Restart(pause) => {
                 let lines = process::last_lines(&self.paths.log, log_from);
                 let message = with_lines(&exit.in_words(), &lines);
-                tracing::warn!(store = %self.store, node = %self.node, message, "ended; starts again");
+                tracing::warn!(store = %self.store, node = %self.node, reason = message, "ended; starts again");
                 self.write(|entry| {
                     entry.state = NodeState::Restarting;
                     entry.process = None;
@@ -519,7 +519,7 @@ impl Supervisor {
     fn give_up(&mut self, reason: &str, log_from: u64) {
         let lines = process::last_lines(&self.paths.log, log_from);
         let message = with_lines(reason, &lines);
-        tracing::error!(store = %self.store, node = %self.node, message, "failed");
+        tracing::error!(store = %self.store, node = %self.node, reason = message, "failed");
         self.phase = Phase::Down;
         self.forget_samples();
         let kept = message.clone();
