@@ -75,22 +75,41 @@ fn a_dead_node_answers_clusterdown_meanwhile_and_comes_back_empty() {
     assert_eq!(machine.redis("127.0.0.1", 7862, &["get", &first[0]]), "w");
 }
 
+/// A memlock limit of nothing, without the capability that lifts it: every ring is refused.
+const NO_RINGS: &[&str] =
+    &["--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock", "prlimit", "--memlock=0:0", "dkv"];
+
 #[test]
 fn io_uring_forbidden_names_the_switch_and_the_fix() {
     let machine = Network::alone();
-    // A memlock limit of nothing, without the capability that lifts it: every ring is refused.
-    let output = machine.run(
-        "setpriv",
-        &[
-            "--bounding-set=-ipc_lock",
-            "--inh-caps=-ipc_lock",
-            "prlimit",
-            "--memlock=0:0",
-            "dkv",
-            "doctor",
-        ],
-    );
-    assert_ne!(output.code, 0, "{}", output.all());
-    let text = output.all().to_lowercase();
-    assert!(text.contains("memlock"), "{text}");
+    let without_rings = |word: &str| machine.run("setpriv", &[NO_RINGS, &[word]].concat());
+    let doctor = without_rings("doctor");
+    assert_eq!(doctor.code, 2, "{}", doctor.all());
+    assert!(doctor.out.contains("memlock"), "{}", doctor.all());
+
+    let up = without_rings("up");
+    assert_ne!(up.code, 0, "{}", up.all());
+    assert!(up.err.contains("memlock") || up.err.contains("MEMLOCK"), "{}", up.all());
+    assert!(machine.pids("node").is_empty(), "nothing is left half started");
+    // The same command works once the switch is on.
+    machine.dkv("down").ok();
+    machine.dkv("up").ok();
+    assert_eq!(machine.redis("127.0.0.1", 7862, &["set", "a", "1"]), "OK");
+}
+
+#[test]
+fn a_store_nobody_uses_costs_next_to_nothing() {
+    let machine = Network::alone();
+    machine.dkv("up").ok();
+    let nodes = machine.pids("node");
+    let pages: u64 = nodes
+        .iter()
+        .map(|pid| {
+            let statm =
+                std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("the node runs");
+            statm.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok()).expect("a number")
+        })
+        .sum();
+    let bytes = pages * rustix::param::page_size() as u64;
+    assert!(bytes < 40 << 20, "{bytes} bytes resident");
 }

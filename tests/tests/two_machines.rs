@@ -142,6 +142,48 @@ fn two_nodes_on_each_machine_and_a_password() {
 }
 
 #[test]
+fn three_machines_and_one_of_them_dies() {
+    let network = Network::of(4);
+    let [a, b, c, client] = &network.machines[..] else { panic!("four machines") };
+    let (_a, _b) = (manager(a), manager(b));
+    let third = manager(c);
+    dkv(a, "connect -m 10.77.0.11,10.77.0.12,10.77.0.13").ok();
+    dkv(a, "store create Orders --instance-prefix node --no-protected-mode").ok();
+    dkv(a, "store start Orders").ok();
+    whole(client, "10.77.0.13", &[]);
+    let endpoints = ["10.77.0.11:7861", "10.77.0.12:7861", "10.77.0.13:7861"];
+    client
+        .python("anynode.py", &[&["1500", "-"], &endpoints[..]].concat())
+        .ok()
+        .says(&["1500 keys"]);
+
+    // The whole machine: manager and node. What lived there says so, what lives elsewhere is served.
+    third.kill();
+    for pid in c.pids("node") {
+        dkv_tests::machine::kill(pid);
+    }
+    until("A knows", || {
+        client.redis("10.77.0.11", 7861, &["cluster", "info"]).contains("cluster_state:fail")
+    });
+    let replies: Vec<String> =
+        (0..30).map(|i| client.redis("10.77.0.12", 7861, &["get", &format!("any:{i}")])).collect();
+    let down = replies.iter().filter(|r| r.contains("CLUSTERDOWN")).count();
+    let served = replies.iter().enumerate().filter(|(i, r)| **r == i.to_string()).count();
+    assert!(down > 0 && served > 0 && down + served == replies.len(), "{replies:?}");
+    let listing = dkv(a, "store list");
+    assert!(
+        listing.all().contains("10.77.0.13"),
+        "the machine that is down is named: {}",
+        listing.all()
+    );
+
+    // Its manager comes back and brings its node with it, empty.
+    let _c = manager(c);
+    whole(client, "10.77.0.11", &[]);
+    client.python("anynode.py", &[&["1500", "-"], &endpoints[..]].concat()).ok();
+}
+
+#[test]
 fn without_password_other_hosts_are_refused() {
     let network = Network::of(2);
     let [a, b] = &network.machines[..] else { panic!("two machines") };
