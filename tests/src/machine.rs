@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Longest that a condition may take to come true, and a command to end. Generous: the machines that run the tests are
 /// slow and shared, and nothing waits longer than it must.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 

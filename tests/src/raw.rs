@@ -4,6 +4,7 @@
 //! and speak hexadecimal over their pipes, so that no thread of a test has to change its namespace.
 
 use crate::Machine;
+use std::fmt::Write;
 
 /// Opens a connection on the machine, sends `bytes` in one piece, half-closes when `then_close`, and gives all that
 /// came back until the other side closed, or until nothing came for `quiet_ms`, with whether it closed.
@@ -16,7 +17,10 @@ pub fn exchange(
     then_close: bool,
     quiet_ms: u32,
 ) -> (Vec<u8>, bool) {
-    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let mut hex = String::new();
+    for byte in bytes {
+        let _ = write!(hex, "{byte:02x}");
+    }
     let path = machine.file("raw.hex", &hex);
     let output = machine
         .python(

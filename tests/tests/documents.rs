@@ -14,7 +14,7 @@ fn blocks(kind: &str) -> Vec<Vec<(String, String)>> {
             Some(_) if line == "```" => blocks.extend(open.take()),
             Some(block) => match line.split_once("$ ") {
                 Some((prompt, command)) if prompt.len() <= 1 => {
-                    block.push((format!("{prompt}{command}"), String::new()))
+                    block.push((format!("{prompt}{command}"), String::new()));
                 }
                 _ => {
                     if let Some((_, output)) = block.last_mut() {
@@ -81,7 +81,7 @@ fn the_block_of_several_machines_works() {
         let machine = &network.machines[usize::from(machine == "B")];
         match command.strip_prefix("dkv agent ") {
             Some(rest) => {
-                managers.push(machine.manager(&rest.split_whitespace().collect::<Vec<_>>()))
+                managers.push(machine.manager(&rest.split_whitespace().collect::<Vec<_>>()));
             }
             None => run(machine, command, ""),
         }

@@ -83,9 +83,9 @@ fn one_create_covers_both_machines() {
     for i in 0..40 {
         let reply = c.redis("10.77.0.11", 7861, &["get", &format!("any:{i}")]);
         if reply.contains("CLUSTERDOWN") {
-            down += 1
+            down += 1;
         } else {
-            served += usize::from(reply == i.to_string())
+            served += usize::from(reply == i.to_string());
         }
     }
     assert!(served > 0 && down > 0 && served + down == 40, "{served} served, {down} down");
