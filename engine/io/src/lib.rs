@@ -18,6 +18,7 @@ mod wake;
 
 pub use mailbox::{Inbox, Outbox, Wakeup, mailbox};
 pub use probe::{Report, probe};
+pub use sockets::Acknowledged;
 pub use unavailable::IoUnavailable;
 pub use uring::{Options, UringReactor, self_test};
 pub use wake::WakeHandle;
@@ -199,6 +200,10 @@ pub trait Reactor {
     /// # Errors
     /// The reactor is broken and no later turn will work.
     fn spin(&mut self, limit: Duration, also: &mut dyn FnMut() -> bool) -> io::Result<bool>;
+
+    /// What the kernel of the other end lets be seen of a TCP connection; none for other sockets and closed connections.
+    /// A system call: for those who wonder, not for every turn.
+    fn acknowledged(&self, conn: Conn) -> Option<Acknowledged>;
 
     /// One line for the log: which way of I/O, kernel, flags, sizes.
     fn describe(&self) -> String;

@@ -1,7 +1,9 @@
-//! Listening sockets.
+//! Listening sockets, and what TCP knows of the other end of a connection.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -71,10 +73,48 @@ pub fn bind_listener(address: SocketAddr, backlog: i32) -> Result<TcpListener, B
     listen().map_err(|error| BindError::new(address, error))
 }
 
+/// What a machine says of a connection by its acknowledgements alone, whatever the process on it does: a process that is
+/// busy or stopped says nothing while its kernel goes on acknowledging; behind a cut cable both are silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Whether something that was sent has not been acknowledged. What waits here because the other end has no room does
+    /// not count.
+    pub outstanding: bool,
+    /// How long ago the last acknowledgement came.
+    pub last: Duration,
+}
+
+/// Reads [`Acknowledged`] of a connected TCP socket.
+///
+/// # Errors
+/// It is not one.
+pub fn acknowledged(socket: BorrowedFd<'_>) -> io::Result<Acknowledged> {
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: getsockopt(2) writes at most `length` bytes to `info`, which has that many and lives over the call.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `tcp_info` is integers only, so the zeroes that the kernel left are values too.
+    let info = unsafe { info.assume_init() };
+    let last = Duration::from_millis(info.tcpi_last_ack_recv.into());
+    Ok(Acknowledged { outstanding: info.tcpi_unacked > 0, last })
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::net::{Ipv4Addr, TcpStream};
+    use std::os::fd::AsFd;
 
     fn loopback(port: u16) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, port).into()
@@ -101,5 +141,23 @@ mod tests {
         let listener = bind_listener(loopback(0), 16).expect("a free port");
         let _client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
         assert!(listener.accept().expect("accepts").0.nodelay().expect("readable"));
+    }
+
+    #[test]
+    fn a_machine_acknowledges_what_its_process_does_not_read() {
+        let listener = bind_listener(loopback(0), 16).expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        let _silent = listener.accept().expect("accepts");
+        client.set_nonblocking(true).expect("settable");
+        // Until the other end has no room: what waits then is not outstanding.
+        while std::io::Write::write(&mut &client, &[0; 65536]).is_ok() {}
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while acknowledged(client.as_fd()).expect("TCP").outstanding {
+            assert!(std::time::Instant::now() < deadline, "never acknowledged");
+            std::thread::yield_now();
+        }
+        assert!(acknowledged(client.as_fd()).expect("TCP").last < Duration::from_secs(10));
+        let (unix, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        assert!(acknowledged(unix.as_fd()).is_err());
     }
 }

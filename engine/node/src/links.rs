@@ -12,12 +12,18 @@ use dkv_protocol::frame::{self, FrameError, FrameKind, FrameReader, HEADER_BYTES
 use dkv_protocol::ids::{BootId, ShardAddr};
 use dkv_protocol::limits::{FRAME_BYTES_MAX, OUTPUT_BYTES_MAX};
 use std::fmt;
+use std::time::Duration;
 
 /// A side that has sent nothing for this long says that it is there. Each ping costs both sides a turn, and there are as
 /// many links as pairs of shards: more often would be felt on idle machines.
 const PING_AFTER_NS: u64 = 200_000_000;
-/// A link on which nothing came for this long is dead: four pings in a row are missing.
+/// A link on which nothing came for this long is dead (four pings in a row are missing), unless the other machine goes on
+/// acknowledging: then the node there is busy, with a value of hundreds of megabytes perhaps, or stopped.
 const DEAD_AFTER_NS: u64 = 1_000_000_000;
+/// A node that is busy for longer than this is as good as dead.
+const STUCK_AFTER_NS: u64 = 4_000_000_000;
+/// What was sent is acknowledged within this or the other machine is not there.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(700);
 /// A tick this late means that we were not looking, not that the others were silent.
 const LATE_TICK_NS: u64 = 250_000_000;
 /// Buffers larger than this are not kept for the next frames.
@@ -60,8 +66,8 @@ pub(crate) struct Links {
 pub(crate) enum LinkEnd {
     /// The other end closed it or the network says so.
     Gone(Option<std::io::Error>),
-    /// Nothing was heard for [`DEAD_AFTER_NS`].
-    Silent,
+    /// Nothing was heard for so many milliseconds.
+    Silent(u64),
     /// What came is not a frame.
     Frame(FrameError),
     /// What came in a frame is not what belongs there.
@@ -77,7 +83,7 @@ impl fmt::Display for LinkEnd {
         match self {
             Self::Gone(None) => f.write_str("the other end closed it"),
             Self::Gone(Some(error)) => write!(f, "{error}"),
-            Self::Silent => write!(f, "nothing was heard for {} ms", DEAD_AFTER_NS / 1_000_000),
+            Self::Silent(ms) => write!(f, "nothing was heard for {ms} ms"),
             Self::Frame(error) => write!(f, "{error}"),
             Self::Batch(error) => f.write_str(error),
             Self::Replaced => f.write_str("a newer one stands"),
@@ -321,9 +327,17 @@ impl<R: Reactor> Driver<R> {
         }
         for slot in self.links.open_slots() {
             let Some(link) = self.links.slots[slot].as_mut() else { continue };
-            if !link.held && now_ns.saturating_sub(link.heard_ns) > DEAD_AFTER_NS {
-                self.end_link(slot, &LinkEnd::Silent);
-                continue;
+            let silent_ns = now_ns.saturating_sub(link.heard_ns);
+            if !link.held && silent_ns > DEAD_AFTER_NS {
+                let busy = silent_ns <= STUCK_AFTER_NS
+                    && self
+                        .reactor
+                        .acknowledged(link.conn)
+                        .is_some_and(|a| !a.outstanding || a.last < ACKNOWLEDGED_WITHIN);
+                if !busy {
+                    self.end_link(slot, &LinkEnd::Silent(silent_ns / 1_000_000));
+                    continue;
+                }
             }
             // A little early, because the next tick may come a little late.
             if !link.sending

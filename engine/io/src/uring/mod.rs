@@ -23,13 +23,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{opcode, squeue};
 
-use crate::{Chunk, Conn, Event, IoUnavailable, ListenerId, Reactor, Wait, WakeHandle, clock};
+use crate::{
+    Acknowledged, Chunk, Conn, Event, IoUnavailable, ListenerId, Reactor, Wait, WakeHandle, clock,
+    sockets,
+};
 use name::Kind;
 use place::{Place, Receiving, Sending};
 use pool::Pool;
@@ -560,6 +563,12 @@ impl Reactor for UringReactor {
                 return Ok(false);
             }
         }
+    }
+
+    fn acknowledged(&self, conn: Conn) -> Option<Acknowledged> {
+        let place = self.places.get(conn.index())?;
+        let socket = place.socket.as_ref().filter(|_| place.generation == conn.generation)?;
+        sockets::acknowledged(socket.as_fd()).ok()
     }
 
     fn describe(&self) -> String {
