@@ -26,9 +26,12 @@ const STOP_MAX: Duration = Duration::from_secs(4);
 /// The runtime, made before the node says that it is ready: it can fail for want of lockable memory, as a shard can.
 pub(crate) fn runtime() -> Result<tokio_uring::Runtime, StartError> {
     tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES)).map_err(|error| {
-        StartError::IoUnavailable(format!(
-            "the control thread gets no ring: {error}; `dkv doctor` says which limit or filter it is"
-        ))
+        // What refuses this ring refuses those of the shards too, and their reactor knows how to tell the causes apart.
+        let cause = match dkv_io::probe().result {
+            Err(cause) => cause.to_string(),
+            Ok(()) => format!("{error}; `dkv doctor` says which limit or filter it is"),
+        };
+        StartError::IoUnavailable(format!("the control thread gets no ring: {cause}"))
     })
 }
 
