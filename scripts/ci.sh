@@ -47,4 +47,4 @@ cargo nextest run --workspace --no-fail-fast
 step "documentation tests"
 cargo test --quiet --workspace --doc
 step "mailbox under every interleaving (loom)"
-RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --quiet --release -p dkv-io --test mailbox_loom
+RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --quiet --release -p dkv-io --lib mailbox
