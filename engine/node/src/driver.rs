@@ -11,9 +11,11 @@ use crate::mail::{Letterbox, Mail, Post};
 use crate::shared::Shared;
 use dkv_io::{Conn, Event, ListenerId, Reactor, Wait, Wakeup};
 use dkv_protocol::ids::{ShardAddr, ShardIndex};
+use dkv_protocol::limits::OUTPUT_BYTES_MAX;
 use dkv_shard::command::Now;
 use dkv_shard::stats::ShardStats;
 use dkv_shard::{Order, PortKind, Shard};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +52,14 @@ pub(crate) enum Role {
     Link(usize),
 }
 
+/// A batch of another shard of this node, as far as it was executed.
+struct Unanswered {
+    batch: Vec<u8>,
+    at: usize,
+    /// The replies that were not sent.
+    replies: Vec<u8>,
+}
+
 /// A stop under way.
 #[derive(Clone, Copy)]
 struct Stopping {
@@ -83,7 +93,8 @@ pub(crate) struct Driver<R: Reactor> {
     events: Vec<Event>,
     orders: Vec<Order>,
     reply_buffers: Vec<Vec<u8>>,
-    pub(crate) reply_scratch: Vec<u8>,
+    /// By shard of this node: its batches of which requests are left to execute.
+    unanswered: Vec<VecDeque<Unanswered>>,
     exclusive_cpu: bool,
     /// Whether the last turn found anything to do.
     busy: bool,
@@ -113,7 +124,6 @@ impl<R: Reactor> Driver<R> {
             me,
             stats: Arc::clone(&shared.env.stats[usize::from(me.shard.0)]),
             letterbox,
-            posts,
             listeners: Vec::new(),
             roles: Vec::new(),
             conn_of_session: Vec::new(),
@@ -124,13 +134,14 @@ impl<R: Reactor> Driver<R> {
             events: Vec::with_capacity(1024),
             orders: Vec::new(),
             reply_buffers: Vec::new(),
-            reply_scratch: Vec::new(),
+            unanswered: posts.iter().map(|_| VecDeque::new()).collect(),
             exclusive_cpu: shared.launch.document.cpus_exclusive,
             busy: false,
             more: false,
             next_tick_ns: now.boot_ns + TICK_NS,
             stopping: None,
             accept_log_ns: 0,
+            posts,
             shared,
         }
     }
@@ -295,22 +306,20 @@ impl<R: Reactor> Driver<R> {
     }
 
     fn read_mail(&mut self) {
+        self.answer_rest();
         for _ in 0..MAIL_PER_TURN_MAX {
             let Some(mail) = self.letterbox.pop() else { return };
             self.busy = true;
             match mail {
                 Mail::Requests { from, batch } => {
-                    let mut replies = self.reply_buffers.pop().unwrap_or_default();
-                    let asker = ShardAddr { node: self.me.node, shard: from };
-                    self.shard
-                        .requests(self.now, asker, &batch, &mut replies)
-                        .expect("a batch of this process is well formed");
-                    // Requests' buffers become replies' buffers here and the other way round there, so that neither
-                    // side runs out whichever way the requests go.
-                    self.keep_reply_buffer(batch);
-                    self.post(from, Mail::Replies { from: self.me.shard, batch: replies });
+                    let replies = self.reply_buffers.pop().unwrap_or_default();
+                    let waiting = &mut self.unanswered[usize::from(from.0)];
+                    waiting.push_back(Unanswered { batch, at: 0, replies });
+                    if waiting.len() == 1 {
+                        self.answer_shard(from);
+                    }
                 }
-                Mail::Replies { from, batch } => {
+                Mail::Replies { from, batch, more: _ } => {
                     let answerer = ShardAddr { node: self.me.node, shard: from };
                     self.shard
                         .replies(self.now, answerer, &batch)
@@ -323,6 +332,42 @@ impl<R: Reactor> Driver<R> {
             }
         }
         self.more = true;
+    }
+
+    /// Executes batches of another shard of this node. Great replies go in pieces, and the next piece is made when the
+    /// last one was taken, so that one batch cannot fill the memory.
+    fn answer_shard(&mut self, from: ShardIndex) {
+        let (me, shard) = (self.me.shard, usize::from(from.0));
+        while let Some(mut one) = self.unanswered[shard].pop_front() {
+            while one.at < one.batch.len() && one.replies.len() <= OUTPUT_BYTES_MAX {
+                one.at += self
+                    .shard
+                    .requests(self.now, &one.batch[one.at..], &mut one.replies)
+                    .expect("a batch of this process is well formed");
+            }
+            if one.at < one.batch.len() {
+                if self.posts[shard].take_piece_seat(me) {
+                    let batch = std::mem::take(&mut one.replies);
+                    self.post(from, Mail::Replies { from: me, batch, more: true });
+                }
+                self.unanswered[shard].push_front(one);
+                self.more = true;
+                return;
+            }
+            // Requests' buffers become replies' buffers here and the other way round there, so that neither side runs
+            // out whichever way the requests go.
+            self.keep_reply_buffer(one.batch);
+            self.post(from, Mail::Replies { from: me, batch: one.replies, more: false });
+        }
+    }
+
+    /// Goes on with what [`Self::answer_shard`] left.
+    fn answer_rest(&mut self) {
+        for shard in 0..self.unanswered.len() {
+            if !self.unanswered[shard].is_empty() {
+                self.answer_shard(ShardIndex(shard as u16));
+            }
+        }
     }
 
     fn keep_reply_buffer(&mut self, mut buffer: Vec<u8>) {

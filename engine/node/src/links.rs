@@ -8,9 +8,9 @@
 use crate::driver::{Driver, Role};
 use crate::mail::NewLink;
 use dkv_io::{Chunk, Conn, Reactor};
-use dkv_protocol::frame::{self, FrameError, FrameKind, FrameReader, HEADER_BYTES, ReplyIter};
+use dkv_protocol::frame::{self, FrameError, FrameKind, FrameReader};
 use dkv_protocol::ids::{BootId, ShardAddr};
-use dkv_protocol::limits::{FRAME_BYTES_MAX, OUTPUT_BYTES_MAX};
+use dkv_protocol::limits::OUTPUT_BYTES_MAX;
 use std::fmt;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub(crate) struct Link {
     reader: FrameReader,
     /// The start of a frame that is not complete, or frames held back while `held`.
     input: Vec<u8>,
+    /// The requests of a batch that wait for the replies to those before them to be sent.
+    rest: Vec<u8>,
     /// Frames to send when the send under way is done.
     output: Vec<u8>,
     /// The buffer of the last send.
@@ -182,6 +184,7 @@ impl<R: Reactor> Driver<R> {
             conn,
             reader: FrameReader::new(),
             input: Vec::new(),
+            rest: Vec::new(),
             output: Vec::new(),
             spare: Vec::new(),
             sending: false,
@@ -230,7 +233,7 @@ impl<R: Reactor> Driver<R> {
                 link.input.extend_from_slice(bytes);
                 Ok(())
             } else {
-                take_frames(link, bytes, &mut self.shard, self.now, &mut self.reply_scratch)
+                take_frames(link, bytes, &mut self.shard, self.now)
             };
             self.reactor.give_back(chunk);
             self.after_frames(slot, result);
@@ -242,8 +245,7 @@ impl<R: Reactor> Driver<R> {
     /// Bytes that lie elsewhere than in a chunk.
     fn link_bytes(&mut self, slot: usize, bytes: &[u8]) {
         if let Some(link) = self.links.slots.get_mut(slot).and_then(Option::as_mut) {
-            let result =
-                take_frames(link, bytes, &mut self.shard, self.now, &mut self.reply_scratch);
+            let result = take_frames(link, bytes, &mut self.shard, self.now);
             self.after_frames(slot, result);
         }
     }
@@ -365,8 +367,9 @@ fn take_frames(
     bytes: &[u8],
     shard: &mut dkv_shard::Shard,
     now: dkv_shard::command::Now,
-    scratch: &mut Vec<u8>,
 ) -> Result<(), LinkEnd> {
+    let rest = std::mem::take(&mut link.rest);
+    answer(link, &rest, shard, now)?;
     // The common case is a chunk of whole frames and nothing kept: then nothing is copied.
     let kept = !link.input.is_empty();
     if kept {
@@ -381,7 +384,7 @@ fn take_frames(
         };
         at += used;
         match kind {
-            FrameKind::Requests if !link.dialled => answer(link, body, shard, now, scratch)?,
+            FrameKind::Requests if !link.dialled => answer(link, body, shard, now)?,
             FrameKind::Replies if link.dialled => {
                 shard
                     .replies(now, link.peer, body)
@@ -408,49 +411,25 @@ fn take_frames(
     Ok(())
 }
 
-/// Executes a batch and frames its replies.
+/// Executes a batch and frames its replies. Whatever the replies weigh, no more of them wait to be sent than one above
+/// the bound: the requests behind are kept for when they are out.
 fn answer(
     link: &mut Link,
     batch: &[u8],
     shard: &mut dkv_shard::Shard,
     now: dkv_shard::command::Now,
-    scratch: &mut Vec<u8>,
 ) -> Result<(), LinkEnd> {
-    let start = frame::begin_frame(&mut link.output);
-    shard
-        .requests(now, link.peer, batch, &mut link.output)
-        .map_err(|e| LinkEnd::Batch(format!("requests: {e:?}")))?;
-    if link.output.len() - start - HEADER_BYTES <= FRAME_BYTES_MAX {
-        frame::end_frame(&mut link.output, start, FrameKind::Replies);
-        return Ok(());
-    }
-    // Too long for one frame: cut between replies, of which each fits.
-    scratch.clear();
-    scratch.extend_from_slice(&link.output[start + HEADER_BYTES..]);
-    link.output.truncate(start);
-    for range in cut(scratch) {
-        let start = frame::begin_frame(&mut link.output);
-        link.output.extend_from_slice(&scratch[range]);
-        frame::end_frame(&mut link.output, start, FrameKind::Replies);
-    }
-    *scratch = Vec::new();
-    Ok(())
-}
-
-/// Cuts a batch of replies into pieces of whole replies that fit a frame each.
-fn cut(batch: &[u8]) -> Vec<std::ops::Range<usize>> {
-    let mut pieces = Vec::new();
-    let mut start = 0;
-    let mut end = 0;
-    for reply in ReplyIter::new(batch) {
-        let (_, resp) = reply.expect("this shard has just written the batch");
-        let reply_end = resp.as_ptr().addr() - batch.as_ptr().addr() + resp.len();
-        if reply_end - start > FRAME_BYTES_MAX && end > start {
-            pieces.push(start..end);
-            start = end;
+    let mut at = 0;
+    while at < batch.len() {
+        if link.output.len() > OUTPUT_BYTES_MAX {
+            link.rest = batch[at..].to_vec();
+            break;
         }
-        end = reply_end;
+        let start = frame::begin_frame(&mut link.output);
+        at += shard
+            .requests(now, &batch[at..], &mut link.output)
+            .map_err(|e| LinkEnd::Batch(format!("requests: {e:?}")))?;
+        frame::end_frame(&mut link.output, start, FrameKind::Replies);
     }
-    pieces.push(start..end);
-    pieces
+    Ok(())
 }

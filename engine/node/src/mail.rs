@@ -2,7 +2,8 @@
 //!
 //! The capacity is a sum. Each of the other shards of the node may have [`BATCHES_UNDER_WAY_MAX`] batches of requests under
 //! way to this one; and each batch that this one has under way to another, as many again, comes back as one batch of
-//! replies. Besides batches there are connections handed over by the shard that accepts, links handed over by the control
+//! replies, or, when the replies are great, in pieces of which all but the last take a seat of their own, one for each
+//! shard that answers. Besides batches there are connections handed over by the shard that accepts, links handed over by the control
 //! thread, and the word to stop; those take a seat before they are pushed and go without when none is free, so that they
 //! never take the place of a batch.
 
@@ -37,6 +38,8 @@ pub(crate) enum Mail {
         from: ShardIndex,
         /// As dkv-protocol encodes it.
         batch: Vec<u8>,
+        /// Whether replies to the same batch of requests follow. There is at most one such piece between two shards.
+        more: bool,
     },
     /// A connection that came in on the client port and is to live here.
     Client(OwnedFd),
@@ -69,6 +72,8 @@ pub(crate) struct Post {
     pub(crate) outbox: Outbox<Mail>,
     client_seats: Arc<AtomicUsize>,
     link_seats: Arc<AtomicUsize>,
+    /// For each shard of the node whether no piece of replies of it is on its way.
+    piece_seats: Arc<[AtomicUsize]>,
 }
 
 /// The receiving end.
@@ -76,26 +81,37 @@ pub(crate) struct Letterbox {
     pub(crate) inbox: Inbox<Mail>,
     client_seats: Arc<AtomicUsize>,
     link_seats: Arc<AtomicUsize>,
+    /// For each shard of the node whether no piece of replies of it is on its way.
+    piece_seats: Arc<[AtomicUsize]>,
 }
 
 /// The mailbox of one of a node's `shards`.
 pub(crate) fn letterbox(shards: usize, wake: WakeHandle) -> (Letterbox, Post) {
     let batches = 2 * (shards - 1) * BATCHES_UNDER_WAY_MAX;
-    let (inbox, outbox) = dkv_io::mailbox(batches + CLIENT_SEATS + LINK_SEATS + STOP_SEATS, wake);
+    let others = shards + CLIENT_SEATS + LINK_SEATS + STOP_SEATS;
+    let (inbox, outbox) = dkv_io::mailbox(batches + others, wake);
+    let piece_seats: Arc<[AtomicUsize]> = (0..shards).map(|_| AtomicUsize::new(1)).collect();
     let client_seats = Arc::new(AtomicUsize::new(CLIENT_SEATS));
     let link_seats = Arc::new(AtomicUsize::new(LINK_SEATS));
     let letterbox = Letterbox {
         inbox,
         client_seats: Arc::clone(&client_seats),
         link_seats: Arc::clone(&link_seats),
+        piece_seats: Arc::clone(&piece_seats),
     };
-    (letterbox, Post { outbox, client_seats, link_seats })
+    (letterbox, Post { outbox, client_seats, link_seats, piece_seats })
 }
 
 impl Post {
     /// Takes a seat for a connection; `false` when none is free.
     pub(crate) fn take_client_seat(&self) -> bool {
         take_seat(&self.client_seats)
+    }
+
+    /// Takes the seat for a piece of the replies of `from` that is not the last; `false` when the last such piece has not
+    /// been taken.
+    pub(crate) fn take_piece_seat(&self, from: ShardIndex) -> bool {
+        take_seat(&self.piece_seats[usize::from(from.0)])
     }
 
     /// Connections on their way to this shard.
@@ -127,6 +143,9 @@ impl Letterbox {
         match mail {
             Mail::Client(_) => self.client_seats.fetch_add(1, Ordering::Release),
             Mail::Link(_) => self.link_seats.fetch_add(1, Ordering::Release),
+            Mail::Replies { from, more: true, .. } => {
+                self.piece_seats[usize::from(from.0)].fetch_add(1, Ordering::Release)
+            }
             Mail::Requests { .. } | Mail::Replies { .. } | Mail::Stop { .. } => 0,
         };
         Some(mail)
@@ -166,6 +185,12 @@ mod tests {
         assert_eq!(links, LINK_SEATS);
         post.stop(false);
         post.stop(true);
+        for from in (0..shards as u16).map(ShardIndex) {
+            assert!(post.take_piece_seat(from) && !post.take_piece_seat(from));
+            assert!(
+                post.outbox.push(Mail::Replies { from, batch: Vec::new(), more: true }).is_ok()
+            );
+        }
         for n in 0..2 * (shards - 1) * BATCHES_UNDER_WAY_MAX {
             let mail = Mail::Requests { from: ShardIndex(1), batch: Vec::new() };
             assert!(post.outbox.push(mail).is_ok(), "batch {n} has a place");
@@ -173,5 +198,6 @@ mod tests {
         while letterbox.pop().is_some() {}
         assert_eq!(post.clients_on_their_way(), 0);
         assert!(post.take_client_seat() && post.hand_link(link()).is_ok());
+        assert!(post.take_piece_seat(ShardIndex(2)));
     }
 }

@@ -359,6 +359,11 @@ impl<'a> RequestIter<'a> {
         Self { rest: batch }
     }
 
+    /// Bytes of the requests that are still to come.
+    pub const fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// The next request: `spans` holds start and end of each argument in the bytes that are returned. After an error
     /// there is none.
     #[inline]

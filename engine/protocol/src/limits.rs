@@ -27,8 +27,12 @@ pub const REQUEST_BYTES_MAX: usize = VALUE_BYTES_MAX + 512 * 1024;
 
 /// Unsent reply bytes of one connection, above which it is closed before its next command. One reply may exceed it.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Unsent reply bytes of all connections of one shard, above which the slow readers among them are closed.
+/// Unsent reply bytes of all connections of one shard, above which none of them gets more before it has read what it has,
+/// and the slow readers among them are closed.
 pub const OUTPUT_TOTAL_BYTES_MAX: usize = 4 * OUTPUT_BYTES_MAX;
+/// Unsent reply bytes of all connections of one shard, above which the one that has read nothing for the longest is
+/// closed at once: four of the greatest values.
+pub const OUTPUT_TOTAL_BYTES_HARD_MAX: usize = 4 * VALUE_BYTES_MAX;
 /// Unsent reply bytes of one connection before AUTH.
 pub const UNAUTHENTICATED_OUTPUT_BYTES_MAX: usize = 1024;
 /// Commands of one connection that may wait for other shards; beyond it the connection is not read.
@@ -48,8 +52,11 @@ pub const FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX + 1024 * 1024;
 pub const REPLY_DEPTH_MAX: usize = 16;
 /// Largest frame before a cluster link is proven, in bytes.
 pub const HELLO_BYTES_MAX: usize = 4096;
-/// Largest reply of one request that travels between shards, in bytes: fits a frame with its head.
-pub const REPLY_BYTES_MAX: usize = FRAME_BYTES_MAX - 64;
+/// Largest reply of one request that travels between shards, in bytes.
+pub const REPLY_BYTES_MAX: usize = VALUE_BYTES_MAX + 64 * 1024;
+/// Bytes of replies after which a batch of them is closed and sent, and the requests left go on in the next. One reply
+/// may exceed it, and fits a frame behind so many bytes.
+pub const REPLIES_BYTES_SOFT_MAX: usize = 512 * 1024;
 
 /// Client connections of a node (Redis' own default for `maxclients`).
 pub const CLIENTS_MAX: usize = 10_000;
@@ -72,6 +79,7 @@ pub const SHARD_PORT: u16 = 7900;
 pub const SHARD_PORT_LAST: u16 = 7999;
 
 const _: () = assert!(RANGES == 256);
+const _: () = assert!(REPLIES_BYTES_SOFT_MAX + REPLY_BYTES_MAX + 64 * 1024 <= FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(REQUEST_BYTES_MAX + INLINE_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX > VALUE_BYTES_MAX + KEY_BYTES_MAX + INLINE_BYTES_MAX);

@@ -10,7 +10,7 @@ use crate::face::{Order, PortKind};
 use crate::links::Waiting;
 use crate::merge::Merging;
 use crate::refusal::{self, Refusal};
-use crate::session::{End, Session, Stall};
+use crate::session::{End, OUTPUT_FAIR_BYTES, Session, Stall};
 use crate::shard::Shard;
 use alloc::format;
 use alloc::vec::Vec;
@@ -23,10 +23,6 @@ use dkv_table::Place;
 
 /// Commands that are parsed before the first of them runs.
 pub(crate) const BATCH_MAX: usize = 32;
-/// How long a client whose unsent replies are over the limit may take to read them, in milliseconds.
-const OUTPUT_GRACE_MS: u64 = 10_000;
-/// While all connections together have more unsent than they may, those with more than this are cut, in bytes.
-const OUTPUT_FAIR_BYTES: usize = 1024 * 1024;
 /// The least that is added to an unfinished request before it is parsed again, in bytes.
 const PIECE_BYTES: usize = 512;
 
@@ -358,7 +354,7 @@ impl Shard {
         let Some((spec, plan)) = batch.items[at].planned else { return ControlFlow::Continue(()) };
         let args = batch.args(at, buf);
         if session.replies.unsent() > OUTPUT_FAIR_BYTES.min(session.output_bytes_max()) {
-            self.check_output(now, session)?;
+            self.check_output(session)?;
         }
         let spec = match (plan, spec) {
             (Plan::Refused(refusal), spec) => {
@@ -421,18 +417,17 @@ impl Shard {
 
     /// A client has much unsent: whether its next command may run.
     #[cold]
-    fn check_output(&mut self, now: Now, session: &mut Session) -> ControlFlow<()> {
+    fn check_output(&mut self, session: &mut Session) -> ControlFlow<()> {
         let over = session.replies.unsent() > session.output_bytes_max();
-        let all = self.unsent_total > OUTPUT_TOTAL_BYTES_MAX;
-        if all || (over && !session.authenticated) {
+        if over && !session.authenticated {
             self.cut(session);
             return ControlFlow::Break(());
         }
-        if over {
-            // A client that reads is given the time to; one that does not is cut when it is over.
-            let deadline = now.boot_ms() + OUTPUT_GRACE_MS;
-            self.deadlines.push_back((deadline, session.id));
-            self.stall(session, Stall::Output(deadline));
+        // While all connections together have too much to read, nobody gets more before it has read what it has. Whoever
+        // reads too slowly is cut in the background.
+        let total = self.unsent_total + session.replies.unsent() - session.accounted;
+        if over || total > OUTPUT_TOTAL_BYTES_MAX {
+            self.stall(session, Stall::Output);
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())

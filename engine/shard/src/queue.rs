@@ -200,6 +200,11 @@ impl Replies {
         self.sending + self.output.len() + (self.held.len() - self.held_at) + self.kept
     }
 
+    /// Bytes that are on their way to the client.
+    pub(crate) fn sending(&self) -> usize {
+        self.sending
+    }
+
     /// The output, in exchange for an empty buffer. What was taken before has been sent.
     pub(crate) fn take(&mut self, empty: Vec<u8>) -> Vec<u8> {
         let taken = core::mem::replace(&mut self.output, empty);

@@ -14,9 +14,16 @@ use dkv_protocol::limits::{
 use dkv_protocol::resp::Proto;
 use dkv_protocol::resp::request::{Limits, RequestParser};
 
-/// What a forwarded reply is taken to weigh before any has come, in bytes: a connection begins with 64 commands under way
+/// What a forwarded reply is taken to weigh before any has come, in bytes: a connection begins with 16 commands under way
 /// and may have [`WAITING_PER_CONNECTION_MAX`] after a few dozen small replies.
-const REPLY_BYTES_ASSUMED: u32 = 1024 * 1024;
+const REPLY_BYTES_ASSUMED: u32 = 4 * 1024 * 1024;
+
+/// How long a client that has much to read may take until it has read a piece of it, in milliseconds, and how fast it must
+/// read in bytes per millisecond when that piece is great.
+const OUTPUT_GRACE_MS: u64 = 10_000;
+const OUTPUT_BYTES_PER_MS_MIN: u64 = 8 * 1024;
+/// Unsent bytes of one connection that nobody minds.
+pub(crate) const OUTPUT_FAIR_BYTES: usize = 1024 * 1024;
 
 /// Why a connection's commands wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +34,8 @@ pub(crate) enum Stall {
     Replies,
     /// The way to that shard is full.
     Link(u16),
-    /// The client does not read its replies; it is cut at this time (CLOCK_BOOTTIME, milliseconds).
-    Output(u64),
+    /// The client has many replies to read.
+    Output,
 }
 
 /// How a connection ends.
@@ -76,6 +83,8 @@ pub(crate) struct Session {
     pub(crate) reply_bytes: u32,
     /// Share of this connection in the shard's total of unsent bytes.
     pub(crate) accounted: usize,
+    /// When it last took what it was sent, or had little to take (CLOCK_BOOTTIME, milliseconds).
+    pub(crate) progress_ms: u64,
 }
 
 impl Session {
@@ -105,6 +114,7 @@ impl Session {
             flushing: false,
             reply_bytes: REPLY_BYTES_ASSUMED,
             accounted: 0,
+            progress_ms: now.boot_ms(),
         }
     }
 
@@ -136,6 +146,13 @@ impl Session {
     pub(crate) fn weigh(&mut self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.reply_bytes = self.reply_bytes - self.reply_bytes / 8 + bytes / 8;
+    }
+
+    /// Whether the client takes longer to read than a slow network would: some seconds, and more for a great reply.
+    pub(crate) fn is_slow(&self, now_ms: u64) -> bool {
+        self.accounted > OUTPUT_FAIR_BYTES
+            && now_ms.saturating_sub(self.progress_ms)
+                > OUTPUT_GRACE_MS + self.replies.sending() as u64 / OUTPUT_BYTES_PER_MS_MIN
     }
 
     /// The connection's share of memory, for CLIENT LIST.
@@ -205,6 +222,22 @@ impl Sessions {
     /// Number of connections.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The connection, of those with much to read, that has taken none of it for the longest.
+    pub(crate) fn slowest(&self) -> Option<SessionId> {
+        self.iter()
+            .filter(|s| s.accounted > OUTPUT_FAIR_BYTES && s.end != End::Ordered)
+            .min_by_key(|s| s.progress_ms)
+            .map(|s| s.id)
+    }
+
+    /// The connections that read too slowly to be waited for; those whose commands wait for that if not `any`.
+    pub(crate) fn slow(&self, now_ms: u64, any: bool) -> Vec<SessionId> {
+        self.iter()
+            .filter(|s| (any || s.stall == Stall::Output) && s.is_slow(now_ms))
+            .map(|s| s.id)
+            .collect()
     }
 
     /// All connections but those that are taken out.

@@ -8,7 +8,7 @@ use crate::face::{Opened, Order, SessionId};
 use crate::input::{BATCH_MAX, Batch};
 use crate::links::{Links, Lost};
 use crate::refusal::{self, Refusal};
-use crate::session::{End, Session, Sessions, Stall};
+use crate::session::{End, OUTPUT_FAIR_BYTES, Session, Sessions, Stall};
 use crate::stats::ShardStats;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -20,11 +20,15 @@ use dkv_protocol::frame::{
     BatchError, ReplyIter, RequestHead, RequestIter, begin_reply, end_reply,
 };
 use dkv_protocol::ids::ShardAddr;
-use dkv_protocol::limits::CLIENTS_MAX;
+use dkv_protocol::limits::{
+    CLIENTS_MAX, OUTPUT_TOTAL_BYTES_HARD_MAX, OUTPUT_TOTAL_BYTES_MAX, REPLIES_BYTES_SOFT_MAX,
+};
 use dkv_protocol::resp::reply;
 use dkv_protocol::slots::slot_of;
 use dkv_table::{Place, Table};
 
+/// How far the looks for slow readers lie apart, in milliseconds.
+const SLOW_LOOK_MS: u64 = 100;
 /// How long a client may take to authenticate, in milliseconds.
 const AUTHENTICATION_MS: u64 = 10_000;
 
@@ -48,9 +52,14 @@ pub struct Shard {
     pub(crate) deadlines: VecDeque<(u64, SessionId)>,
     /// Unsent bytes of all connections.
     pub(crate) unsent_total: usize,
+    /// When slow readers are looked for again.
+    look_for_slow_ms: u64,
     /// The time of the last call that brought one.
     now: Now,
 }
+
+/// A request of another shard: its head, its bytes, and where it ends in its batch.
+type Head<'a> = (RequestHead, &'a [u8], usize);
 
 /// A request of another shard while its batch is worked on.
 #[derive(Debug, Default)]
@@ -81,6 +90,7 @@ impl Shard {
             served: Vec::new(),
             deadlines: VecDeque::new(),
             unsent_total: 0,
+            look_for_slow_ms: 0,
             now: Now::default(),
         }
     }
@@ -158,9 +168,13 @@ impl Shard {
             self.buffers.give(spare);
             None
         };
-        if matches!(session.stall, Stall::Output(_))
-            && session.replies.unsent() <= session.output_bytes_max() / 2
-        {
+        session.progress_ms = self.now.boot_ms();
+        let unsent_max = if self.unsent_total > OUTPUT_TOTAL_BYTES_MAX {
+            OUTPUT_FAIR_BYTES
+        } else {
+            session.output_bytes_max() / 2
+        };
+        if session.stall == Stall::Output && session.replies.unsent() <= unsent_max {
             self.go_on(self.now, &mut session);
         }
         self.settle(session);
@@ -172,25 +186,25 @@ impl Shard {
         &mut self.orders
     }
 
-    /// Executes a batch of another shard and appends the replies, in the order of the requests, to `replies`: one reply
-    /// batch, which may be cut between two replies when it has to go in several frames.
+    /// Executes a batch of another shard and appends the replies, in the order of the requests, to `replies`. Returns how
+    /// many bytes of the batch were used: less than all when the replies have become many
+    /// ([`REPLIES_BYTES_SOFT_MAX`]); they are to be sent, and the rest given again when there is room for more.
     ///
     /// # Errors
     /// The batch is not one: drop the link it came over. What was executed before the error stays executed.
     pub fn requests(
         &mut self,
         now: Now,
-        from: ShardAddr,
         batch: &[u8],
         replies: &mut Vec<u8>,
-    ) -> Result<(), BatchError> {
-        let _ = from;
+    ) -> Result<usize, BatchError> {
         self.now = now;
+        let full = replies.len() + REPLIES_BYTES_SOFT_MAX;
         let mut requests = RequestIter::new(batch);
         let mut served = core::mem::take(&mut self.served);
-        let mut heads: [Option<(RequestHead, &[u8])>; BATCH_MAX] = [None; BATCH_MAX];
-        let mut result = Ok(());
-        while result.is_ok() {
+        let mut heads: [Option<Head<'_>>; BATCH_MAX] = [None; BATCH_MAX];
+        let mut result = Ok(0);
+        while result.is_ok() && replies.len() < full {
             let mut count = 0;
             while count < BATCH_MAX {
                 if served.len() == count {
@@ -209,7 +223,7 @@ impl Shard {
                         one.spec = commands::lookup(args.get(0))
                             .or_else(|| commands::internal(args.get(0)));
                         one.place = self.place_of(one.spec, args);
-                        heads[count] = Some((head, bytes));
+                        heads[count] = Some((head, bytes, batch.len() - requests.left()));
                         count += 1;
                     }
                 }
@@ -221,12 +235,18 @@ impl Shard {
             places().for_each(|place| self.table.prefetch_bucket(place));
             places().for_each(|place| self.table.prefetch_record(place));
             for (one, head) in served[..count].iter().zip(&heads) {
-                let Some((head, bytes)) = head else { continue };
+                let Some((head, bytes, end)) = head else { continue };
                 let start = begin_reply(replies, head.id);
                 self.serve(now, *head, one, Args::new(bytes, &one.spans), replies);
                 end_reply(replies, start);
+                self.stats.served_for_others.add(1);
+                if let Ok(used) = &mut result {
+                    *used = *end;
+                }
+                if replies.len() >= full {
+                    break;
+                }
             }
-            self.stats.served_for_others.add(count as u64);
         }
         self.served = served;
         result
@@ -419,18 +439,31 @@ impl Shard {
             }
             self.deadlines.pop_front();
             let Some(mut session) = self.sessions.take(id) else { continue };
-            match session.stall {
-                Stall::Output(at) if at <= now.boot_ms() => self.cut(&mut session),
-                _ if !session.authenticated
-                    && session.opened_ms + AUTHENTICATION_MS <= deadline =>
-                {
-                    self.cut(&mut session);
-                }
-                _ => {}
+            if !session.authenticated && session.opened_ms + AUTHENTICATION_MS <= deadline {
+                self.cut(&mut session);
             }
             self.settle(session);
         }
+        self.cut_slow(now);
         expired.more
+    }
+
+    /// Cuts those who read too slowly: always when they want more, and whoever has much to read while all together have
+    /// too much.
+    fn cut_slow(&mut self, now: Now) {
+        if self.unsent_total <= OUTPUT_FAIR_BYTES || now.boot_ms() < self.look_for_slow_ms {
+            return;
+        }
+        self.look_for_slow_ms = now.boot_ms() + SLOW_LOOK_MS;
+        for id in self.sessions.slow(now.boot_ms(), self.unsent_total > OUTPUT_TOTAL_BYTES_MAX) {
+            self.cut_by_id(id);
+        }
+    }
+
+    fn cut_by_id(&mut self, id: SessionId) {
+        let Some(mut session) = self.sessions.take(id) else { return };
+        self.cut(&mut session);
+        self.settle(session);
     }
 
     /// Ends a connection at once.
@@ -466,9 +499,18 @@ impl Shard {
             self.buffers.give(core::mem::take(&mut session.input));
         }
         let unsent = session.replies.unsent();
+        if session.accounted <= OUTPUT_FAIR_BYTES {
+            session.progress_ms = self.now.boot_ms();
+        }
         self.unsent_total = self.unsent_total + unsent - session.accounted;
         session.accounted = unsent;
         self.sessions.put(session);
+        if self.unsent_total > OUTPUT_TOTAL_BYTES_HARD_MAX
+            && let Some(slowest) = self.sessions.slowest()
+        {
+            // And the next one, as long as it is too much.
+            self.cut_by_id(slowest);
+        }
     }
 }
 

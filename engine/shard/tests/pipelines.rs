@@ -2,6 +2,7 @@
 
 mod store;
 
+use dkv_protocol::limits::REPLIES_BYTES_SOFT_MAX;
 use dkv_protocol::resp::value;
 use dkv_shard::PortKind;
 use std::collections::BTreeMap;
@@ -294,4 +295,58 @@ fn a_quit_is_answered_after_what_came_before_it_and_ends_the_connection() {
     store.run();
     assert_eq!(store.take(client), b"$-1\r\n$-1\r\n$-1\r\n+OK\r\n");
     assert!(store.clients[client].closed);
+}
+
+#[test]
+fn great_replies_travel_in_batches_that_are_bounded_whatever_was_asked_at_once() {
+    let mut store = Store::new(Settings { nodes: 2, ..PLAIN });
+    let client = store.connect(0, 0, PortKind::Client);
+    let key = store::key_of(&store, 1, 0, "k");
+    let value = "v".repeat(400_000);
+    assert_eq!(store.call(client, &["SET", &key, &value]), "+OK\r\n");
+    for n in 0..40 {
+        store.send(client, &command(&["GET", &key]));
+        store.send(client, &command(&["SETRANGE", &key, "0"]));
+        store.send(client, &command(&["APPEND", &key, if n % 2 == 0 { "a" } else { "b" }]));
+    }
+    store.run();
+    let received = String::from_utf8(store.take(client)).unwrap();
+    let mut expected = String::new();
+    let mut now = value;
+    for n in 0..40 {
+        let _ = write!(expected, "${}\r\n{now}\r\n", now.len());
+        expected.push_str(&store.call(client, &["SETRANGE", &key, "0"]));
+        now.push(if n % 2 == 0 { 'a' } else { 'b' });
+        let _ = write!(expected, ":{}\r\n", now.len());
+    }
+    assert!(received == expected, "replies are out of order");
+    assert!(store.longest_replies < REPLIES_BYTES_SOFT_MAX + 500_000, "{}", store.longest_replies);
+}
+
+#[test]
+fn those_who_read_nothing_are_cut_when_all_have_too_much_to_read() {
+    let mut store = Store::new(PLAIN);
+    let writer = store.connect(0, 0, PortKind::Client);
+    let value = "v".repeat(40 << 20);
+    assert_eq!(store.call(writer, &["SET", "k", &value]), "+OK\r\n");
+    // Each alone is within its bound and asks for nothing more.
+    let clients: Vec<usize> = (0..9).map(|_| store.connect(0, 0, PortKind::Client)).collect();
+    for client in &clients {
+        store.clients[*client].reads = false;
+        store.send(*client, &command(&["GET", "k"]));
+    }
+    store.run();
+    store.now.boot_ns += 9_000_000_000;
+    store.background();
+    store.run();
+    assert!(clients.iter().all(|c| !store.clients[*c].cut), "they have the time to read");
+    store.clients[clients[0]].reads = true;
+    store.run();
+    assert_eq!(store.take(clients[0]).len(), value.len() + 13);
+    assert_eq!(store.call(clients[0], &["GET", "k"]).len(), value.len() + 13);
+    store.now.boot_ns += 60_000_000_000;
+    store.background();
+    store.run();
+    assert!(clients[1..].iter().all(|c| store.clients[*c].cut || store.clients[*c].closed));
+    assert_eq!(store.call(clients[0], &["PING"]), "+PONG\r\n");
 }

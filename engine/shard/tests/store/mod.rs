@@ -73,6 +73,8 @@ pub(crate) struct Store {
     cut: BTreeSet<(u16, u16)>,
     /// Whether batches are delivered.
     pub(crate) delivering: bool,
+    /// Bytes of the longest batch of replies.
+    pub(crate) longest_replies: usize,
     pub(crate) random: Random,
     pub(crate) now: Now,
     next_client: u64,
@@ -134,6 +136,7 @@ impl Store {
             mail: BTreeMap::new(),
             cut: BTreeSet::new(),
             delivering: true,
+            longest_replies: 0,
             random: Random(settings.seed),
             now: Now { boot_ns: 1_000_000_000_000, unix_ms: 1_700_000_000_000 },
             next_client: 1,
@@ -309,12 +312,18 @@ impl Store {
             2 => {
                 let batch =
                     self.mail.get_mut(&(Kind::Requests, a, b)).and_then(VecDeque::pop_front);
-                let from = self.shards[a].0;
-                let mut replies = Vec::new();
                 let batch = batch.expect("it is there");
-                self.shards[b].1.requests(self.now, from, &batch, &mut replies).expect("a batch");
+                let mut at = 0;
+                while at < batch.len() {
+                    let mut replies = Vec::new();
+                    at += self.shards[b]
+                        .1
+                        .requests(self.now, &batch[at..], &mut replies)
+                        .expect("a batch");
+                    self.longest_replies = self.longest_replies.max(replies.len());
+                    self.mail.entry((Kind::Replies, b, a)).or_default().push_back(replies);
+                }
                 self.shards[a].1.give_batch_buffer(batch);
-                self.mail.entry((Kind::Replies, b, a)).or_default().push_back(replies);
             }
             _ => {
                 let batch = self.mail.get_mut(&(Kind::Replies, a, b)).and_then(VecDeque::pop_front);
