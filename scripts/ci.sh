@@ -33,7 +33,8 @@ if ! cmp -s tests/clients/requirements.txt "$venv/requirements.txt"; then
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
   cp tests/clients/requirements.txt "$venv/requirements.txt"
 fi
-cargo nextest --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-nextest@0.9.143
+# The runner only starts processes: an unoptimised build of it is made in half the time and costs nothing here.
+cargo nextest --version >/dev/null 2>&1 || cargo install --quiet --locked --debug cargo-nextest@0.9.143
 
 export RUSTFLAGS="${RUSTFLAGS:--D warnings}"
 step "format"
