@@ -17,6 +17,7 @@ const STYLES: Styles = Styles::styled()
     version,
     styles = STYLES,
     disable_help_subcommand = true,
+    max_term_width = 120,
     after_help = "\
 Examples:
   dkv up

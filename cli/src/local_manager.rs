@@ -120,7 +120,16 @@ fn data_dir_of(pid: u32, arguments: &[String]) -> Option<PathBuf> {
 
 /// Starts a manager on loopback in a session of its own, with its log in its data directory, and waits until it answers.
 pub(crate) fn start(data_dir: &Path, timeout: Duration) -> Result<Started, Failure> {
-    let failed = |error: io::Error| Failure::file(data_dir, &error);
+    let failed = |error: io::Error| {
+        let what = match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                format!("{} is not a directory", data_dir.display())
+            }
+            _ => format!("cannot keep files in {}: {error}", data_dir.display()),
+        };
+        Failure::failed(what, "take another directory: --data-dir DIR, or DKV_DATA_DIR")
+    };
+    let existed = data_dir.exists();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
     let empty = fs::read_dir(data_dir).map_err(failed)?.next().is_none();
     if empty {
@@ -129,7 +138,7 @@ pub(crate) fn start(data_dir: &Path, timeout: Duration) -> Result<Started, Failu
     }
     let log_path = data_dir.join("manager.log");
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path);
-    let log = log.map_err(|error| Failure::file(&log_path, &error))?;
+    let log = log.map_err(failed)?;
     let begin = log.metadata().map_or(0, |about| about.len());
     let errors = log.try_clone().map_err(|error| Failure::file(&log_path, &error))?;
     let program = std::env::current_exe()
@@ -165,10 +174,18 @@ pub(crate) fn start(data_dir: &Path, timeout: Duration) -> Result<Started, Failu
             Ok(None) => {}
             Ok(Some(status)) => {
                 let end = tail(&log_path, begin);
-                let what = format!("the manager ended at once ({status}): {end}");
+                let why = if end.is_empty() {
+                    format!("and its log says nothing; is there room in {}?", data_dir.display())
+                } else {
+                    end
+                };
+                let what = format!("the manager ended at once ({status}): {why}");
                 if begin == 0 {
                     // It never was this manager's directory: nothing is left behind in it.
                     let _ = fs::remove_file(&log_path);
+                    if !existed {
+                        let _ = fs::remove_dir(data_dir);
+                    }
                     return Err(Failure::failed(what, ""));
                 }
                 return Err(Failure::failed(what, format!("its log is {}", log_path.display())));

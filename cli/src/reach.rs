@@ -135,7 +135,7 @@ impl ReachArgs {
 }
 
 /// The failure that comes before a missing token: nothing listens at any of the addresses.
-fn nobody_there(addresses: &[SocketAddr]) -> Option<Failure> {
+pub(crate) fn nobody_there(addresses: &[SocketAddr]) -> Option<Failure> {
     let connect = |address: &SocketAddr| std::net::TcpStream::connect_timeout(address, KNOCK);
     let errors: Vec<_> = addresses
         .iter()
@@ -181,7 +181,7 @@ fn nobody_connected(spelling: Spelling) -> Failure {
 /// A failure of one call to one manager.
 pub(crate) fn admin_failure(error: &AdminError) -> Failure {
     let exit = match error {
-        AdminError::NotConnected { .. } => Exit::NotConnected,
+        AdminError::NotConnected { .. } | AdminError::Broken { .. } => Exit::NotConnected,
         AdminError::TimedOut { .. } => Exit::TimedOut,
         AdminError::Refused { status: 400, .. } => Exit::Usage,
         AdminError::Refused { .. } | AdminError::BadAnswer { .. } => Exit::Failed,

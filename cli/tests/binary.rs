@@ -62,6 +62,7 @@ fn exit_codes_are_as_documented() {
         (&["connect"], 2, "dkv connect -m"),
         (&["connect", "-m", "0.0.0.0:7801"], 2, "0.0.0.0"),
         (&["Connect-DkvManager", "-Managers", "::"], 2, "::"),
+        (&["connect", "-m", "127.0.0.1,10.77.0.11"], 2, "127.0.0.1:7801"),
         (&["New-DkvStore"], 2, "New-DkvStore needs -Name"),
         (&["Watch-DkvKey", "a"], 2, "there is no cmdlet"),
         (&["context", "use", "nowhere"], 2, "nowhere"),
@@ -77,6 +78,7 @@ fn exit_codes_are_as_documented() {
         ),
         (&["kv", "get", "a"], 3, "No managers connected."),
         (&["store", "list", "-m", &nobody], 3, &nobody),
+        (&["connect", "-m", &nobody], 3, &nobody),
         (&["kv", "get", "a", "-e", &nobody], 3, &nobody),
     ];
     for (line, expected, says) in cases {
@@ -119,12 +121,9 @@ fn doctor_gives_a_row_for_each_check() {
     let home = tempfile::tempdir().unwrap();
     let output = dkv(home.path(), &["doctor", "-o", "json"]);
     let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("JSON");
-    let worst = rows.iter().map(|row| match row["Result"].as_str() {
-        Some("ok") => 0,
-        Some("warning") => 1,
-        _ => 2,
-    });
-    assert_eq!(worst.max(), Some(code(&output)), "{rows:#?}");
+    // What costs latency is a warning; only what stops a node fails the command.
+    let stops = rows.iter().any(|row| !["ok", "warning"].iter().any(|fine| row["Result"] == *fine));
+    assert_eq!(code(&output), i32::from(stops), "{rows:#?}");
     for check in ["io_uring", "memlock", "descriptors", "cpus", "client ports", "data directory"] {
         assert!(rows.iter().any(|row| row["Check"] == check), "{check}");
     }

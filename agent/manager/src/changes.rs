@@ -109,6 +109,19 @@ impl Agent {
                     "give another name, or none",
                 ));
             }
+            // node-1 is the other spelling of node1: two nodes cannot have one name.
+            let prefix = &definition.instance_prefix;
+            let same = |other: &str| {
+                names::is_node(prefix, other, name) || names::is_node(prefix, name, other)
+            };
+            let nodes = known.iter().flat_map(|entry| &entry.record.nodes);
+            if let Some(other) = nodes.map(|node| &node.name).find(|other| same(other)) {
+                return Err(Refusal::conflict(
+                    "node_exists",
+                    format!("{name} is another spelling of {other}, a node of {}", definition.name),
+                    "give another name, or none",
+                ));
+            }
         }
         let others = self.others(inner);
         let wish = CpuWish {

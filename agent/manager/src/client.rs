@@ -11,17 +11,50 @@ use dkv_protocol::limits::MANAGER_PORT;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Write as _;
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Most time for a connection to be made; a machine that is there answers in a round trip.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// Of the time for the whole call, so that a machine that is down is told from one that is slow to answer.
+fn connect_max(call: Duration) -> Duration {
+    CONNECT_MAX.min(call * 3 / 4)
+}
+
+/// Whether nothing can have been sent yet.
+fn is_of_connecting(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable,
+        PermissionDenied,
+    };
+    let before_all = [
+        AddrNotAvailable,
+        ConnectionRefused,
+        HostUnreachable,
+        NetworkDown,
+        NetworkUnreachable,
+        PermissionDenied,
+    ];
+    before_all.contains(&error.kind())
+}
+
 /// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Why a call gave no answer that could be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdminError {
+    /// The connection ended before the answer came. The same call again tells.
+    #[error(
+        "the connection to the manager {manager} broke before its answer came ({reason}); what it was asked may be done"
+    )]
+    Broken {
+        /// The manager.
+        manager: String,
+        /// What happened.
+        reason: String,
+    },
     /// No connection: nothing listens there, or the machine is down.
     #[error("cannot connect to the manager {manager}: {reason}")]
     NotConnected {
@@ -67,7 +100,10 @@ impl AdminError {
             Self::NotConnected { manager, .. } => format!(
                 "start it on that machine with: dkv agent --listen {manager}  (or, for a local one: dkv up)"
             ),
-            Self::TimedOut { .. } => "look at the state with: dkv store list".to_string(),
+            Self::TimedOut { .. } | Self::Broken { .. } => {
+                "look at the state with: dkv store list; the same command again completes it"
+                    .to_string()
+            }
             Self::Refused { error, .. } => error.hint.clone(),
             Self::BadAnswer { .. } => "check the address and port of the manager".to_string(),
         }
@@ -82,6 +118,7 @@ impl AdminError {
     pub fn code(&self) -> &str {
         match self {
             Self::NotConnected { .. } => "not_connected",
+            Self::Broken { .. } => "connection_broken",
             Self::TimedOut { .. } => "timed_out",
             Self::Refused { error, .. } => &error.code,
             Self::BadAnswer { .. } => "bad_answer",
@@ -168,7 +205,7 @@ impl AdminClient {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_idle_connections(0)
-            .timeout_connect(Some(CONNECT_MAX.min(timeout)))
+            .timeout_connect(Some(connect_max(timeout)))
             .timeout_global(Some(timeout))
             .user_agent("dkv")
             .build();
@@ -265,14 +302,15 @@ impl AdminClient {
         match error {
             ureq::Error::Timeout(ureq::Timeout::Connect) => AdminError::NotConnected {
                 manager,
-                reason: format!("no connection within {} s", CONNECT_MAX.as_secs()),
+                reason: format!("no answer within {} s", connect_max(self.timeout).as_secs_f32()),
             },
             ureq::Error::Timeout(_) => {
                 AdminError::TimedOut { manager, seconds: self.timeout.as_secs() }
             }
-            ureq::Error::Io(error) => {
+            ureq::Error::Io(error) if is_of_connecting(error) => {
                 AdminError::NotConnected { manager, reason: error.to_string() }
             }
+            ureq::Error::Io(error) => AdminError::Broken { manager, reason: error.to_string() },
             other => AdminError::BadAnswer { manager, reason: other.to_string() },
         }
     }

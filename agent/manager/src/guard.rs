@@ -8,12 +8,14 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The name that every manager takes.
 pub const NAME: &str = "dkv-manager";
 /// Most time to wait for a holder to say its address.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// The pause between two tries for a name whose holder is ending.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 /// The manager that holds the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,22 @@ fn address(holder: &Holder) -> String {
 
 /// Takes the name. It is held for as long as the listener lives; [`answer`] must be called for each connection.
 pub fn take(name: &str) -> Result<UnixListener, GuardError> {
+    let begin = Instant::now();
+    loop {
+        match try_take(name) {
+            // One that was killed holds the name until the kernel has cleared it away, and one that begins has no address
+            // yet: neither is known by now.
+            Err(GuardError::Running(holder) | GuardError::AnotherUser(holder))
+                if holder.address.is_none() && begin.elapsed() < ANSWER_MAX =>
+            {
+                std::thread::park_timeout(TRY_AGAIN);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn try_take(name: &str) -> Result<UnixListener, GuardError> {
     match UnixListener::bind_addr(&UnixAddr::from_abstract_name(name)?) {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder(name)? {
@@ -122,5 +140,18 @@ mod tests {
         assert!(text.contains("10.0.0.11:7801"), "{text}");
         drop(told.join().unwrap());
         assert!(take(&name).is_ok());
+    }
+
+    #[test]
+    fn the_name_of_a_manager_that_is_ending_is_taken_when_it_is_gone() {
+        let name = format!("dkv-test-{}", crate::auth::random_hex(8));
+        let ending = take(&name).unwrap();
+        let gone = std::thread::spawn(move || {
+            // As one does that was killed: the connection ends without an address, then the name is free.
+            drop(ending.accept().unwrap());
+            drop(ending.accept().unwrap());
+        });
+        assert!(take(&name).is_ok());
+        gone.join().unwrap();
     }
 }

@@ -8,6 +8,7 @@ use crate::guard::{self, GuardError};
 use crate::ledger::{Ledger, LedgerError, LedgerFile};
 use crate::{AgentOptions, api, exit};
 use rustix::fs::{FlockOperation, Mode};
+use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -76,7 +77,7 @@ pub(crate) fn run(mut options: AgentOptions) -> u8 {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("dkv agent: cannot start: {error}");
+            complain(format_args!("cannot start: {error}"));
             return exit::FAILED;
         }
     };
@@ -111,10 +112,16 @@ pub(crate) fn run(mut options: AgentOptions) -> u8 {
     match served {
         Ok(()) => exit::OK,
         Err(error) => {
-            eprintln!("dkv agent: {error}");
+            complain(format_args!("{error}"));
             error.exit_code()
         }
     }
+}
+
+/// Says on standard error why the manager ends. What cannot be written there (a log on a full disk) must not change the
+/// exit code, as `eprintln!` would by a panic.
+fn complain(why: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "dkv agent: {why}");
 }
 
 /// Runs a manager on the current runtime until `stop` ends; `ready` is called once it listens. Its nodes outlive it.

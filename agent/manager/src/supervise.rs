@@ -136,7 +136,10 @@ pub(crate) async fn supervise(
             Happened::Forgotten => return,
             Happened::Command(Command::Start(reply)) => supervisor.start(reply),
             Happened::Command(Command::Stop { force, reply }) => supervisor.stop(force, reply),
-            Happened::Exited(exit) => supervisor.exited(exit).await,
+            Happened::Exited(exit) => {
+                supervisor.ready_before_exit().await;
+                supervisor.exited(exit).await;
+            }
             Happened::Ready(Ok(line)) => supervisor.ready(&line),
             Happened::Ready(Err(reason)) => supervisor.not_ready(&reason).await,
             Happened::Time => supervisor.time().await,
@@ -413,6 +416,18 @@ impl Supervisor {
             tokio::spawn(async move { running.process.exited().await });
         }
         self.give_up(reason, log_from);
+    }
+
+    /// A process may end so soon after its ready line that its end is seen first. It did serve, so that this is a crash to
+    /// recover from and not a start that failed.
+    async fn ready_before_exit(&mut self) {
+        if let Phase::Coming { ready, .. } = &mut self.phase {
+            // The pipe ended with the process, so the line is there or will never be.
+            let line = tokio::time::timeout(Duration::from_secs(1), ready).await;
+            if let Ok(Ok(Ok(line))) = line {
+                self.ready(&line);
+            }
+        }
     }
 
     async fn exited(&mut self, exit: Exit) {

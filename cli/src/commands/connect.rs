@@ -4,7 +4,7 @@ use crate::clustron::Spelling;
 use crate::contexts::{Context, Contexts};
 use crate::failure::Failure;
 use crate::output::{self, OutputArgs};
-use crate::reach::{FanoutArgs, ReachArgs, read_token, show};
+use crate::reach::{FanoutArgs, ReachArgs, nobody_there, read_token, show};
 use dkv_agent::coordinate::{self, ActionResult, Group};
 
 /// The flags of `dkv connect`.
@@ -37,10 +37,18 @@ pub(crate) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
     if named.is_empty() {
         return Err(Failure::usage("no manager is named", "dkv connect -m 127.0.0.1:7801"));
     }
+    if let Some(own) = named.iter().find(|one| named.len() > 1 && one.ip().is_loopback()) {
+        let what =
+            format!("{own} is each machine's own address, so a group cannot be made with it");
+        let hint =
+            "name each machine by the address that its manager listens on: -m 10.0.0.11,10.0.0.12";
+        return Err(Failure::usage(what, hint));
+    }
     let contexts = Contexts::load()?;
     let known = contexts.contexts.get(&args.name);
     let token_path = args.reach.token_path(None)?;
-    let token = read_token(&token_path)?;
+    let token =
+        read_token(&token_path).map_err(|failure| nobody_there(&named).unwrap_or(failure))?;
     let mut group = Group::new(&named, &token, args.reach.settings(Some(args.fanout)));
     let asked = group.managers();
     // The same group by another of its members is no other connection.

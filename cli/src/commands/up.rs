@@ -9,7 +9,7 @@ use crate::local_manager::{self, Manager};
 use crate::output::{self, Format, OutputArgs};
 use crate::reach::{admin_failure, read_token};
 use dkv_agent::coordinate::{self, Group, Outcome, Report, Settings};
-use dkv_protocol::admin::{NodeState, NodeView, StoreDefinition, StoreView};
+use dkv_protocol::admin::{NodeState, NodeView, StoreDefinition, StoreRecord, StoreView};
 use dkv_protocol::limits::{CLIENT_PORT, CLUSTER_PORT, NODES_PER_MACHINE_MAX};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -34,14 +34,13 @@ pub(crate) struct Args {
     #[arg(long, env = "DKV_NODES", value_name = "COUNT",
         value_parser = clap::value_parser!(u32).range(1..=i64::from(NODES_PER_MACHINE_MAX)))]
     nodes: Option<u32>,
-    /// First cluster port
-    #[arg(long, alias = "cluster-port", env = "DKV_CLUSTRON_PORT", value_name = "PORT", default_value_t = CLUSTER_PORT,
+    /// First cluster port [default: 7811, or that which it has]
+    #[arg(long, alias = "cluster-port", env = "DKV_CLUSTRON_PORT", value_name = "PORT",
         value_parser = clap::value_parser!(u16).range(1..))]
-    clustron_port: u16,
-    /// First client port
-    #[arg(long, env = "DKV_CLIENT_PORT", value_name = "PORT", default_value_t = CLIENT_PORT,
-        value_parser = clap::value_parser!(u16).range(1..))]
-    client_port: u16,
+    clustron_port: Option<u16>,
+    /// First client port [default: 7861, or that which it has]
+    #[arg(long, env = "DKV_CLIENT_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    client_port: Option<u16>,
     /// Directory of the catalogue, the token and the logs [default: $XDG_DATA_HOME/dkv or ~/.local/share/dkv]
     #[arg(long, env = "DKV_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -56,6 +55,8 @@ pub(crate) struct Args {
 /// Runs it.
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let data_dir = contexts::data_dir(args.data_dir.as_deref())?;
+    // A file that cannot be read is said before anything is started.
+    Contexts::load()?;
     interrupt::goes_on("what was started runs on; dkv up again completes it, dkv down ends it");
     let timeout = Duration::from_secs(args.timeout_sec);
     let (manager, fresh) = if let Some(manager) = local_manager::running(&data_dir)? {
@@ -114,12 +115,17 @@ fn bring_up(
         store: Some(LOCAL.into()),
         endpoints: store.nodes.iter().map(endpoint).collect(),
     };
-    Contexts::update(|contexts| {
+    let remembered = Contexts::update(|contexts| {
         contexts.contexts.insert(LOCAL.into(), context);
         contexts.current = Some(LOCAL.into());
         // What `kv` means from here on is this store.
         contexts.connection = None;
-    })?;
+    });
+    if let Err(failure) = remembered {
+        // The store runs and serves all the same, which is what was asked for.
+        let (what, manager) = (failure.what, manager.address);
+        output::warn(&format!("the context {LOCAL} is not remembered ({what}); give -m {manager}"));
+    }
     Ok(store)
 }
 
@@ -138,22 +144,21 @@ fn take_back(group: &Group, known: Option<&StoreView>, created: bool) {
 /// Creates the store unless it is there; whether it was created.
 fn create(args: &Args, group: &Group, known: Option<&StoreView>) -> Result<bool, Failure> {
     if let Some(known) = known {
-        let have = known.record.nodes.len();
-        if let Some(wanted) = args.nodes.filter(|wanted| *wanted as usize != have) {
-            let what = format!("the store {LOCAL} is there with {have} nodes, not {wanted}");
-            return Err(Failure::failed(
-                what,
-                "dkv up without --nodes, or dkv down --purge first (its data is lost)",
-            ));
+        let differences = differences(args, &known.record);
+        if differences.is_empty() {
+            return Ok(false);
         }
-        return Ok(false);
+        let what = format!("the store {LOCAL} is there {}", differences.join(" and "));
+        let hint =
+            "dkv up without these flags, or dkv down --purge first (what the store holds is lost)";
+        return Err(Failure::failed(what, hint));
     }
     let definition = StoreDefinition {
         name: LOCAL.into(),
         instance_prefix: "node".into(),
         instance_count: args.nodes.unwrap_or(NODES),
-        clustron_port: Some(args.clustron_port),
-        client_port: Some(args.client_port),
+        clustron_port: Some(args.clustron_port.unwrap_or(CLUSTER_PORT)),
+        client_port: Some(args.client_port.unwrap_or(CLIENT_PORT)),
         cpus: None,
         memory_bytes_max: 0,
         password_sha256: None,
@@ -163,7 +168,35 @@ fn create(args: &Args, group: &Group, known: Option<&StoreView>) -> Result<bool,
     for warning in &report.warnings {
         output::warn(warning);
     }
-    check(&report).map(|()| true)
+    match check(&report) {
+        // The manager's hint speaks of `store create`, which finds ports by itself when none are named.
+        Err(failure) if failure.code == "port_in_use" => {
+            let hint = "end what holds it, or take other ports: dkv up --clustron-port PORT --client-port PORT";
+            Err(Failure { hint: hint.into(), ..failure })
+        }
+        result => result.map(|()| true),
+    }
+}
+
+/// What the flags ask for and the store has otherwise.
+fn differences(args: &Args, record: &StoreRecord) -> Vec<String> {
+    let definition = &record.definition;
+    let mut differences = Vec::new();
+    let have = record.nodes.len();
+    if let Some(wanted) = args.nodes.filter(|wanted| *wanted as usize != have) {
+        differences.push(format!("with {have} nodes, not {wanted}"));
+    }
+    let ports = [
+        ("cluster", args.clustron_port, definition.clustron_port),
+        ("client", args.client_port, definition.client_port),
+    ];
+    for (kind, wanted, have) in ports {
+        let (Some(wanted), Some(have)) = (wanted, have) else { continue };
+        if wanted != have {
+            differences.push(format!("with {kind} ports from {have}, not {wanted}"));
+        }
+    }
+    differences
 }
 
 /// Starts the nodes that do not run, and waits until they serve together.

@@ -280,7 +280,7 @@ impl Change<'_> {
         if self.dry_run {
             self.release(group, &reservations);
             for (manager, _) in &self.additions {
-                let nodes = of_machine(&record, manager);
+                let nodes = self.new_nodes(&record, manager);
                 let message = format!("Nothing was changed; would be: {}", describe(&nodes));
                 report.rows.push(ActionRow::success(manager, self.action, message));
             }
@@ -374,6 +374,12 @@ impl Change<'_> {
         record
     }
 
+    /// What the change adds on one machine.
+    fn new_nodes<'a>(&self, record: &'a StoreRecord, machine: &str) -> Vec<&'a NodeRecord> {
+        let before = |node: &NodeRecord| self.base.is_some_and(|base| base.nodes.contains(node));
+        record.nodes.iter().filter(|node| node.machine == machine && !before(node)).collect()
+    }
+
     fn commit(
         &self,
         group: &Group,
@@ -398,7 +404,9 @@ impl Change<'_> {
                     committed = true;
                     let message = match changed.change {
                         StoreChange::AlreadyExists => "Already exists".to_string(),
-                        _ => format!("{}: {}", self.done, describe(&of_machine(record, machine))),
+                        _ => {
+                            format!("{}: {}", self.done, describe(&self.new_nodes(record, machine)))
+                        }
                     };
                     report.rows.push(ActionRow::success(machine, self.action, message));
                 }
@@ -423,7 +431,10 @@ impl Change<'_> {
 
 /// Whether a commit that failed like this may have been done all the same.
 fn uncertain(error: &AdminError) -> bool {
-    matches!(error, AdminError::TimedOut { .. } | AdminError::BadAnswer { .. })
+    matches!(
+        error,
+        AdminError::TimedOut { .. } | AdminError::Broken { .. } | AdminError::BadAnswer { .. }
+    )
 }
 
 /// The reservations in the order of the machines, not of their names.
@@ -434,14 +445,10 @@ fn ordered<'a>(
     additions.iter().filter_map(|(m, _)| reservations.get(m).map(|r| (m.as_str(), r)))
 }
 
-fn of_machine<'a>(record: &'a StoreRecord, machine: &str) -> Vec<&'a NodeRecord> {
-    record.nodes.iter().filter(|node| node.machine == machine).collect()
-}
-
 fn describe(nodes: &[&NodeRecord]) -> String {
     let each = nodes.iter().map(|n| format!("{} {}/{}", n.name, n.cluster_port, n.client_port));
     let text: Vec<String> = each.collect();
-    if text.is_empty() { "no node here".to_string() } else { text.join(", ") }
+    if text.is_empty() { "no new node here".to_string() } else { text.join(", ") }
 }
 
 /// One more than the greatest number in use, so that a name is never given twice.

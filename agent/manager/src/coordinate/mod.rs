@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use change::{NewInstance, add_instance, create, delete};
-pub use run::{await_whole, start, stop};
+pub use run::{NotWhole, await_whole, start, stop};
 
 /// The managers that an operation speaks to, in the order in which they were given.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ impl ActionRow {
 
     fn error(manager: &str, action: &str, error: &AdminError) -> Self {
         let outcome = match error {
-            AdminError::NotConnected { .. } => Outcome::NotConnected,
+            AdminError::NotConnected { .. } | AdminError::Broken { .. } => Outcome::NotConnected,
             AdminError::TimedOut { .. } => Outcome::TimedOut,
             AdminError::Refused { status: 400, .. } => Outcome::Usage,
             _ => Outcome::Failed,

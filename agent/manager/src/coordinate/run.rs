@@ -21,14 +21,47 @@ pub fn stop(group: &Group, store: &str, node: Option<&str>, force: bool) -> Repo
     each_node(group, store, node, "StopInstance", |client, node| client.stop(store, node, force))
 }
 
+/// How long no manager may answer while a store comes up: one that is restarted is back by then.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Why a store is not known to be whole. Its nodes run on in any case.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotWhole {
+    /// Some node did not reach the others in time; the operator looks at the network, or waits longer.
+    #[error("{0}")]
+    Late(String),
+    /// No manager answers any more; the operator starts it again.
+    #[error("{message}")]
+    NoManager {
+        /// Which and why.
+        message: String,
+        /// What to type.
+        hint: String,
+    },
+    /// Somebody deleted it meanwhile.
+    #[error("the store {0} is not there any more")]
+    Gone(String),
+}
+
 /// Waits until every running node of a store reaches all others. The error says which node does not.
-pub fn await_whole(group: &Group, store: &str, most: Duration) -> Result<(), String> {
+pub fn await_whole(group: &Group, store: &str, most: Duration) -> Result<(), NotWhole> {
     let deadline = Instant::now() + most;
+    let mut answered = Instant::now();
     loop {
         let listing = list(group);
         let Some(view) = listing.store(store) else {
-            return Err(format!("the store {store} is not there any more"));
+            let failures = listing.failures();
+            let Some(failure) = failures.first() else {
+                return Err(NotWhole::Gone(store.to_string()));
+            };
+            if answered.elapsed() > SILENCE || Instant::now() >= deadline {
+                let message = format!("the nodes of {store} were started, and {}", failure.message);
+                return Err(NotWhole::NoManager { message, hint: failure.hint.clone() });
+            }
+            std::thread::park_timeout(LOOK);
+            continue;
         };
+        answered = Instant::now();
         let waiting: Vec<&str> = view
             .nodes
             .iter()
@@ -39,11 +72,11 @@ pub fn await_whole(group: &Group, store: &str, most: Duration) -> Result<(), Str
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(format!(
+            return Err(NotWhole::Late(format!(
                 "after {} s the store {store} is not whole: waiting for {}",
                 most.as_secs(),
                 waiting.join(", ")
-            ));
+            )));
         }
         std::thread::park_timeout(LOOK);
     }

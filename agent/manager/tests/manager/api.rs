@@ -183,6 +183,12 @@ fn a_node_is_added_to_a_stopped_store() {
     let record = client.add_instance("S", &AddInstanceRequest::default()).unwrap().record;
     let added = record.nodes.last().unwrap();
     assert_eq!((added.name.as_str(), added.cluster_port, added.client_port), ("node3", 7812, 7862));
+    // node-1 is how others write node1: it cannot be a node beside it.
+    let alias =
+        AddInstanceRequest { name: Some("node-1".to_string()), ..AddInstanceRequest::default() };
+    let refused = client.add_instance("S", &alias).unwrap_err();
+    assert_eq!(refused.code(), "node_exists");
+    assert!(refused.to_string().contains("another spelling of node1"), "{refused}");
     assert_eq!(client.start("S", "extra").unwrap().message, "Started");
     let refused = client.add_instance("S", &AddInstanceRequest::default()).unwrap_err();
     assert_eq!(refused.code(), "store_running");

@@ -86,9 +86,11 @@ fn a_damaged_catalogue_is_said_and_left_alone() {
     machine.start().end();
     let path = machine.data().join("catalogue.json");
     let whole = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    // An empty catalogue is hardly longer than its first line, which is looked at by itself.
+    let torn = &whole[..whole.len() - 10];
+    std::fs::write(&path, torn).unwrap();
     refused(&machine, exit::CATALOGUE, &["catalogue.json", "cut short", "mv "]);
-    assert_eq!(std::fs::read(&path).unwrap(), &whole[..whole.len() / 2]);
+    assert_eq!(std::fs::read(&path).unwrap(), torn);
 }
 
 #[test]

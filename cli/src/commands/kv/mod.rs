@@ -27,16 +27,21 @@ pub(crate) struct Shared {
 /// The subcommands of `dkv kv`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// The value of a key; exit code 1 when there is none
+    /// The value of a key; exit code 1 when there is none (with -o, the field Exists says it and the code is 0)
     #[command(after_help = "\
 Examples:
   dkv kv get greeting
   dkv kv get greeting -o json
+  dkv kv get logo --no-newline > logo.png
   dkv kv get greeting --endpoint 127.0.0.1:7862
   dkv Get-DkvItem greeting")]
     Get {
         /// The key
         key: String,
+        /// Nothing after the value: its bytes as they are
+        #[arg(short, long, env = "DKV_NO_NEWLINE", conflicts_with = "output",
+            value_parser = clap::builder::FalseyValueParser::new())]
+        no_newline: bool,
         #[command(flatten)]
         shared: Shared,
     },
@@ -57,7 +62,7 @@ Examples:
 Examples:
   dkv kv set greeting hello
   dkv kv set session:7 open --ttl 30m
-  dkv kv set logo --stdin
+  dkv kv set logo --value-file logo.png
   dkv Set-DkvItem greeting hello -ExpireAfterSec 60")]
     Set(items::SetArgs),
     /// Sets several keys; each is set atomically, all together are not
@@ -207,7 +212,7 @@ const VALUE_BYTES_MAX: u64 = dkv_protocol::limits::VALUE_BYTES_MAX as u64;
 /// Runs it.
 pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> {
     match command {
-        Command::Get { key, shared } => items::get(key, shared, spelling),
+        Command::Get { key, no_newline, shared } => items::get(key, *no_newline, shared, spelling),
         Command::Mget { keys, shared } => items::mget(keys, shared, spelling),
         Command::Set(args) => items::set(args, spelling),
         Command::Mset { pairs, dry_run, shared } => items::mset(pairs, *dry_run, shared, spelling),

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::interrupt;
 use crate::output;
 use crate::reach::show;
-use dkv_agent::coordinate::{self, Group, Outcome};
+use dkv_agent::coordinate::{self, Group, NotWhole, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -39,10 +39,14 @@ pub(crate) fn wait_until_whole(group: &Group, store: &str, most: Duration) -> Re
     let progress = progress(format!("waiting for the nodes of {store} to reach each other"));
     let result = coordinate::await_whole(group, store, most);
     progress.finish_and_clear();
-    result.map_err(|why| {
-        let hint =
-            format!("dkv store show {store}; are the cluster ports open between the machines?");
-        Failure::timed_out(why, hint)
+    result.map_err(|why| match why {
+        NotWhole::Late(what) => {
+            let hint =
+                format!("dkv store show {store}; are the cluster ports open between the machines?");
+            Failure::timed_out(what, hint)
+        }
+        NotWhole::NoManager { message, hint } => Failure::not_connected(message, hint),
+        NotWhole::Gone(_) => Failure::failed(why.to_string(), "dkv store list"),
     })
 }
 
