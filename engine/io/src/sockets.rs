@@ -150,7 +150,8 @@ mod tests {
         let _silent = listener.accept().expect("accepts");
         client.set_nonblocking(true).expect("settable");
         // Until the other end has no room: what waits then is not outstanding.
-        while std::io::Write::write(&mut &client, &[0; 65536]).is_ok() {}
+        let piece = vec![0; 65536];
+        while std::io::Write::write(&mut &client, &piece).is_ok() {}
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         while acknowledged(client.as_fd()).expect("TCP").outstanding {
             assert!(std::time::Instant::now() < deadline, "never acknowledged");

@@ -91,7 +91,8 @@ impl<R: Reactor> Driver<R> {
         self.reactor.give_back(chunk);
         let commands = self.shard.commands() - before;
         if commands > 0 {
-            self.shard.note_latency(commands, dkv_io::clock::boottime_ns() - self.now.boot_ns);
+            self.worked_until_ns = dkv_io::clock::boottime_ns();
+            self.shard.note_latency(commands, self.worked_until_ns - self.now.boot_ns);
         }
     }
 
@@ -138,17 +139,19 @@ impl<R: Reactor> Driver<R> {
 
     /// Sends what there is, if nothing is under way; when nothing is and the client was to leave, it leaves.
     fn flush(&mut self, conn: Conn, spare: Vec<u8>) {
-        let Role::Client(client) = &mut self.roles[conn.index()] else { return };
+        let Role::Client(client) = self.role(conn) else { return };
         if client.sending {
             return;
         }
-        let session = client.session;
+        let (session, leaving) = (client.session, client.leaving);
         if let Some(buffer) = self.shard.take_output(session, spare) {
-            client.sending = true;
+            if let Role::Client(client) = self.role(conn) {
+                client.sending = true;
+            }
             self.reactor.send(conn, buffer);
             return;
         }
-        let gone = match client.leaving {
+        let gone = match leaving {
             Leaving::No => false,
             Leaving::WhenSent(_) => true,
             Leaving::WhenAnswered(_) => !self.shard.owes(session),

@@ -26,6 +26,9 @@ const TICK_NS: u64 = 100_000_000;
 const SPIN: Duration = Duration::from_micros(50);
 /// A turn with more work than this is a stall.
 const STALL_NS: u64 = 1_000_000;
+/// After so much work a turn ends, whatever else has come in: links are answered and fed, replies leave. A value of
+/// hundreds of megabytes takes longer than that alone.
+const TURN_NS_MAX: u64 = 20_000_000;
 /// Buckets that a background slice may look at: about 50 µs of them.
 const BACKGROUND_BUDGET: u32 = 512;
 /// Pieces of mail taken in one turn. Each may be a batch; the connections must get their turn too.
@@ -81,8 +84,10 @@ pub(crate) struct Driver<R: Reactor> {
     /// The mailboxes of this node's shards, by shard; its own is never used for batches.
     pub(crate) posts: Vec<Post>,
     listeners: Vec<(ListenerId, PortKind)>,
-    /// By [`Conn::index`].
-    pub(crate) roles: Vec<Role>,
+    /// By [`Conn::index`], with the generation whose role it is: events of an earlier one may still be waiting.
+    roles: Vec<(u32, Role)>,
+    /// The role of all who are gone.
+    nobody: Role,
     /// By the session's index: the connection.
     pub(crate) conn_of_session: Vec<Option<Conn>>,
     /// Clients that are to be closed in the end, whatever they still wait for.
@@ -101,6 +106,8 @@ pub(crate) struct Driver<R: Reactor> {
     /// Whether there is work that needs no event.
     more: bool,
     next_tick_ns: u64,
+    /// When the last work of clients or links was done, as far as it was looked at.
+    pub(crate) worked_until_ns: u64,
     stopping: Option<Stopping>,
     /// When it may be logged again that nobody can be accepted.
     accept_log_ns: u64,
@@ -126,6 +133,7 @@ impl<R: Reactor> Driver<R> {
             letterbox,
             listeners: Vec::new(),
             roles: Vec::new(),
+            nobody: Role::Closing,
             conn_of_session: Vec::new(),
             leaving: Vec::new(),
             links: Links::new(shared.board.remotes.addresses().len(), now.boot_ns),
@@ -139,6 +147,7 @@ impl<R: Reactor> Driver<R> {
             busy: false,
             more: false,
             next_tick_ns: now.boot_ns + TICK_NS,
+            worked_until_ns: now.boot_ns,
             stopping: None,
             accept_log_ns: 0,
             posts,
@@ -180,10 +189,19 @@ impl<R: Reactor> Driver<R> {
 
         self.busy = !events.is_empty();
         self.more = false;
-        for event in events.drain(..) {
+        let mut waiting = events.drain(..);
+        for event in waiting.by_ref() {
             self.event(event);
+            if self.worked_until_ns > started_ns + TURN_NS_MAX {
+                break;
+            }
         }
-        self.events = events;
+        self.events.extend(waiting);
+        if self.events.is_empty() {
+            self.events = events;
+        } else {
+            self.more = true;
+        }
         self.read_mail();
         self.send_out();
 
@@ -283,26 +301,27 @@ impl<R: Reactor> Driver<R> {
                 }
                 Role::Closing => {}
             },
-            Event::Closed { conn } => self.set_role(conn, Role::Closing),
-            Event::Woken => {}
+            // Who is closed was given up before, and its place may be another's by now.
+            Event::Closed { .. } | Event::Woken => {}
         }
     }
 
-    /// What a connection is. A place of the reactor is used again only after `Closed`, so the index is enough.
+    /// What a connection is.
     pub(crate) fn role(&mut self, conn: Conn) -> &mut Role {
-        self.reserve_role(conn);
-        &mut self.roles[conn.index()]
+        match self.roles.get_mut(conn.index()) {
+            Some((generation, role)) if *generation == conn.generation() => role,
+            _ => {
+                self.nobody = Role::Closing;
+                &mut self.nobody
+            }
+        }
     }
 
     pub(crate) fn set_role(&mut self, conn: Conn, role: Role) {
-        self.reserve_role(conn);
-        self.roles[conn.index()] = role;
-    }
-
-    fn reserve_role(&mut self, conn: Conn) {
         if self.roles.len() <= conn.index() {
-            self.roles.resize_with(conn.index() + 1, || Role::Closing);
+            self.roles.resize_with(conn.index() + 1, || (0, Role::Closing));
         }
+        self.roles[conn.index()] = (conn.generation(), role);
     }
 
     fn read_mail(&mut self) {

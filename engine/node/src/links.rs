@@ -236,6 +236,7 @@ impl<R: Reactor> Driver<R> {
                 take_frames(link, bytes, &mut self.shard, self.now)
             };
             self.reactor.give_back(chunk);
+            self.worked_until_ns = dkv_io::clock::boottime_ns();
             self.after_frames(slot, result);
         } else {
             self.reactor.give_back(chunk);

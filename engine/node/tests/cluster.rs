@@ -58,6 +58,25 @@ fn a_value_larger_than_any_buffer_crosses_a_link_both_ways() {
 }
 
 #[test]
+fn many_great_replies_at_once_come_whole_and_in_order_from_any_shard() {
+    let store = Store::running(&[2, 1]);
+    let mut client = store.shard_client(0, 0);
+    for key in [store.key_of(0, 1), store.key_of(1, 0)] {
+        let mut value = "0123456789abcdef".repeat(3 << 18);
+        assert_eq!(client.ask(&["SET", &key, &value]), "+OK\r\n");
+        // More than a link or a mailbox takes at a time, all in one batch, with writes in between.
+        let rounds = 7;
+        let pipeline = [encode(&["GET", &key]), encode(&["APPEND", &key, "x"])].concat();
+        client.stream.write_all(&pipeline.repeat(rounds)).expect("sent");
+        for _ in 0..rounds {
+            assert!(client.reply() == bulk(&value), "a value came back changed or out of order");
+            value.push('x');
+            assert_eq!(client.reply(), format!(":{}\r\n", value.len()));
+        }
+    }
+}
+
+#[test]
 fn a_killed_node_answers_clusterdown_at_once_and_serves_when_it_is_back() {
     let mut store = Store::running(&[1, 2]);
     let (mine, theirs) = (store.key_of(0, 0), store.key_of(1, 1));

@@ -45,6 +45,10 @@ pub const BATCH_BYTES_SOFT_MAX: usize = 256 * 1024;
 /// Bytes of requests that one shard may have queued or under way to another, whatever their number; beyond it the
 /// connections that want more are not read. One request may exceed it.
 pub const LINK_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of replies that one shard expects from another at a time, going by what its connections got last; beyond it the
+/// connections that want more are not read, so that great values do not stand in the way of all others for long. One
+/// reply may exceed it.
+pub const REPLIES_EXPECTED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Largest cluster frame, in bytes: one value of the greatest length with its key and headers fits.
 pub const FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX + 1024 * 1024;
 

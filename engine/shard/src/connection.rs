@@ -202,15 +202,21 @@ impl Shard {
         session.last = (spec.name, "list");
         let slot = session.replies.wait_for_all(Merging::texts(session.proto, shards.len() as u32));
         for to in shards.filter(|to| *to != me) {
-            let waiting =
-                Waiting { session: session.id, slot, part: 0, write: false, shared: true };
+            let waiting = Waiting {
+                session: session.id,
+                slot,
+                part: 0,
+                write: false,
+                shared: true,
+                weight: session.reply_bytes,
+            };
             let request = core::iter::once(CLIENT_LIST_REQUEST).chain(args.iter_from(2));
             self.links.push(to, waiting, Proto::Resp2, false, request);
             self.stats.forwarded.add(1);
         }
         let mut own = Vec::new();
         self.list_clients(now, args, 2, Some(session), &mut own);
-        self.resolve(now, session, slot, 0, &own);
+        self.resolve(now, session, slot, 0, own.into());
         ControlFlow::Continue(())
     }
 

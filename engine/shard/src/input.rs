@@ -12,6 +12,7 @@ use crate::merge::Merging;
 use crate::refusal::{self, Refusal};
 use crate::session::{End, OUTPUT_FAIR_BYTES, Session, Stall};
 use crate::shard::Shard;
+use alloc::borrow::Cow;
 use alloc::format;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
@@ -481,6 +482,7 @@ impl Shard {
             part: 0,
             write: spec.write,
             shared: false,
+            weight: session.reply_bytes,
         };
         let whole_store = session.whole_store();
         self.links.push(to, waiting, session.proto, whole_store, args.iter_from(0));
@@ -555,6 +557,7 @@ impl Shard {
                 part: part as u32,
                 write: spec.write,
                 shared: true,
+                weight: session.reply_bytes,
             };
             let parts = core::iter::once(0).chain(positions).map(|i| args.get(i));
             self.links.push(to, waiting, session.proto, session.whole_store(), parts);
@@ -600,13 +603,14 @@ impl Shard {
                 part: u32::from(to),
                 write: spec.write,
                 shared: true,
+                weight: session.reply_bytes,
             };
             self.links.push(to, waiting, session.proto, session.whole_store(), asked.iter_from(0));
             self.stats.forwarded.add(1);
         }
         for to in (0..self.links.len()).filter(|to| !shards.contains(to)) {
             let error = self.unreachable(to);
-            self.resolve(now, session, slot, u32::from(to), &error);
+            self.resolve(now, session, slot, u32::from(to), error.into());
         }
         self.part_here(now, session, spec, slot, u32::from(me), asked);
         ControlFlow::Continue(())
@@ -634,8 +638,12 @@ impl Shard {
             place: None,
         };
         (spec.handler)(&mut exec, args, &mut out);
-        self.resolve(now, session, slot, part, &out);
-        self.buffers.give(out);
+        if out.len() > OUTPUT_FAIR_BYTES {
+            self.resolve(now, session, slot, part, Cow::Owned(out));
+        } else {
+            self.resolve(now, session, slot, part, Cow::Borrowed(&out));
+            self.buffers.give(out);
+        }
     }
 
     /// A reply, or part of one, for a place in the queue of a connection.
@@ -645,7 +653,7 @@ impl Shard {
         session: &mut Session,
         slot: u32,
         part: u32,
-        reply: &[u8],
+        reply: Cow<'_, [u8]>,
     ) {
         session.replies.lend(|| self.buffers.take());
         let exec = Exec {

@@ -9,7 +9,9 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use dkv_protocol::frame::{RequestHead, write_request};
 use dkv_protocol::ids::{RangeId, ShardAddr, Slot};
-use dkv_protocol::limits::{BATCH_BYTES_SOFT_MAX, BATCHES_UNDER_WAY_MAX, LINK_BYTES_MAX, RANGES};
+use dkv_protocol::limits::{
+    BATCH_BYTES_SOFT_MAX, BATCHES_UNDER_WAY_MAX, LINK_BYTES_MAX, RANGES, REPLIES_EXPECTED_BYTES_MAX,
+};
 use dkv_protocol::map::StoreMap;
 use dkv_protocol::resp::Proto;
 
@@ -28,6 +30,8 @@ pub(crate) struct Waiting {
     pub(crate) write: bool,
     /// Whether other parts of the command may have been executed.
     pub(crate) shared: bool,
+    /// How many bytes the reply is expected to have.
+    pub(crate) weight: u32,
 }
 
 /// How a request ended that will not be answered any more.
@@ -52,6 +56,8 @@ struct Link {
     under_way: VecDeque<(u32, usize)>,
     /// Bytes of all batches that are not answered.
     bytes: usize,
+    /// Bytes of replies that are expected.
+    expected: u64,
     /// Requests from `first_id` on that have no reply yet.
     waiting: VecDeque<Option<Waiting>>,
     first_id: u32,
@@ -75,6 +81,7 @@ impl Link {
 
     fn is_full(&self) -> bool {
         self.bytes >= LINK_BYTES_MAX
+            || self.expected >= REPLIES_EXPECTED_BYTES_MAX
             || (self.open.len() >= BATCH_BYTES_SOFT_MAX
                 && self.closed.len() + self.under_way.len() >= BATCHES_UNDER_WAY_MAX)
     }
@@ -109,6 +116,7 @@ impl Links {
                 closed: VecDeque::new(),
                 under_way: VecDeque::new(),
                 bytes: 0,
+                expected: 0,
                 waiting: VecDeque::new(),
                 first_id: 0,
                 unsent_id: 0,
@@ -196,6 +204,7 @@ impl Links {
         let before = link.open.len();
         write_request(&mut link.open, RequestHead { id, proto, whole_store }, args);
         link.bytes += link.open.len() - before;
+        link.expected += u64::from(waiting.weight);
         link.waiting.push_back(Some(waiting));
         self.list(to);
     }
@@ -250,6 +259,7 @@ impl Links {
             return None;
         }
         let waiting = link.waiting.get_mut(at as usize)?.take();
+        link.expected -= waiting.map_or(0, |w| u64::from(w.weight));
         while let Some(None) = link.waiting.front() {
             link.waiting.pop_front();
             link.first_id = link.first_id.wrapping_add(1);
@@ -295,6 +305,7 @@ impl Links {
         link.closed.clear();
         link.under_way.clear();
         link.bytes = 0;
+        link.expected = 0;
         let (first, unsent) = (link.first_id, link.unsent_id);
         let sent = unsent.wrapping_sub(first) as usize;
         let next = link.next_id();
@@ -331,7 +342,7 @@ mod tests {
 
     fn push(links: &mut Links, slot: u32, write: bool, value: &[u8]) {
         let session = SessionId { index: 0, generation: 0 };
-        let waiting = Waiting { session, slot, part: 0, write, shared: false };
+        let waiting = Waiting { session, slot, part: 0, write, shared: false, weight: 1 };
         links.push(THERE, waiting, Proto::Resp2, true, [&b"SET"[..], value]);
     }
 
@@ -414,6 +425,30 @@ mod tests {
             assert!(!links.is_full(THERE));
         }
         assert_eq!(links.ways[THERE as usize].bytes, 0);
+    }
+
+    #[test]
+    fn a_few_great_replies_that_are_expected_fill_a_way_too() {
+        let mut links = links();
+        let session = SessionId { index: 0, generation: 0 };
+        let weight = (REPLIES_EXPECTED_BYTES_MAX / 4) as u32;
+        let get = |links: &mut Links, slot, weight| {
+            let waiting = Waiting { session, slot, part: 0, write: false, shared: false, weight };
+            links.push(THERE, waiting, Proto::Resp2, true, [&b"GET"[..], b"a"]);
+        };
+        (0..4).for_each(|slot| get(&mut links, slot, weight));
+        assert!(links.is_full(THERE));
+        let _ = links.next_batch();
+        links.stall(THERE, session);
+        assert!(links.next_stalled(THERE).is_none());
+        assert!(links.answer(THERE, 0).is_some() && !links.is_full(THERE));
+        assert_eq!(links.next_stalled(THERE), Some(session));
+        (1..4).for_each(|id| assert!(links.answer(THERE, id).is_some()));
+        get(&mut links, 4, u32::MAX);
+        assert!(links.is_full(THERE), "one alone may be as great as it is");
+        assert_eq!(links.down(THERE).len(), 1);
+        assert!(links.up(THERE) && !links.is_full(THERE));
+        assert_eq!(links.ways[THERE as usize].expected, 0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::command::{Args, Exec, Merge};
 use crate::commands::info::{self, Keyspace};
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use dkv_protocol::resp::{Proto, reply, value};
 
@@ -39,6 +40,8 @@ enum Kind {
     },
 }
 
+/// Room for the head of an array.
+const HEAD_BYTES_MAX: usize = 32;
 const MALFORMED: &str =
     "ERR a shard answered a part of this command with something else than it should";
 
@@ -78,7 +81,22 @@ impl Merging {
     }
 
     /// Takes the reply to a part.
-    pub(crate) fn add(&mut self, part: u32, reply: &[u8]) {
+    pub(crate) fn add(&mut self, part: u32, reply: Cow<'_, [u8]>) {
+        // The one kind that keeps a reply as it is keeps the buffer too.
+        if self.error.is_none()
+            && !value::is_error(&reply)
+            && let Kind::InOrder { parts, bytes, .. } = &mut self.kind
+            && let Some(place) = parts.get_mut(part as usize)
+        {
+            self.left = self.left.saturating_sub(1);
+            *bytes += reply.len();
+            *place = reply.into_owned();
+            return;
+        }
+        self.add_bytes(&reply);
+    }
+
+    fn add_bytes(&mut self, reply: &[u8]) {
         self.left = self.left.saturating_sub(1);
         if let Kind::Info { keyspace, .. } = &mut self.kind {
             // An error is a shard that is away: INFO tells what it can, and how many are missing.
@@ -100,11 +118,7 @@ impl Merging {
                 true
             }),
             Kind::Ok => reply.starts_with(b"+"),
-            Kind::InOrder { parts, bytes, .. } => parts.get_mut(part as usize).is_some_and(|p| {
-                *bytes += reply.len();
-                *p = reply.to_vec();
-                true
-            }),
+            Kind::InOrder { .. } => false,
             Kind::Concat { count, elements } => match value::elements(reply) {
                 Ok(found) => {
                     *count += found.len();
@@ -183,6 +197,8 @@ impl Merging {
 
 /// Elements of the parts back in the order asked for.
 fn interleave(parts: &[Vec<u8>], order: &[u32], out: &mut Vec<u8>) -> Option<()> {
+    // At once: growing by doubling would copy replies of hundreds of megabytes again.
+    out.reserve(parts.iter().map(Vec::len).sum::<usize>() + HEAD_BYTES_MAX);
     let mut elements = Vec::with_capacity(parts.len());
     for part in parts {
         elements.push(value::elements(part).ok()?);

@@ -6,7 +6,7 @@ use std::vec;
 fn merged(mut merging: Merging, parts: &[(u32, &[u8])]) -> Vec<u8> {
     for (part, reply) in parts {
         assert!(!merging.is_complete());
-        merging.add(*part, reply);
+        merging.add(*part, (*reply).into());
     }
     assert!(merging.is_complete());
     let mut out = Vec::new();

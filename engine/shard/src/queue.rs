@@ -5,6 +5,7 @@
 
 use crate::command::Exec;
 use crate::merge::Merging;
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -97,7 +98,7 @@ impl Replies {
         &mut self,
         number: u32,
         part: u32,
-        reply: &[u8],
+        reply: Cow<'_, [u8]>,
         exec: &Exec<'_>,
     ) -> Option<Answered> {
         let at = number.wrapping_sub(self.first) as usize;
@@ -105,13 +106,14 @@ impl Replies {
         let slot = self.slots.get_mut(at)?;
         let failed = match slot {
             Slot::Waiting => {
+                let failed = value::is_error(&reply);
                 if front {
-                    self.output.extend_from_slice(reply);
+                    self.output.extend_from_slice(&reply);
                 } else {
                     self.kept += reply.len();
-                    *slot = Slot::Ready(reply.to_vec());
+                    *slot = Slot::Ready(reply.into_owned());
                 }
-                value::is_error(reply)
+                failed
             }
             Slot::Merging(merging) => {
                 self.kept -= merging.bytes();
@@ -256,7 +258,7 @@ mod tests {
     use std::vec;
 
     fn resolve(replies: &mut Replies, number: u32, reply: &[u8]) -> Option<Answered> {
-        with_exec(|exec| replies.resolve(number, 0, reply, exec))
+        with_exec(|exec| replies.resolve(number, 0, reply.into(), exec))
     }
 
     fn local(replies: &mut Replies, text: &[u8]) {

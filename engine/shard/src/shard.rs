@@ -324,7 +324,7 @@ impl Shard {
                     let Some(waiting) = self.links.answer(from, id) else { continue };
                     let Some(mut session) = self.sessions.take(waiting.session) else { continue };
                     session.weigh(reply.len());
-                    self.resolve(now, &mut session, waiting.slot, waiting.part, reply);
+                    self.resolve(now, &mut session, waiting.slot, waiting.part, reply.into());
                     self.wake(now, session);
                 }
                 Err(error) => {
@@ -400,7 +400,7 @@ impl Shard {
         for (waiting, lost) in self.links.down(number) {
             let Some(mut session) = self.sessions.take(waiting.session) else { continue };
             let text = if lost == Lost::Uncertain { &uncertain } else { &refused };
-            self.resolve(now, &mut session, waiting.slot, waiting.part, text);
+            self.resolve(now, &mut session, waiting.slot, waiting.part, text.into());
             self.wake(now, session);
         }
         self.let_in(now, number);
