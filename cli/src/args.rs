@@ -186,6 +186,9 @@ mod tests {
             "dkv kv set a -5",
             "dkv kv get -o json a",
             "dkv kv exists a b --store S",
+            "dkv kv mset a -1 b 2 -o json",
+            "dkv kv mset a -1 --dry-run b 2",
+            "dkv kv mset -- a -x b --y",
             "dkv connect -m a -m b,c",
             "dkv counter set c -9",
         ];

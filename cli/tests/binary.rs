@@ -216,3 +216,19 @@ fn an_interruption_ends_with_130_and_says_what_goes_on() {
     assert_eq!(code(&output), 130);
     assert!(text(&output.stderr).contains("interrupted; "), "{}", text(&output.stderr));
 }
+
+#[test]
+fn flags_after_keys_and_values_are_flags() {
+    let home = tempfile::tempdir().unwrap();
+    for line in [
+        &["kv", "mset", "a", "1", "b", "-2", "--dry-run", "-o", "json"][..],
+        &["kv", "set", "a", "1", "--dry-run", "-o", "json"],
+        &["Set-DkvItems", "a=-x,b=2", "-WhatIf", "-Output", "json"],
+    ] {
+        let output = dkv(home.path(), line);
+        assert_eq!(code(&output), 0, "{line:?}: {}", text(&output.stderr));
+        let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(rows[0]["WouldSet"], "a", "{line:?}");
+        assert!(rows.iter().all(|row| !row["WouldSet"].as_str().unwrap().starts_with('-')));
+    }
+}

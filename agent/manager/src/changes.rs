@@ -498,7 +498,7 @@ impl Agent {
                 let _ = std::fs::remove_file(path);
             }
         }
-        tracing::info!(store, "deleted");
+        tracing::info!(%store, "deleted");
         Ok(StoreChanged {
             change: StoreChange::Deleted,
             record: entry.record,

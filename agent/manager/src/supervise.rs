@@ -369,7 +369,7 @@ impl Supervisor {
         let Phase::Coming { running, .. } = std::mem::replace(&mut self.phase, Phase::Down) else {
             return;
         };
-        tracing::info!(store = %self.store, node = %self.node, pid = line.pid, io = %line.io, "ready");
+        tracing::info!(store = %self.store, node = %self.node, pid = line.pid, "ready; {}", line.io);
         self.up_running(running, Instant::now());
         self.answer_starters(&Ok("Started".to_string()));
     }

@@ -10,7 +10,7 @@ mod run;
 
 use crate::auth::Token;
 use crate::client::{AdminClient, AdminError};
-use dkv_protocol::admin::{NodeView, StoreRecord, StoreStatus, StoreView};
+use dkv_protocol::admin::{NodeRecord, NodeView, StoreRecord, StoreStatus, StoreView};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -348,6 +348,29 @@ fn merge(managers: &[(String, Result<Vec<StoreView>, AdminError>)]) -> Vec<Store
     merged.collect()
 }
 
+/// In what two records of one store and one epoch differ.
+fn apart(there: &StoreRecord, elsewhere: &StoreRecord) -> String {
+    let definition = there.definition.differences(&elsewhere.definition);
+    let mut found: Vec<String> =
+        definition.iter().map(|text| text.replace(", asked for ", " there, elsewhere ")).collect();
+    for node in &there.nodes {
+        match elsewhere.nodes.iter().find(|other| other.name == node.name) {
+            None => found.push(format!("it alone knows of {}", node.name)),
+            Some(other) if other != node => {
+                found.push(format!("{} has another machine, ports or CPUs there", node.name));
+            }
+            Some(_) => {}
+        }
+    }
+    let missing = |node: &&NodeRecord| there.nodes.iter().all(|own| own.name != node.name);
+    let missing = elsewhere.nodes.iter().filter(missing);
+    found.extend(missing.map(|node| format!("it does not know of {}", node.name)));
+    if found.is_empty() {
+        found.push("what it was made with (the hash seed, or the order of its nodes)".to_string());
+    }
+    found.join("; ")
+}
+
 /// Compares what the managers hold with the newest record of each store.
 fn differences(
     managers: &[(String, Result<Vec<StoreView>, AdminError>)],
@@ -374,8 +397,9 @@ fn differences(
                     view.record.epoch.0, record.epoch.0
                 )),
                 Some(view) if view.record != *record => found.push(format!(
-                    "{manager} has another record of the store {name} with the same epoch {}",
-                    record.epoch.0
+                    "{manager} has another record of the store {name} with the same epoch {}: {}",
+                    record.epoch.0,
+                    apart(&view.record, record)
                 )),
                 _ => {}
             }
@@ -467,4 +491,64 @@ fn connected(manager: &str, added: &[String]) -> ActionRow {
         "Connected"
     };
     ActionRow::success(manager, "Connect", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dkv_protocol::admin::StoreDefinition;
+    use dkv_protocol::ids::{Epoch, StoreId};
+
+    fn record(protected_mode: bool, nodes: &[(&str, u16)]) -> StoreRecord {
+        let node = |(name, client_port): &(&str, u16)| NodeRecord {
+            name: (*name).to_string(),
+            machine: "10.0.0.11:7801".to_string(),
+            cluster_port: 7811,
+            client_port: *client_port,
+            shard_ports: vec![7900],
+            cpus: vec![0],
+            cpus_exclusive: true,
+        };
+        StoreRecord {
+            definition: StoreDefinition {
+                name: "S".to_string(),
+                instance_prefix: "node".to_string(),
+                instance_count: 1,
+                clustron_port: None,
+                client_port: None,
+                cpus: None,
+                memory_bytes_max: 0,
+                password_sha256: None,
+                protected_mode,
+            },
+            id: StoreId("a".repeat(32)),
+            hash_seed: String::new(),
+            epoch: Epoch(2),
+            nodes: nodes.iter().map(node).collect(),
+        }
+    }
+
+    #[test]
+    fn records_of_one_epoch_that_differ_say_in_what() {
+        let here = record(true, &[("node1", 7861), ("node2", 7862)]);
+        let cases = [
+            (
+                record(false, &[("node1", 7861), ("node2", 7862)]),
+                "protected mode is off there, elsewhere on",
+            ),
+            (
+                record(true, &[("node1", 7863), ("node2", 7862)]),
+                "node1 has another machine, ports or CPUs there",
+            ),
+            (
+                record(true, &[("node1", 7861), ("node3", 7862)]),
+                "it alone knows of node3; it does not know of node2",
+            ),
+            (record(true, &[("node2", 7862), ("node1", 7861)]), "the order of its nodes"),
+        ];
+        for (there, expected) in cases {
+            let text = apart(&there, &here);
+            assert!(text.contains(expected), "{text}");
+        }
+    }
 }

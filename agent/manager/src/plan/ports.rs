@@ -186,16 +186,21 @@ fn next_free(
         }
     }
     if free.len() < count {
+        let needed = match count {
+            1 => format!("1 {what} port is"),
+            count => format!("{count} {what} ports are"),
+        };
+        let hint = match free.len() {
+            0 => format!("delete a store that is not needed, or name others with {option}"),
+            some => format!("give --instance-count {some} or less, or name others with {option}"),
+        };
         return Err(Refusal::conflict(
             "no_free_port",
             format!(
-                "{count} {what} ports are needed and {} of {first} to {last} are free on this machine",
+                "{needed} needed and {} of {first} to {last} are free on this machine",
                 free.len()
             ),
-            format!(
-                "give --instance-count {} or less, or name others with {option}",
-                free.len().max(1)
-            ),
+            hint,
         ));
     }
     free.truncate(count);

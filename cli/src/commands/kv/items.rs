@@ -246,7 +246,7 @@ pub(super) fn set(args: &SetArgs, spelling: Spelling) -> Result<u8, Failure> {
     let value = read_value(args.value.as_deref(), args.value_file.as_ref())?;
     let key = &args.key;
     if args.dry_run {
-        output::line(&format!("would set {key:?} to {} bytes", value.len()));
+        would_set(args.shared.output, &[(key, value.len())]);
         return Ok(0);
     }
     let mut link = args.shared.link.open(spelling)?;
@@ -281,6 +281,18 @@ pub(super) fn set(args: &SetArgs, spelling: Spelling) -> Result<u8, Failure> {
     Ok(show_one(format, &SET, &row))
 }
 
+/// What `--dry-run` shows: keys, and the bytes of their values.
+fn would_set(format: Option<Format>, entries: &[(&str, usize)]) {
+    if format == Some(Format::Json) {
+        let object = |(key, bytes): &(&str, usize)| json!({"WouldSet": key, "Bytes": bytes});
+        output::json(&entries.iter().map(object).collect());
+        return;
+    }
+    for (key, bytes) in entries {
+        output::line(&format!("would set {key:?} to {bytes} bytes"));
+    }
+}
+
 fn nothing() -> Result<Reply, String> {
     Err("no reply".into())
 }
@@ -306,9 +318,9 @@ pub(super) fn mset(
         ));
     }
     if dry_run {
-        for [key, value] in entries {
-            output::line(&format!("would set {key:?} to {} bytes", value.len()));
-        }
+        let entries: Vec<(&str, usize)> =
+            entries.iter().map(|[key, value]| (key.as_str(), value.len())).collect();
+        would_set(shared.output, &entries);
         return Ok(0);
     }
     let mut link = shared.link.open(spelling)?;

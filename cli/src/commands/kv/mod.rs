@@ -72,7 +72,7 @@ Examples:
   dkv Set-DkvItems -Items a=1,b=2")]
     Mset {
         /// Keys and values in turn
-        #[arg(required = true, num_args = 2.., allow_hyphen_values = true, value_names = ["KEY", "VALUE"])]
+        #[arg(required = true, num_args = 2.., allow_negative_numbers = true, value_names = ["KEY", "VALUE"])]
         pairs: Vec<String>,
         /// Say what would be done and do nothing
         #[arg(long, env = "DKV_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
