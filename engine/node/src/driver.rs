@@ -95,7 +95,10 @@ pub(crate) struct Driver<R: Reactor> {
     pub(crate) links: Links,
     clocks: Clocks,
     pub(crate) now: Now,
+    /// The events of a turn.
     events: Vec<Event>,
+    /// Those of earlier turns that are still to be looked at.
+    backlog: VecDeque<Event>,
     orders: Vec<Order>,
     reply_buffers: Vec<Vec<u8>>,
     /// By shard of this node: its batches of which requests are left to execute.
@@ -140,6 +143,7 @@ impl<R: Reactor> Driver<R> {
             clocks,
             now,
             events: Vec::with_capacity(1024),
+            backlog: VecDeque::new(),
             orders: Vec::new(),
             reply_buffers: Vec::new(),
             unanswered: posts.iter().map(|_| VecDeque::new()).collect(),
@@ -187,21 +191,26 @@ impl<R: Reactor> Driver<R> {
         self.now = self.clocks.now();
         let started_ns = self.now.boot_ns;
 
-        self.busy = !events.is_empty();
-        self.more = false;
-        let mut waiting = events.drain(..);
-        for event in waiting.by_ref() {
+        self.busy = !events.is_empty() || !self.backlog.is_empty();
+        // Clients wait in their order when there is much to do, but never a link behind them: its silence would be taken
+        // for the end of this node.
+        let mut late = !self.backlog.is_empty();
+        for event in events.drain(..) {
+            if late && !self.is_of_link(&event) {
+                self.backlog.push_back(event);
+                continue;
+            }
+            self.event(event);
+            late |= self.worked_until_ns > started_ns + TURN_NS_MAX;
+        }
+        self.events = events;
+        while let Some(event) = self.backlog.pop_front() {
             self.event(event);
             if self.worked_until_ns > started_ns + TURN_NS_MAX {
                 break;
             }
         }
-        self.events.extend(waiting);
-        if self.events.is_empty() {
-            self.events = events;
-        } else {
-            self.more = true;
-        }
+        self.more = !self.backlog.is_empty();
         self.read_mail();
         self.send_out();
 
@@ -245,6 +254,16 @@ impl<R: Reactor> Driver<R> {
         let result = self.reactor.turn(Wait::Until(Duration::from_nanos(until_tick)), events);
         self.letterbox.inbox.unpark();
         result
+    }
+
+    fn is_of_link(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Received { conn, .. }
+            | Event::Ended { conn, .. }
+            | Event::Sent { conn, .. }
+            | Event::Closed { conn } => matches!(self.role(*conn), Role::Link(_)),
+            Event::Accepted { .. } | Event::AcceptPaused { .. } | Event::Woken => false,
+        }
     }
 
     fn event(&mut self, event: Event) {
