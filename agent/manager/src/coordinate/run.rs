@@ -32,7 +32,7 @@ pub enum NotWhole {
     Late(String),
     /// No manager answers any more; the operator starts it again.
     #[error("{message}")]
-    NoManager {
+    NobodyAnswers {
         /// Which and why.
         message: String,
         /// What to type.
@@ -56,7 +56,7 @@ pub fn await_whole(group: &Group, store: &str, most: Duration) -> Result<(), Not
             };
             if answered.elapsed() > SILENCE || Instant::now() >= deadline {
                 let message = format!("the nodes of {store} were started, and {}", failure.message);
-                return Err(NotWhole::NoManager { message, hint: failure.hint.clone() });
+                return Err(NotWhole::NobodyAnswers { message, hint: failure.hint.clone() });
             }
             std::thread::park_timeout(LOOK);
             continue;

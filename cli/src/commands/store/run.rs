@@ -45,7 +45,7 @@ pub(crate) fn wait_until_whole(group: &Group, store: &str, most: Duration) -> Re
                 format!("dkv store show {store}; are the cluster ports open between the machines?");
             Failure::timed_out(what, hint)
         }
-        NotWhole::NoManager { message, hint } => Failure::not_connected(message, hint),
+        NotWhole::NobodyAnswers { message, hint } => Failure::not_connected(message, hint),
         NotWhole::Gone(_) => Failure::failed(why.to_string(), "dkv store list"),
     })
 }
