@@ -114,7 +114,10 @@ fn in_use(port: u16, what: &str, option: &str, holder: &str) -> Refusal {
     Refusal::conflict(
         "port_in_use",
         format!("{what} {port} is held by {holder}"),
-        format!("give another {option}, or leave it out to get the next free ones"),
+        format!(
+            "give another {option}, or leave it out to get the next free ones; a store that is not needed any more frees \
+             its ports: dkv store stop NAME, then dkv store delete NAME"
+        ),
     )
 }
 
