@@ -77,9 +77,9 @@ pub fn bind_listener(address: SocketAddr, backlog: i32) -> Result<TcpListener, B
 /// busy or stopped says nothing while its kernel goes on acknowledging; behind a cut cable both are silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acknowledged {
-    /// Whether something that was sent has not been acknowledged. What waits here because the other end has no room does
-    /// not count.
-    pub outstanding: bool,
+    /// Whether all that was sent has been acknowledged and the other end has no room for what waits here. It is then asked
+    /// for room at growing intervals, and acknowledges no more often than that.
+    pub full: bool,
     /// How long ago the last acknowledgement came.
     pub last: Duration,
 }
@@ -107,7 +107,8 @@ pub fn acknowledged(socket: BorrowedFd<'_>) -> io::Result<Acknowledged> {
     // SAFETY: `tcp_info` is integers only, so the zeroes that the kernel left are values too.
     let info = unsafe { info.assume_init() };
     let last = Duration::from_millis(info.tcpi_last_ack_recv.into());
-    Ok(Acknowledged { outstanding: info.tcpi_unacked > 0, last })
+    let full = info.tcpi_unacked == 0 && info.tcpi_notsent_bytes > info.tcpi_snd_wnd;
+    Ok(Acknowledged { full, last })
 }
 
 #[cfg(all(test, not(loom)))]
@@ -149,11 +150,10 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
         let _silent = listener.accept().expect("accepts");
         client.set_nonblocking(true).expect("settable");
-        // Until the other end has no room: what waits then is not outstanding.
         let piece = vec![0; 65536];
         while std::io::Write::write(&mut &client, &piece).is_ok() {}
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
-        while acknowledged(client.as_fd()).expect("TCP").outstanding {
+        while !acknowledged(client.as_fd()).expect("TCP").full {
             assert!(std::time::Instant::now() < deadline, "never acknowledged");
             std::thread::yield_now();
         }

@@ -368,6 +368,10 @@ impl<R: Reactor> Driver<R> {
                 Mail::Link(link) => self.new_link(link),
                 Mail::Stop { now } => self.begin_stop(now),
             }
+            self.worked_until_ns = dkv_io::clock::boottime_ns();
+            if self.worked_until_ns > self.now.boot_ns + TURN_NS_MAX {
+                break;
+            }
         }
         self.more = true;
     }

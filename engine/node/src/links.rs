@@ -22,7 +22,7 @@ const PING_AFTER_NS: u64 = 200_000_000;
 const DEAD_AFTER_NS: u64 = 1_000_000_000;
 /// A node that is busy for longer than this is as good as dead.
 const STUCK_AFTER_NS: u64 = 4_000_000_000;
-/// What was sent is acknowledged within this or the other machine is not there.
+/// Our pings are acknowledged within this or the other machine is not there.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(700);
 /// A tick this late means that we were not looking, not that the others were silent.
 const LATE_TICK_NS: u64 = 250_000_000;
@@ -336,7 +336,7 @@ impl<R: Reactor> Driver<R> {
                     && self
                         .reactor
                         .acknowledged(link.conn)
-                        .is_some_and(|a| !a.outstanding || a.last < ACKNOWLEDGED_WITHIN);
+                        .is_some_and(|a| a.full || a.last < ACKNOWLEDGED_WITHIN);
                 if !busy {
                     self.end_link(slot, &LinkEnd::Silent(silent_ns / 1_000_000));
                     continue;

@@ -208,7 +208,7 @@ impl Shard {
                 part: 0,
                 write: false,
                 shared: true,
-                weight: session.reply_bytes,
+                weight: session.expected_bytes(),
             };
             let request = core::iter::once(CLIENT_LIST_REQUEST).chain(args.iter_from(2));
             self.links.push(to, waiting, Proto::Resp2, false, request);

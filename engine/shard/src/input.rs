@@ -482,7 +482,7 @@ impl Shard {
             part: 0,
             write: spec.write,
             shared: false,
-            weight: session.reply_bytes,
+            weight: session.expected_bytes(),
         };
         let whole_store = session.whole_store();
         self.links.push(to, waiting, session.proto, whole_store, args.iter_from(0));
@@ -557,7 +557,7 @@ impl Shard {
                 part: part as u32,
                 write: spec.write,
                 shared: true,
-                weight: session.reply_bytes,
+                weight: session.expected_bytes(),
             };
             let parts = core::iter::once(0).chain(positions).map(|i| args.get(i));
             self.links.push(to, waiting, session.proto, session.whole_store(), parts);
@@ -603,7 +603,7 @@ impl Shard {
                 part: u32::from(to),
                 write: spec.write,
                 shared: true,
-                weight: session.reply_bytes,
+                weight: session.expected_bytes(),
             };
             self.links.push(to, waiting, session.proto, session.whole_store(), asked.iter_from(0));
             self.stats.forwarded.add(1);

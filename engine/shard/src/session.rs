@@ -14,9 +14,11 @@ use dkv_protocol::limits::{
 use dkv_protocol::resp::Proto;
 use dkv_protocol::resp::request::{Limits, RequestParser};
 
-/// What a forwarded reply is taken to weigh before any has come, in bytes: a connection begins with 16 commands under way
-/// and may have [`WAITING_PER_CONNECTION_MAX`] after a few dozen small replies.
-const REPLY_BYTES_ASSUMED: u32 = 4 * 1024 * 1024;
+/// What a forwarded reply is taken to weigh before any has come, in bytes: a connection begins with 4 commands under way,
+/// which may all bring the greatest value, and may have [`WAITING_PER_CONNECTION_MAX`] after a few dozen small replies.
+const REPLY_BYTES_ASSUMED: u32 = 16 * 1024 * 1024;
+/// What such a reply weighs on the way to a shard, where the first commands of many connections come together.
+const REPLY_BYTES_UNKNOWN: u32 = 1024 * 1024;
 
 /// How long a client that has much to read may take until it has read a piece of it, in milliseconds, and how fast it must
 /// read in bytes per millisecond when that piece is great.
@@ -81,6 +83,8 @@ pub(crate) struct Session {
     pub(crate) flushing: bool,
     /// Mean weight of recent forwarded replies, bytes.
     pub(crate) reply_bytes: u32,
+    /// The same of the last few alone.
+    expected_bytes: u32,
     /// Share of this connection in the shard's total of unsent bytes.
     pub(crate) accounted: usize,
     /// When it last took what it was sent, or had little to take (CLOCK_BOOTTIME, milliseconds).
@@ -113,6 +117,7 @@ impl Session {
             paused: false,
             flushing: false,
             reply_bytes: REPLY_BYTES_ASSUMED,
+            expected_bytes: REPLY_BYTES_UNKNOWN,
             accounted: 0,
             progress_ms: now.boot_ms(),
         }
@@ -142,9 +147,15 @@ impl Session {
         (OUTPUT_BYTES_MAX / (self.reply_bytes as usize).max(1)).clamp(1, WAITING_PER_CONNECTION_MAX)
     }
 
+    /// How many bytes to expect of the next forwarded reply, on the way to its shard.
+    pub(crate) fn expected_bytes(&self) -> u32 {
+        self.expected_bytes
+    }
+
     /// A forwarded reply of that many bytes has come.
     pub(crate) fn weigh(&mut self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.expected_bytes = self.expected_bytes / 2 + bytes / 2;
         self.reply_bytes = self.reply_bytes - self.reply_bytes / 8 + bytes / 8;
     }
 
