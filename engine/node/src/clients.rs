@@ -5,7 +5,7 @@
 
 use crate::driver::{Driver, Role};
 use crate::mail::Mail;
-use dkv_io::{Chunk, Conn, Reactor};
+use dkv_io::{Conn, Reactor};
 use dkv_protocol::ids::ShardIndex;
 use dkv_shard::{Opened, Order, PortKind, SessionId};
 use std::io;
@@ -85,10 +85,16 @@ impl<R: Reactor> Driver<R> {
         }
     }
 
-    pub(crate) fn client_received(&mut self, session: SessionId, chunk: Chunk) {
+    /// Gives the shard what clients sent.
+    pub(crate) fn clients_received(&mut self) {
+        if self.received.ids.is_empty() {
+            return;
+        }
         let before = self.shard.commands();
-        self.shard.input(self.now, session, self.reactor.bytes(&chunk));
-        self.reactor.give_back(chunk);
+        let (reactor, received) = (&self.reactor, &self.received);
+        self.shard.inputs(self.now, &received.ids, &|i| reactor.bytes(&received.chunks[i]));
+        self.received.ids.clear();
+        self.received.chunks.drain(..).for_each(|chunk| self.reactor.give_back(chunk));
         let commands = self.shard.commands() - before;
         if commands > 0 {
             self.worked_until_ns = dkv_io::clock::boottime_ns();

@@ -9,12 +9,12 @@ use crate::clocks::Clocks;
 use crate::links::{LinkEnd, Links};
 use crate::mail::{Letterbox, Mail, Post};
 use crate::shared::Shared;
-use dkv_io::{Conn, Event, ListenerId, Reactor, Wait, Wakeup};
+use dkv_io::{Chunk, Conn, Event, ListenerId, Reactor, Wait, Wakeup};
 use dkv_protocol::ids::{ShardAddr, ShardIndex};
 use dkv_protocol::limits::OUTPUT_BYTES_MAX;
 use dkv_shard::command::Now;
 use dkv_shard::stats::ShardStats;
-use dkv_shard::{Order, PortKind, Shard};
+use dkv_shard::{Order, PortKind, SessionId, Shard};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -35,6 +35,8 @@ const BACKGROUND_BUDGET: u32 = 512;
 const MAIL_PER_TURN_MAX: usize = 64;
 /// Accepting that fails is tried ten times a second and logged this often.
 const ACCEPT_LOG_NS: u64 = 60_000_000_000;
+/// Pieces of clients that the shard gets at a time.
+const RECEIVED_MAX: usize = 32;
 /// Rounds of orders that beget orders in one turn.
 const ROUNDS_MAX: usize = 8;
 /// How long a node that was told to stop tries to answer what it had read.
@@ -53,6 +55,13 @@ pub(crate) enum Role {
     Refused,
     /// A link to another node, by its slot.
     Link(usize),
+}
+
+/// Pieces that clients sent, in the order in which they came: the shard gets many at a time.
+#[derive(Default)]
+pub(crate) struct Received {
+    pub(crate) ids: Vec<SessionId>,
+    pub(crate) chunks: Vec<Chunk>,
 }
 
 /// A batch of another shard of this node, as far as it was executed.
@@ -99,6 +108,8 @@ pub(crate) struct Driver<R: Reactor> {
     events: Vec<Event>,
     /// Those of earlier turns that are still to be looked at.
     backlog: VecDeque<Event>,
+    /// What clients sent and the shard has not been given.
+    pub(crate) received: Received,
     orders: Vec<Order>,
     reply_buffers: Vec<Vec<u8>>,
     /// By shard of this node: its batches of which requests are left to execute.
@@ -144,6 +155,7 @@ impl<R: Reactor> Driver<R> {
             now,
             events: Vec::with_capacity(1024),
             backlog: VecDeque::new(),
+            received: Received::default(),
             orders: Vec::new(),
             reply_buffers: Vec::new(),
             unanswered: posts.iter().map(|_| VecDeque::new()).collect(),
@@ -203,6 +215,7 @@ impl<R: Reactor> Driver<R> {
             self.event(event);
             late |= self.worked_until_ns > started_ns + TURN_NS_MAX;
         }
+        self.clients_received();
         self.events = events;
         while let Some(event) = self.backlog.pop_front() {
             self.event(event);
@@ -210,6 +223,7 @@ impl<R: Reactor> Driver<R> {
                 break;
             }
         }
+        self.clients_received();
         self.more = !self.backlog.is_empty();
         self.read_mail();
         self.send_out();
@@ -286,7 +300,11 @@ impl<R: Reactor> Driver<R> {
             Event::Received { conn, chunk } => match self.role(conn) {
                 Role::Client(client) => {
                     let session = client.session;
-                    self.client_received(session, chunk);
+                    self.received.ids.push(session);
+                    self.received.chunks.push(chunk);
+                    if self.received.ids.len() == RECEIVED_MAX {
+                        self.clients_received();
+                    }
                 }
                 Role::Link(slot) => {
                     let slot = *slot;
@@ -295,7 +313,11 @@ impl<R: Reactor> Driver<R> {
                 Role::Closing | Role::Refused => self.reactor.give_back(chunk),
             },
             Event::Ended { conn, error } => match self.role(conn) {
-                Role::Client(_) => self.client_ended(conn, error.as_ref()),
+                Role::Client(_) => {
+                    // What it sent before comes first.
+                    self.clients_received();
+                    self.client_ended(conn, error.as_ref());
+                }
                 Role::Link(slot) => {
                     let slot = *slot;
                     self.end_link(slot, &LinkEnd::Gone(error));

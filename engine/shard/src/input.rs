@@ -6,13 +6,14 @@
 
 use crate::command::{Args, Exec, Merge, Now, Scope, Spec};
 use crate::commands;
-use crate::face::{Order, PortKind};
+use crate::face::{Order, PortKind, SessionId};
 use crate::links::Waiting;
 use crate::merge::Merging;
 use crate::refusal::{self, Refusal};
 use crate::session::{End, OUTPUT_FAIR_BYTES, Session, Stall};
 use crate::shard::Shard;
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
@@ -24,6 +25,9 @@ use dkv_table::Place;
 
 /// Commands that are parsed before the first of them runs.
 pub(crate) const BATCH_MAX: usize = 32;
+/// Commands of several connections that are parsed before the first of them runs; the last connection may bring a
+/// batch more. More than the processor fetches at a time would only push each other out of its cache.
+const TOGETHER_MAX: usize = 64;
 /// The least that is added to an unfinished request before it is parsed again, in bytes.
 const PIECE_BYTES: usize = 512;
 
@@ -90,10 +94,22 @@ impl Batch {
     }
 }
 
+/// A connection whose first batch is parsed and not yet executed.
+#[derive(Debug, Default)]
+pub(crate) struct Begun {
+    /// None: its bytes are not for a batch of several connections.
+    session: Option<Box<Session>>,
+    batch: Batch,
+    /// Bytes of the batch.
+    len: usize,
+    ended: Ended,
+}
+
 /// How the parsing of a batch ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Ended {
     /// There may be more.
+    #[default]
     More,
     /// What is left is not a whole command; it needs that many bytes, or an unknown number.
     Unfinished(usize),
@@ -138,12 +154,7 @@ impl Shard {
         }
         if given < bytes.len() {
             let used = self.run(now, session, &bytes[given..]);
-            if session.end == End::No {
-                if session.input.capacity() == 0 && given + used < bytes.len() {
-                    session.input = self.buffers.take();
-                }
-                keep(session, &bytes[given + used..]);
-            }
+            self.keep_rest(session, &bytes[given + used..]);
         }
     }
 
@@ -167,20 +178,95 @@ impl Shard {
         }
     }
 
+    /// New bytes of several connections, `bytes(i)` for the i-th: their commands are parsed and what they will touch is
+    /// fetched for all of them before the first runs, because commands of many connections wait for memory as those of
+    /// one pipeline do.
+    pub(crate) fn feed_together<'a>(
+        &mut self,
+        now: Now,
+        ids: &[SessionId],
+        bytes: &dyn Fn(usize) -> &'a [u8],
+    ) {
+        let mut begun = core::mem::take(&mut self.begun);
+        let mut at = 0;
+        while at < ids.len() {
+            let first = at;
+            let mut commands = 0;
+            while at < ids.len() && commands < TOGETHER_MAX {
+                // A connection whose place is empty is among those that began: its next bytes wait for their turn.
+                let fresh = self.sessions.take_if(ids[at], Session::is_fresh);
+                if begun.len() == at - first {
+                    begun.push(Begun::default());
+                }
+                let one = &mut begun[at - first];
+                one.session = fresh;
+                if let Some(session) = &mut one.session {
+                    (one.len, one.ended) = self.parse(session, bytes(at), &mut one.batch);
+                    commands += one.batch.len;
+                }
+                at += 1;
+            }
+            if commands > 1 {
+                begun[..at - first].iter().for_each(|one| self.prefetch_records(&one.batch));
+            }
+            for (i, one) in begun[..at - first].iter_mut().enumerate() {
+                let Some(mut session) = one.session.take() else {
+                    self.input(now, ids[first + i], bytes(first + i));
+                    continue;
+                };
+                let bytes = bytes(first + i);
+                self.stats.bytes_in.add(bytes.len() as u64);
+                session.active_ms = now.boot_ms();
+                let used =
+                    self.run_parsed(now, &mut session, bytes, &mut one.batch, one.len, one.ended);
+                self.keep_rest(&mut session, &bytes[used..]);
+                self.settle(session);
+            }
+        }
+        self.begun = begun;
+    }
+
+    /// Keeps what a run left of its bytes.
+    fn keep_rest(&mut self, session: &mut Session, rest: &[u8]) {
+        if session.end != End::No || rest.is_empty() {
+            return;
+        }
+        if session.input.capacity() == 0 {
+            session.input = self.buffers.take();
+        }
+        keep(session, rest);
+    }
+
     /// Executes the commands at the start of `buf` and returns how many bytes they took. Less than all: the rest is
     /// unfinished, or the session is stalled or ends.
     fn run(&mut self, now: Now, session: &mut Session, buf: &[u8]) -> usize {
-        session.replies.lend(|| self.buffers.take());
         let mut batch = core::mem::take(&mut self.batch);
+        let (len, ended) = self.parse(session, buf, &mut batch);
+        if batch.len > 1 {
+            self.prefetch_records(&batch);
+        }
+        let used = self.run_parsed(now, session, buf, &mut batch, len, ended);
+        self.batch = batch;
+        used
+    }
+
+    /// The same when the first batch is parsed, which took `len` bytes.
+    fn run_parsed(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        buf: &[u8],
+        batch: &mut Batch,
+        mut len: usize,
+        mut ended: Ended,
+    ) -> usize {
+        session.replies.lend(|| self.buffers.take());
         let mut used = 0;
         loop {
-            batch.clear();
             let rest = &buf[used..];
-            let (len, ended) = self.parse(session, rest, &mut batch);
-            self.prefetch(&batch);
             let mut stalled = false;
             for at in 0..batch.len {
-                if self.execute(now, session, &batch, at, rest).is_break() {
+                if self.execute(now, session, batch, at, rest).is_break() {
                     used += batch.items[at].start;
                     stalled = true;
                     break;
@@ -216,13 +302,17 @@ impl Shard {
                     break;
                 }
             }
+            (len, ended) = self.parse(session, &buf[used..], batch);
+            if batch.len > 1 {
+                self.prefetch_records(batch);
+            }
         }
-        self.batch = batch;
         used
     }
 
-    /// Parses up to [`BATCH_MAX`] commands and decides who runs them.
+    /// Parses up to [`BATCH_MAX`] commands, decides who runs them and asks for the buckets of their keys.
     fn parse(&mut self, session: &mut Session, buf: &[u8], batch: &mut Batch) -> (usize, Ended) {
+        batch.clear();
         let mut used = 0;
         while batch.len < BATCH_MAX {
             if used == buf.len() {
@@ -241,6 +331,9 @@ impl Shard {
                     item.start = start;
                     let bytes = session.parser.bytes(&buf[start..]);
                     let planned = self.plan(session, Args::new(bytes, &item.spans));
+                    if let Plan::Here(Some(place)) = planned.1 {
+                        self.table.prefetch_bucket(place);
+                    }
                     item.planned = Some(planned);
                     batch.len += 1;
                     if session.parser.is_owned() {
@@ -259,18 +352,13 @@ impl Shard {
         (used, Ended::More)
     }
 
-    fn prefetch(&self, batch: &Batch) {
-        if batch.len < 2 {
-            return;
+    /// Asks for the records of a batch, whose buckets should have come by now.
+    fn prefetch_records(&self, batch: &Batch) {
+        for item in &batch.items[..batch.len] {
+            if let Some((_, Plan::Here(Some(place)))) = item.planned {
+                self.table.prefetch_record(place);
+            }
         }
-        let places = || {
-            batch.items[..batch.len].iter().filter_map(|item| match item.planned {
-                Some((_, Plan::Here(place))) => place,
-                _ => None,
-            })
-        };
-        places().for_each(|place| self.table.prefetch_bucket(place));
-        places().for_each(|place| self.table.prefetch_record(place));
     }
 
     /// Who runs a command of a client.

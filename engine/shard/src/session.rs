@@ -123,6 +123,12 @@ impl Session {
         }
     }
 
+    /// Whether new bytes are to be executed as they are: nothing before them waits.
+    #[inline]
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.input.is_empty() && self.stall == Stall::None && self.end == End::No
+    }
+
     /// Whether the connection speaks of the whole store.
     #[inline]
     pub(crate) fn whole_store(&self) -> bool {
@@ -205,6 +211,20 @@ impl Sessions {
     pub(crate) fn take(&mut self, id: SessionId) -> Option<Box<Session>> {
         let place = self.places.get_mut(id.index as usize)?;
         if place.generation == id.generation { place.session.take() } else { None }
+    }
+
+    /// The same if it is such a one.
+    #[inline]
+    pub(crate) fn take_if(
+        &mut self,
+        id: SessionId,
+        such: impl FnOnce(&Session) -> bool,
+    ) -> Option<Box<Session>> {
+        let place = self.places.get_mut(id.index as usize)?;
+        if place.generation != id.generation {
+            return None;
+        }
+        place.session.take_if(|session| such(session))
     }
 
     /// A look at a connection.

@@ -5,7 +5,7 @@ use crate::command::{Args, Env, Exec, Now, Scope, Spec};
 use crate::commands;
 use crate::connection::CLIENT_LIST_REQUEST;
 use crate::face::{Opened, Order, SessionId};
-use crate::input::{BATCH_MAX, Batch};
+use crate::input::{BATCH_MAX, Batch, Begun};
 use crate::links::{Links, Lost};
 use crate::refusal::{self, Refusal};
 use crate::session::{End, OUTPUT_FAIR_BYTES, Session, Sessions, Stall};
@@ -46,6 +46,8 @@ pub struct Shard {
     pub(crate) orders: Vec<Order>,
     pub(crate) buffers: Buffers,
     pub(crate) batch: Batch,
+    /// Scratch for the input of several connections.
+    pub(crate) begun: Vec<Begun>,
     /// Scratch for the requests of other shards.
     served: Vec<Served>,
     /// Times at which connections are looked at, ascending.
@@ -87,6 +89,7 @@ impl Shard {
             orders: Vec::new(),
             buffers: Buffers::default(),
             batch: Batch::default(),
+            begun: Vec::new(),
             served: Vec::new(),
             deadlines: VecDeque::new(),
             unsent_total: 0,
@@ -130,6 +133,13 @@ impl Shard {
             self.feed(now, &mut session, bytes);
         }
         self.settle(session);
+    }
+
+    /// Bytes of several clients, those of `ids[i]` being `bytes(i)`, in the order in which they came: the same as
+    /// [`Self::input`] for one after the other, and quicker.
+    pub fn inputs<'a>(&mut self, now: Now, ids: &[SessionId], bytes: &dyn Fn(usize) -> &'a [u8]) {
+        self.now = now;
+        self.feed_together(now, ids, bytes);
     }
 
     /// The connection is gone, whoever closed it: forget it. Replies under way for it are dropped when they come.
@@ -479,7 +489,7 @@ impl Shard {
 
     /// After work on a connection: tells the driver what it must do, and puts the connection back.
     #[inline]
-    fn settle(&mut self, mut session: Box<Session>) {
+    pub(crate) fn settle(&mut self, mut session: Box<Session>) {
         if session.replies.has_output() {
             if !session.flushing {
                 session.flushing = true;
