@@ -55,7 +55,7 @@ fn serve(sockets: Vec<OwnedFd>, stop: &AtomicBool) -> u64 {
                     reactor.give_back(chunk);
                     dirty.push(conn);
                 }
-                Event::Sent { conn, mut buffer } => {
+                Event::Sent { conn, mut buffer, .. } => {
                     buffer.clear();
                     let session = &mut sessions[conn.index()];
                     session.spare = buffer;
@@ -72,7 +72,7 @@ fn serve(sockets: Vec<OwnedFd>, stop: &AtomicBool) -> u64 {
             if !session.sending && !session.output.is_empty() {
                 let spare = std::mem::take(&mut session.spare);
                 session.sending = true;
-                reactor.send(conn, std::mem::replace(&mut session.output, spare));
+                reactor.send(conn, std::mem::replace(&mut session.output, spare), Vec::new());
             }
         }
     }
@@ -86,7 +86,7 @@ fn load(sockets: Vec<OwnedFd>, batch: usize, stop: &AtomicBool, batches: &Atomic
     let mut missing = Vec::new();
     for socket in sockets {
         let conn = reactor.adopt(socket).expect("a socket");
-        reactor.send(conn, vec![b'x'; batch]);
+        reactor.send(conn, vec![b'x'; batch], Vec::new());
         missing.push(Session { missing: batch, ..Session::default() });
     }
     let mut events = Vec::new();
@@ -105,14 +105,14 @@ fn load(sockets: Vec<OwnedFd>, batch: usize, stop: &AtomicBool, batches: &Atomic
                             // The send is not told yet; it goes on from there.
                             session.sending = true;
                         } else {
-                            reactor.send(conn, std::mem::take(&mut session.spare));
+                            reactor.send(conn, std::mem::take(&mut session.spare), Vec::new());
                         }
                     }
                 }
-                Event::Sent { conn, buffer } => {
+                Event::Sent { conn, buffer, .. } => {
                     let session = &mut missing[conn.index()];
                     if std::mem::take(&mut session.sending) {
-                        reactor.send(conn, buffer);
+                        reactor.send(conn, buffer, Vec::new());
                     } else {
                         session.spare = buffer;
                     }

@@ -28,6 +28,8 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 /// A connection of one reactor. It names this use of the place and no later one: when the place is used again, the
 /// generation differs and the old name is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -106,12 +108,14 @@ pub enum Event {
         /// The failure, if it was one.
         error: Option<io::Error>,
     },
-    /// The whole buffer was taken by the kernel; here it is back, contents and capacity unchanged.
+    /// All of it was taken by the kernel; here is the buffer back, contents and capacity unchanged.
     Sent {
         /// On which connection.
         conn: Conn,
         /// The buffer given to [`Reactor::send`].
         buffer: Vec<u8>,
+        /// The list given with it, emptied: the inserts are let go.
+        inserts: Vec<(usize, Bytes)>,
     },
     /// The last event of a connection: nothing of it is left in the kernel, its socket is closed, and a buffer that was
     /// still under way is dropped. Its place is used again from the next turn on, not while the events of this one are
@@ -154,11 +158,16 @@ pub trait Reactor {
     /// The descriptor is not a usable stream socket; it is closed.
     fn adopt(&mut self, socket: OwnedFd) -> io::Result<Conn>;
 
-    /// Sends the whole buffer. One buffer at a time for a connection: wait for [`Event::Sent`] before the next.
+    /// Sends the whole buffer, and between its bytes the inserts, without copying them: each goes out before the byte of
+    /// the buffer at its offset (at the end for the buffer's length), those of one offset in their order. One buffer at a
+    /// time for a connection: wait for [`Event::Sent`] before the next.
+    ///
+    /// An insert costs the kernel more than a small copy costs us: below some kilobytes, copy.
     ///
     /// # Panics
-    /// If the previous buffer is still under way: two sends in flight could interleave their bytes.
-    fn send(&mut self, conn: Conn, buffer: Vec<u8>);
+    /// If the previous buffer is still under way: two sends in flight could interleave their bytes. If the offsets do not
+    /// ascend or lie beyond the buffer.
+    fn send(&mut self, conn: Conn, buffer: Vec<u8>, inserts: Vec<(usize, Bytes)>);
 
     /// Stops receiving from a connection, so that the peer feels back pressure. What was received before still arrives.
     fn pause(&mut self, conn: Conn);

@@ -80,7 +80,7 @@ impl<R: Reactor> Driver<R> {
             Err(refusal) => {
                 tracing::debug!(%peer, "a client is refused");
                 self.set_role(conn, Role::Refused);
-                self.reactor.send(conn, refusal);
+                self.reactor.send(conn, refusal, Vec::new());
             }
         }
     }
@@ -154,7 +154,7 @@ impl<R: Reactor> Driver<R> {
             if let Role::Client(client) = self.role(conn) {
                 client.sending = true;
             }
-            self.reactor.send(conn, buffer);
+            self.reactor.send(conn, buffer, Vec::new());
             return;
         }
         let gone = match leaving {

@@ -330,7 +330,7 @@ impl<R: Reactor> Driver<R> {
                 }
                 Role::Closing => {}
             },
-            Event::Sent { conn, buffer } => match self.role(conn) {
+            Event::Sent { conn, buffer, .. } => match self.role(conn) {
                 Role::Client(_) => self.client_sent(conn, buffer),
                 Role::Link(slot) => {
                     let slot = *slot;

@@ -275,7 +275,7 @@ impl<R: Reactor> Driver<R> {
         let buffer = std::mem::replace(&mut link.output, std::mem::take(&mut link.spare));
         link.sending = true;
         link.said_ns = self.now.boot_ns;
-        self.reactor.send(link.conn, buffer);
+        self.reactor.send(link.conn, buffer, Vec::new());
     }
 
     pub(crate) fn link_sent(&mut self, slot: usize, mut buffer: Vec<u8>) {

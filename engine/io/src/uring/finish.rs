@@ -9,6 +9,7 @@ use super::judge::{self, AcceptError, Received};
 use super::name::{self, Kind};
 use super::place::Receiving;
 use super::ring::Completion;
+use super::send::{self, Gather, Sending};
 use super::{ACCEPT_PAUSE_NS, CANCEL_TRIES_MAX, UringReactor};
 use crate::{Conn, Event, ListenerId, clock};
 
@@ -129,10 +130,14 @@ impl UringReactor {
         };
         match completion.result {
             count @ 1.. => {
-                sending.done += count as usize;
-                if sending.done == sending.buffer.len() {
+                if sending.sent(count as usize) {
                     if !closing {
-                        events.push(Event::Sent { conn, buffer: sending.buffer });
+                        let Sending { buffer, mut inserts, gather, .. } = sending;
+                        if let Some(gather) = gather {
+                            inserts.clear();
+                            self.keep_gather(gather);
+                        }
+                        events.push(Event::Sent { conn, buffer, inserts });
                     }
                 } else if !closing {
                     // A short send is not success: the rest follows.
@@ -153,6 +158,12 @@ impl UringReactor {
             },
         }
         self.tell_closed(conn, events);
+    }
+
+    fn keep_gather(&mut self, gather: Box<Gather>) {
+        if self.gathers.len() < send::SPARE_MAX {
+            self.gathers.extend(gather.cleared());
+        }
     }
 
     fn finish_accept(&mut self, id: ListenerId, completion: Completion, events: &mut Vec<Event>) {

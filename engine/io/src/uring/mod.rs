@@ -15,6 +15,7 @@ mod place;
 mod pool;
 mod ring;
 mod selftest;
+mod send;
 mod setup;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -26,6 +27,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use bytes::Bytes;
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{opcode, squeue};
 
@@ -34,10 +36,11 @@ use crate::{
     sockets,
 };
 use name::Kind;
-use place::{Place, Receiving, Sending};
+use place::{Place, Receiving};
 use pool::Pool;
 use ring::{Completion, Ring};
 pub use selftest::self_test;
+use send::{Gather, Sending};
 
 /// Smallest page of the machines that DKV runs on; only for sums of sizes.
 const PAGE_BYTES: u64 = 4096;
@@ -129,6 +132,9 @@ pub struct UringReactor {
     no_buffers: bool,
     cancel_again: Vec<Conn>,
     completions: Vec<Completion>,
+    /// Lists for sends with inserts that nothing is sent with now.
+    #[expect(clippy::vec_box, reason = "the kernel is given its address, so it must not move")]
+    gathers: Vec<Box<Gather>>,
     /// Reactors woken so far; a wake that failed is found here by its name.
     peers: Vec<WakeHandle>,
     wake: WakeHandle,
@@ -186,6 +192,7 @@ impl UringReactor {
             no_buffers: false,
             cancel_again: Vec::new(),
             completions: Vec::with_capacity(256),
+            gathers: Vec::new(),
             peers: Vec::new(),
             wake: options.wake,
             stopping: false,
@@ -267,21 +274,26 @@ impl UringReactor {
         unsafe { self.ring.push(entry.user_data(name::of(Kind::Receive, conn))) };
     }
 
-    /// Puts the unsent rest of a connection's buffer into the ring.
+    /// Puts the unsent rest of what a connection has to say into the ring.
     fn push_send(&mut self, conn: Conn) {
         let most = self.send_bytes_max;
         let Some(place) = self.place(conn) else { return };
-        let (Some(socket), Some(sending)) = (&place.socket, &place.sending) else { return };
-        let rest = &sending.buffer[sending.done..];
-        let length = rest.len().min(most) as u32;
+        let (Some(socket), Some(sending)) = (&place.socket, &mut place.sending) else { return };
+        let fd = Fd(socket.as_raw_fd());
         // MSG_WAITALL has the kernel itself go on after a partial send, so that one completion usually does.
-        let entry = opcode::Send::new(Fd(socket.as_raw_fd()), rest.as_ptr(), length)
-            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
-            .build();
+        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let entry = if let Some(gather) = &mut sending.gather {
+            let header = gather.list(&sending.buffer, &sending.inserts, most);
+            opcode::SendMsg::new(fd, header).flags(flags as u32).build()
+        } else {
+            let rest = &sending.buffer[sending.done..];
+            let length = rest.len().min(most) as u32;
+            opcode::Send::new(fd, rest.as_ptr(), length).flags(flags).build()
+        };
         self.under_way += 1;
-        // SAFETY: socket and buffer stay in the place, the buffer neither read, written nor resized, until the final
-        // completion was drained: `finish` is the only one to take them out, `send` refuses a second buffer, and moving
-        // the `Vec` does not move its bytes.
+        // SAFETY: socket, buffer, inserts and their list stay in the place, neither written nor resized, until the final
+        // completion was drained: `finish` is the only one to take them out, `send` refuses a second buffer, the list is
+        // in a box and shared bytes never change; moving any of these does not move what the entry points to.
         unsafe { self.ring.push(entry.user_data(name::of(Kind::Send, conn))) };
     }
 
@@ -433,17 +445,24 @@ impl Reactor for UringReactor {
         Ok(conn)
     }
 
-    fn send(&mut self, conn: Conn, buffer: Vec<u8>) {
+    fn send(&mut self, conn: Conn, buffer: Vec<u8>, mut inserts: Vec<(usize, Bytes)>) {
+        let mut bytes = buffer.len();
+        let mut gather = None;
+        if !inserts.is_empty() {
+            bytes = send::check(&buffer, &inserts);
+            gather = Some(self.gathers.pop().unwrap_or_else(|| Box::new(Gather::new())));
+        }
         let Some(place) = self.place(conn) else { return };
         assert!(place.sending.is_none(), "{conn:?} has a buffer under way already");
         if place.closing || place.failed {
             return;
         }
-        if buffer.is_empty() {
-            self.ready.push(Event::Sent { conn, buffer });
+        if bytes == 0 {
+            inserts.clear();
+            self.ready.push(Event::Sent { conn, buffer, inserts });
             return;
         }
-        place.sending = Some(Sending { buffer, done: 0 });
+        place.sending = Some(Sending { buffer, done: 0, inserts, gather });
         self.push_send(conn);
     }
 

@@ -1,8 +1,8 @@
 //! The place of a connection: what the kernel holds of it, and what was told about it.
 
-use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 
+use super::send::Sending;
 use crate::Conn;
 
 /// Where the receive of a connection is.
@@ -15,13 +15,6 @@ pub(super) enum Receiving {
     Armed,
     /// In the kernel, but its end was asked for.
     Cancelling,
-}
-
-/// A buffer under way: the kernel may read it.
-#[derive(Debug)]
-pub(super) struct Sending {
-    pub(super) buffer: Vec<u8>,
-    pub(super) done: usize,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +65,7 @@ impl Place {
     /// Keeps a buffer that the kernel would not let go of for good.
     pub(super) fn leak(&mut self) {
         if let Some(sending) = self.sending.take() {
-            let _ = ManuallyDrop::new(sending);
+            sending.leak();
         }
     }
 }

@@ -54,7 +54,7 @@ fn run(reactor: &mut UringReactor) -> io::Result<()> {
     if echo != wanted {
         return Err(io::Error::other("received bytes differ from those sent"));
     }
-    test.reactor.send(conn, echo);
+    test.reactor.send(conn, echo, Vec::new());
     test.until("sending", |event| match event {
         Event::Sent { .. } => Some(()),
         _ => None,

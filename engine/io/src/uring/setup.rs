@@ -19,10 +19,11 @@ pub(super) struct Accepted {
 }
 
 /// Operations in use; a kernel that has DEFER_TASKRUN has them all, unless a filter took some out.
-const OPERATIONS: [(u8, &str); 6] = [
+const OPERATIONS: [(u8, &str); 7] = [
     (opcode::AcceptMulti::CODE, "ACCEPT"),
     (opcode::RecvMulti::CODE, "RECV"),
     (opcode::Send::CODE, "SEND"),
+    (opcode::SendMsg::CODE, "SENDMSG"),
     (opcode::PollAdd::CODE, "POLL_ADD"),
     (opcode::AsyncCancel2::CODE, "ASYNC_CANCEL"),
     (opcode::MsgRingData::CODE, "MSG_RING"),

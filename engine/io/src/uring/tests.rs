@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -91,7 +92,7 @@ fn the_end_of_a_stream_is_told_once_even_when_the_kernel_calls_it_readable() {
         }
     }
     // The way back is still open.
-    reactor.send(conn, b"reply".to_vec());
+    reactor.send(conn, b"reply".to_vec(), Vec::new());
     let events = turn(&mut reactor);
     assert!(matches!(&events[..], [Event::Sent { .. }]), "{events:?}");
     reactor.close(conn);
@@ -111,6 +112,24 @@ impl Dice {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 % end
+    }
+}
+
+/// Shared bytes that can be counted.
+struct Insert {
+    bytes: Vec<u8>,
+    _counted: Arc<()>,
+}
+
+impl Insert {
+    fn new(counted: &Arc<()>, bytes: usize) -> Bytes {
+        Bytes::from_owner(Self { bytes: vec![3; bytes], _counted: Arc::clone(counted) })
+    }
+}
+
+impl AsRef<[u8]> for Insert {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -138,6 +157,7 @@ fn anything_goes(seed: u64) {
     .expect("a ring");
     let mut known: std::collections::BTreeMap<Conn, Known> = std::collections::BTreeMap::new();
     let mut held = Vec::new();
+    let inserted = Arc::new(());
     let (mut told, mut closed) = (0, 0);
     for step in 0..3000_u32 {
         let winding_up = step >= 2500;
@@ -182,7 +202,15 @@ fn anything_goes(seed: u64) {
                 let known = known.get_mut(&conn).expect("picked");
                 if !known.sending && !known.failed && !known.closing {
                     known.sending = true;
-                    reactor.send(conn, vec![3; dice.below(900_000) as usize]);
+                    let bytes = dice.below(900_000) as usize;
+                    let mut inserts = Vec::new();
+                    for _ in 0..dice.below(4) {
+                        let after = inserts.last().map_or(0, |(offset, _)| *offset);
+                        let offset = after + dice.below((bytes - after) as u64 + 1) as usize;
+                        let insert = Insert::new(&inserted, dice.below(300_000) as usize);
+                        inserts.push((offset, insert));
+                    }
+                    reactor.send(conn, vec![3; bytes], inserts);
                 }
             }
             (8, Some(conn)) => reactor.pause(conn),
@@ -209,7 +237,8 @@ fn anything_goes(seed: u64) {
                             assert!(*reactor.bytes(&chunk) == vec![9; chunk.len()]);
                             held.push(chunk);
                         }
-                        Event::Sent { conn, buffer } => {
+                        Event::Sent { conn, buffer, inserts } => {
+                            assert!(inserts.is_empty());
                             let known = known.get_mut(&conn).expect("in use");
                             assert!(known.sending && !known.failed, "seed {seed}");
                             assert!(buffer == vec![3; buffer.len()]);
@@ -258,6 +287,7 @@ fn anything_goes(seed: u64) {
         told > 100 && closed > 10,
         "seed {seed} looked at nothing: {told} told, {closed} closed"
     );
+    assert_eq!(Arc::strong_count(&inserted), 1, "seed {seed}: inserts are kept");
     assert_eq!(reactor.under_way, 1, "seed {seed}: operations are left");
     assert_eq!(reactor.pool.available(), usize::from(reactor.pool.circulating()), "seed {seed}");
     assert_eq!(reactor.free.len() + reactor.told_closed.len(), reactor.places.len(), "seed {seed}");
@@ -281,7 +311,7 @@ fn winding_up_has_the_kernel_let_go_of_everything() {
             let (socket, mut peer) = pair();
             let conn = reactor.adopt(socket).expect("a socket");
             match number % 4 {
-                0 => reactor.send(conn, vec![1; 16 << 20]),
+                0 => reactor.send(conn, vec![1; 16 << 20], Vec::new()),
                 1 => peer.write_all(&[2; 10_000]).expect("writes"),
                 2 => reactor.pause(conn),
                 _ => {}

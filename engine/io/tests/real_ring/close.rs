@@ -17,7 +17,7 @@ fn closing_while_sending_ends_with_closed_and_no_sent() {
     let mut reactor = reactor();
     let conn = reactor.adopt(socket).expect("a socket");
     // More than the socket buffers on both sides take: nobody reads.
-    reactor.send(conn, vec![5; 64 << 20]);
+    reactor.send(conn, vec![5; 64 << 20], Vec::new());
     let mut events = Vec::new();
     for _ in 0..3 {
         reactor.turn(Wait::Now, &mut events).expect("the ring works");
@@ -38,7 +38,7 @@ fn a_peer_that_goes_in_mid_send_is_told_as_a_failure() {
     let (socket, client) = pair();
     let mut reactor = reactor();
     let conn = reactor.adopt(socket).expect("a socket");
-    reactor.send(conn, vec![5; 64 << 20]);
+    reactor.send(conn, vec![5; 64 << 20], Vec::new());
     let mut events = Vec::new();
     reactor.turn(Wait::Now, &mut events).expect("the ring works");
     // Bytes unread: the close is a reset.
@@ -83,7 +83,7 @@ fn a_name_of_an_earlier_use_of_the_place_is_ignored() {
     let second = reactor.adopt(socket).expect("a socket");
     assert_eq!(first.index(), second.index(), "the place is used again");
     assert_ne!(first, second);
-    reactor.send(first, b"for nobody".to_vec());
+    reactor.send(first, b"for nobody".to_vec(), Vec::new());
     reactor.pause(first);
     reactor.close(first);
     reactor.resume(first);
@@ -98,7 +98,7 @@ fn a_name_of_an_earlier_use_of_the_place_is_ignored() {
         }
         other => panic!("{other:?}"),
     });
-    reactor.send(second, b"for you".to_vec());
+    reactor.send(second, b"for you".to_vec(), Vec::new());
     turn_until(&mut reactor, "the reply", |_, event| matches!(event, Event::Sent { .. }));
     let mut answer = [0; 7];
     client.read_exact(&mut answer).expect("reads");
@@ -169,7 +169,7 @@ fn unix_sockets_are_served_and_other_descriptors_refused() {
     let mut reactor = reactor();
     let (ours, mut theirs) = UnixStream::pair().expect("a pair");
     let conn = reactor.adopt(ours.into()).expect("a stream socket");
-    reactor.send(conn, b"hello".to_vec());
+    reactor.send(conn, b"hello".to_vec(), Vec::new());
     turn_until(&mut reactor, "the send", |_, event| matches!(event, Event::Sent { .. }));
     let mut answer = [0; 5];
     theirs.read_exact(&mut answer).expect("reads");
@@ -187,7 +187,7 @@ fn an_empty_buffer_is_sent_at_once() {
     let (socket, _client) = pair();
     let mut reactor = reactor();
     let conn = reactor.adopt(socket).expect("a socket");
-    reactor.send(conn, Vec::with_capacity(100));
+    reactor.send(conn, Vec::with_capacity(100), Vec::new());
     turn_until(&mut reactor, "the send", |_, event| match event {
         Event::Sent { buffer, .. } => buffer.capacity() == 100,
         other => panic!("{other:?}"),
@@ -200,8 +200,8 @@ fn a_second_buffer_under_way_is_refused() {
     let (socket, _client) = pair();
     let mut reactor = reactor();
     let conn = reactor.adopt(socket).expect("a socket");
-    reactor.send(conn, b"one".to_vec());
-    reactor.send(conn, b"two".to_vec());
+    reactor.send(conn, b"one".to_vec(), Vec::new());
+    reactor.send(conn, b"two".to_vec(), Vec::new());
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn a_reactor_may_be_dropped_with_everything_in_flight() {
             let (socket, mut client) = pair();
             let conn = reactor.adopt(socket).expect("a socket");
             match number % 4 {
-                0 => reactor.send(conn, vec![1; 16 << 20]),
+                0 => reactor.send(conn, vec![1; 16 << 20], Vec::new()),
                 1 => client.write_all(&vec![2; 100_000]).expect("writes"),
                 2 => reactor.pause(conn),
                 _ => {}

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dkv_io::{Event, Options, Reactor};
 
 use crate::rig::{
@@ -169,7 +170,21 @@ fn a_full_submission_queue_loses_nothing() {
     });
 }
 
-fn fifty_megabytes_to_a_slow_reader(options: Options) -> Echo {
+/// Takes every second part of `bytes` out, so that it is to be inserted again.
+fn take_out(bytes: &[u8], part: usize) -> (Vec<u8>, Vec<(usize, Bytes)>) {
+    let (mut buffer, mut inserts) = (Vec::new(), Vec::new());
+    for (number, part) in bytes.chunks(part).enumerate() {
+        if number % 2 == 0 {
+            buffer.extend_from_slice(part);
+        } else {
+            inserts.push((buffer.len(), Bytes::copy_from_slice(part)));
+        }
+    }
+    (buffer, inserts)
+}
+
+/// `part`: every second part of that many bytes goes as an insert.
+fn fifty_megabytes_to_a_slow_reader(options: Options, part: usize) -> Echo {
     const TOTAL: usize = 50_000_000;
     let (socket, client) = pair();
     let mut echo = Echo::new(options);
@@ -194,11 +209,13 @@ fn fifty_megabytes_to_a_slow_reader(options: Options) -> Echo {
                 }
             }
         });
-        let capacity = bytes.capacity();
-        echo.reactor.send(conn, bytes);
+        let (buffer, inserts) = take_out(&bytes, part);
+        let known = (buffer.len(), buffer.capacity(), inserts.capacity());
+        echo.reactor.send(conn, buffer, inserts);
         turn_until(&mut echo.reactor, "the whole buffer being sent", |_, event| match event {
-            Event::Sent { buffer, .. } => {
-                assert_eq!((buffer.len(), buffer.capacity()), (TOTAL, capacity));
+            Event::Sent { buffer, inserts, .. } => {
+                assert_eq!((buffer.len(), buffer.capacity(), inserts.capacity()), known);
+                assert!(inserts.is_empty());
                 true
             }
             other => panic!("{other:?}"),
@@ -209,15 +226,44 @@ fn fifty_megabytes_to_a_slow_reader(options: Options) -> Echo {
 
 #[test]
 fn fifty_megabytes_reach_a_slow_reader_byte_for_byte() {
-    fifty_megabytes_to_a_slow_reader(options());
+    fifty_megabytes_to_a_slow_reader(options(), usize::MAX);
 }
 
 /// The kernel is asked to finish short sends by itself; here each operation is short on purpose.
 #[test]
 fn the_rest_of_a_short_send_follows() {
     let short = Options { send_bytes_max: 70_001, ..options() };
-    let echo = fifty_megabytes_to_a_slow_reader(short);
+    let echo = fifty_megabytes_to_a_slow_reader(short, usize::MAX);
     assert!(echo.reactor.counts().sends_continued >= 700);
+}
+
+#[test]
+fn inserts_reach_a_slow_reader_in_their_places() {
+    fifty_megabytes_to_a_slow_reader(options(), 3_333_333);
+    // More pieces than one operation takes.
+    let echo = fifty_megabytes_to_a_slow_reader(options(), 10_007);
+    assert!(echo.reactor.counts().sends_continued >= 4);
+    let short = Options { send_bytes_max: 70_001, ..options() };
+    let echo = fifty_megabytes_to_a_slow_reader(short, 100_000);
+    assert!(echo.reactor.counts().sends_continued >= 700);
+}
+
+#[test]
+fn a_message_of_inserts_alone_is_sent_and_one_of_nothing_is_told_at_once() {
+    let (socket, mut client) = pair();
+    let mut reactor = crate::rig::reactor();
+    let conn = reactor.adopt(socket).expect("a socket");
+    let hello = vec![(0, Bytes::from_static(b"hel")), (0, Bytes::from_static(b"lo"))];
+    for inserts in [hello, vec![(0, Bytes::new())]] {
+        reactor.send(conn, Vec::new(), inserts);
+        turn_until(&mut reactor, "the send", |_, event| match event {
+            Event::Sent { buffer, inserts, .. } => buffer.is_empty() && inserts.is_empty(),
+            other => panic!("{other:?}"),
+        });
+    }
+    let mut word = [0; 5];
+    client.read_exact(&mut word).expect("reads");
+    assert_eq!(&word, b"hello");
 }
 
 #[test]

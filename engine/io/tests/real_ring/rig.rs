@@ -167,7 +167,7 @@ impl Echo {
                     self.reactor.give_back(oldest);
                 }
             }
-            Event::Sent { conn, buffer } => {
+            Event::Sent { conn, buffer, .. } => {
                 let session = self.session(conn);
                 assert!(std::mem::replace(&mut session.sending, false));
                 session.spare = buffer;
@@ -222,7 +222,7 @@ impl Echo {
             let spare = std::mem::take(&mut session.spare);
             let buffer = std::mem::replace(&mut session.output, spare);
             session.sending = true;
-            self.reactor.send(conn, buffer);
+            self.reactor.send(conn, buffer, Vec::new());
         }
     }
 
