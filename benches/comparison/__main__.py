@@ -1,0 +1,78 @@
+"""DKV beside Valkey 9.1, redis 7 and the echo floor of the machine.
+
+The machines this is run on are shared, so no absolute time means anything: each round measures every contender one after
+the other, and what is printed are medians over the rounds and their ratios, each beside what it must not exceed. Run it with
+`benches/compare`, which installs and builds what is needed."""
+import argparse
+import json
+import os
+import pathlib
+import resource
+import signal
+import sys
+
+import cost
+import report
+from world import World
+
+SECTIONS = {"cpu": cost.measure}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(
+        prog="benches/compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
+    parser.add_argument("--operations", type=int, default=1_000_000, help="operations of one measurement, scaled by what one costs (default 1000000)")
+    parser.add_argument("--keys", type=int, default=1_000_000, help="keys in each server (default 1000000)")
+    parser.add_argument("--only", action="append", choices=SECTIONS, metavar="SECTION", help=f"this section alone, may be repeated: {', '.join(SECTIONS)}")
+    parser.add_argument("--quick", action="store_true", help="everything once and tiny: shows that it works, measures nothing")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 when a bound is missed")
+    parser.add_argument("--json", metavar="FILE", help="also write all that was measured to FILE")
+    parser.add_argument("--markdown", action="store_true", help="print the tables as the README shows them")
+    parser.add_argument("--built", type=pathlib.Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.operations, options.keys = 1, 2_000, 2_000
+    if min(options.rounds, options.operations, options.keys) < 1:
+        parser.error("rounds, operations and keys are numbers from 1 up")
+    if options.built is None:
+        parser.error("start it with benches/compare, which builds what is measured")
+    if os.geteuid() != 0:
+        parser.error("run this as root: it makes a network namespace")
+    return options
+
+
+def main():
+    options = arguments()
+    # A way out that runs the ends of all `with` blocks, as Ctrl-C is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    conditions = report.conditions(options)
+    sections = []
+    with World(options) as world:
+        for name in options.only or SECTIONS:
+            print(f"measuring: {name}", file=sys.stderr, flush=True)
+            sections.append(SECTIONS[name](world))
+            if not options.markdown:
+                print(report.text(sections[-1]), flush=True)
+    show = report.markdown if options.markdown else report.text
+    if options.markdown:
+        print("\n".join(show(section) for section in sections))
+    verdicts = report.verdicts(sections)
+    print(report.text(verdicts))
+    print(conditions)
+    if options.json:
+        found = {section.name: section.data for section in sections}
+        checks = [{"what": c.what, "value": c.value, "must": c.must, "goal": c.goal, "holds": c.holds} for s in sections for c in s.checks]
+        pathlib.Path(options.json).write_text(json.dumps({"conditions": conditions, "sections": found, "checks": checks}, indent=1))
+    if options.strict and not all(check.holds for section in sections for check in section.checks):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

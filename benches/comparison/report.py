@@ -1,0 +1,79 @@
+"""Tables: what a section found, as text for people, as Markdown for the README, as JSON for programs."""
+import dataclasses
+import os
+import pathlib
+import platform
+
+
+@dataclasses.dataclass
+class Check:
+    """A number beside what it must not exceed."""
+
+    what: str
+    value: float
+    must: float
+    goal: float = None
+
+    @property
+    def holds(self):
+        return self.value <= self.must
+
+    @property
+    def verdict(self):
+        if not self.holds:
+            return "MISSED"
+        return "goal" if self.goal is not None and self.value <= self.goal else "must"
+
+    def bounds(self):
+        return f"≤ {self.must:g}" + (f" (goal {self.goal:g})" if self.goal is not None else "")
+
+
+@dataclasses.dataclass
+class Section:
+    """A table with the checks that its numbers went through. `markdown` names the columns that the README shows."""
+
+    name: str
+    title: str
+    columns: list
+    rows: list
+    checks: list = dataclasses.field(default_factory=list)
+    data: object = None
+    markdown: list = None
+
+
+def text(section):
+    lines = [[str(cell) for cell in line] for line in [section.columns, *section.rows]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(section.columns))]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+    return "\n".join([f"== {section.title}", *shown, ""])
+
+
+def markdown(section):
+    chosen = [section.columns.index(name) for name in section.markdown or section.columns]
+    cells = [[section.columns[i] for i in chosen], ["---"] * len(chosen)]
+    cells += [[str(row[i]) for i in chosen] for row in section.rows]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in cells)
+    return f"{section.title}\n\n{table}\n"
+
+
+def verdicts(sections):
+    """All checks in one table."""
+    checks = [check for section in sections for check in section.checks]
+    rows = [[check.what, f"{check.value:.3g}", check.bounds(), check.verdict] for check in checks]
+    missed = sum(not check.holds for check in checks)
+    title = f"what must hold: {len(checks) - missed} of {len(checks)} do"
+    return Section("verdicts", title, ["what", "measured", "bound", "verdict"], rows)
+
+
+def conditions(options):
+    """What the numbers depend on, in one sentence each."""
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
+        platform.machine(),
+    )
+    load = " ".join(f"{value:.2f}" for value in os.getloadavg())
+    return (
+        f"{os.cpu_count()} CPUs ({cpu}), kernel {platform.release()}, load average {load} at the start; "
+        f"medians of {options.rounds} interleaved rounds; {options.keys:,} keys of 16 bytes, 50 connections; "
+        "server on CPU 0, client on CPU 1"
+    )

@@ -1,0 +1,25 @@
+"""What must be reached and what is the goal, as ratios of server CPU per operation unless said otherwise."""
+
+# (test, pipeline, value bytes): (must, goal) of DKV / Valkey 9.1.
+BESIDE_VALKEY = {
+    ("get", 1, 64): (0.92, 0.80),
+    ("get", 16, 64): (0.60, 0.50),
+    ("get", 64, 64): (0.42, 0.35),
+    ("get", 16, 1024): (0.80, 0.70),
+    ("set", 1, 64): (0.90, 0.80),
+    ("set", 16, 64): (0.60, 0.50),
+    ("set", 64, 64): (0.36, 0.30),
+    ("set", 16, 1024): (0.80, 0.70),
+}
+# pipeline: must of DKV / echo, for values of 64 bytes.
+BESIDE_ECHO = {1: 1.2, 16: 2.2, 64: 3.5}
+# CPU per key of MGET with 100 keys / of a pipelined GET.
+MGET_PER_KEY = 1.0
+# CPU per operation with 10,000 connections / with 50.
+MANY_CONNECTIONS = 1.5
+# Requests of a cluster client that were forwarded.
+FORWARDED = 0
+# Milliseconds from exec to the first PONG.
+START_MS = 15.0
+# Resident bytes for a key of 16 and a value of 64 bytes: (must, goal).
+BYTES_PER_KEY = (106, 102)

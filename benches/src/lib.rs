@@ -1,0 +1,8 @@
+//! What the benchmarks are made of: an echo server that is the floor of a machine, a closed-loop client that counts the
+//! latency of each request, and a stopwatch for the start of a server.
+//!
+//! It stands apart from the product: a benchmark must not share what it measures. It speaks RESP to any server and knows
+//! nothing of stores, nodes or tables; what is run beside what is decided by `benches/compare`.
+#![forbid(unsafe_code)]
+
+pub mod canned;
