@@ -418,6 +418,11 @@ impl Shard {
     /// One owner of all keys runs the command as it stands.
     fn plan_split(&self, spec: &Spec, merge: Merge, args: Args<'_>) -> Plan {
         let first = self.plan_key(args.get(spec.first_key as usize));
+        if self.links.len() == 1 && args.len() > 2 {
+            let fits = |key: &[u8]| key.len() <= KEY_BYTES_MAX;
+            let mut keys = args.iter_from(spec.first_key as usize).step_by(spec.key_step as usize);
+            return if keys.all(fits) { first } else { Plan::Refused(Refusal::KeyTooLong) };
+        }
         let mut owners = None;
         for key in args.iter_from(spec.first_key as usize).step_by(spec.key_step as usize) {
             if key.len() > KEY_BYTES_MAX {

@@ -124,6 +124,8 @@ impl fmt::Display for ProtocolError {
 
 impl core::error::Error for ProtocolError {}
 
+/// The start of an argument whose bytes the caller keeps outside the request; the end is then its number among those.
+pub const OUTSIDE: u32 = u32::MAX;
 /// No argument's length line has been read.
 const NO_BULK: u32 = u32::MAX;
 /// Spans that a parser keeps room for between split requests; what a larger one took is given back.
@@ -149,6 +151,10 @@ pub struct RequestParser {
     owned: bool,
     /// Arguments of an unfinished request.
     saved: Vec<(u32, u32)>,
+    /// Where the arguments that are outside of this request would start in it, and how long they are.
+    outside: Vec<(u32, u32)>,
+    /// How many of them have been met.
+    met: u32,
     /// Arguments of an inline command with quotes, which stand nowhere in the input.
     inline: Vec<u8>,
 }
@@ -162,6 +168,8 @@ impl Default for RequestParser {
             bulk: NO_BULK,
             owned: false,
             saved: Vec::new(),
+            outside: Vec::new(),
+            met: 0,
             inline: Vec::new(),
         }
     }
@@ -212,7 +220,7 @@ impl RequestParser {
         }
         self.pos = pos as u32;
         self.left = count as u32;
-        let parsed = self.arguments(buf, limits, spans)?;
+        let parsed = self.arguments::<false>(buf, limits, spans)?;
         if matches!(parsed, Parsed::Incomplete { .. }) {
             self.saved.clear();
             self.saved.append(spans);
@@ -238,6 +246,39 @@ impl RequestParser {
         self.pos != 0 || self.scanned != 0
     }
 
+    /// The argument that has begun and is not complete: where it starts in the request, and its length.
+    pub fn pending(&self) -> Option<(usize, usize)> {
+        let begun = self.pos != 0 && self.bulk != NO_BULK;
+        let outside = self.outside.last().is_some_and(|&(at, _)| at == self.pos);
+        (begun && !outside).then_some((self.pos as usize, self.bulk as usize))
+    }
+
+    /// Leaves the pending argument to the caller, who keeps its bytes outside: from now on the request given to
+    /// [`Self::parse`] lacks them, and what follows its length line is what follows the argument. Its span will be
+    /// [`OUTSIDE`] and its number among such arguments.
+    pub fn take_out(&mut self) {
+        if let Some((at, len)) = self.pending() {
+            self.outside.push((at as u32, len as u32));
+        }
+    }
+
+    /// To parse the same request anew, from its start, with the arguments that are outside still there. `request` is
+    /// what is inside of it.
+    pub fn restart(&mut self, request: &[u8]) {
+        let outside = core::mem::take(&mut self.outside);
+        *self = Self::default();
+        if let Some((count, pos)) = number(request, 1) {
+            (self.left, self.pos) = (count, pos as u32);
+        }
+        self.outside = outside;
+    }
+
+    /// Forgets the arguments that are outside: their request has been dealt with.
+    pub fn forget_outside(&mut self) {
+        self.outside.clear();
+        self.met = 0;
+    }
+
     /// Goes on with a request whose first line is known. The arguments found before are kept here, not in the buffer
     /// of the caller, which serves other connections meanwhile.
     #[cold]
@@ -248,7 +289,7 @@ impl RequestParser {
         spans: &mut Vec<(u32, u32)>,
     ) -> Result<Parsed, ProtocolError> {
         let mut saved = core::mem::take(&mut self.saved);
-        let parsed = self.arguments(buf, limits, &mut saved)?;
+        let parsed = self.arguments::<true>(buf, limits, &mut saved)?;
         if matches!(parsed, Parsed::Complete { .. }) {
             spans.extend_from_slice(&saved);
             saved.clear();
@@ -260,7 +301,7 @@ impl RequestParser {
 
     /// The arguments from `self.pos` on.
     #[inline]
-    fn arguments(
+    fn arguments<const RESUMED: bool>(
         &mut self,
         buf: &[u8],
         limits: &Limits,
@@ -289,13 +330,29 @@ impl RequestParser {
                     return Err(ProtocolError::UnauthenticatedBulkLength);
                 }
                 pos = next;
-                if pos + len as usize + 2 > limits.request_bytes_max {
+                let outside: usize = if RESUMED { self.outside_bytes() } else { 0 };
+                if pos + outside + len as usize + 2 > limits.request_bytes_max {
                     return Err(ProtocolError::TooBigRequest);
                 }
                 len as usize
             } else {
                 core::mem::replace(&mut self.bulk, NO_BULK) as usize
             };
+            // An argument can only be outside of a request that was cut.
+            if RESUMED && self.outside.get(self.met as usize).is_some_and(|o| o.0 as usize == pos) {
+                let Some(rest) = buf.get(pos..pos + 2) else {
+                    self.bulk = len as u32;
+                    return Ok(self.stop(pos, left, pos + 2));
+                };
+                if rest != b"\r\n" {
+                    return Err(ProtocolError::UnterminatedBulk);
+                }
+                spans.push((OUTSIDE, self.met));
+                self.met += 1;
+                pos += 2;
+                left -= 1;
+                continue;
+            }
             let end = pos + len;
             let Some(rest) = buf.get(end..end + 2) else {
                 self.bulk = len as u32;
@@ -311,6 +368,10 @@ impl RequestParser {
         self.pos = 0;
         self.scanned = 0;
         Ok(Parsed::Complete { consumed: pos })
+    }
+
+    fn outside_bytes(&self) -> usize {
+        self.outside.iter().map(|&(_, len)| len as usize).sum()
     }
 
     /// Remembers where an unfinished request goes on.

@@ -430,3 +430,78 @@ proptest! {
         prop_assert_eq!(whole(&line), Ok((vec![args], 0)));
     }
 }
+
+/// A request that comes byte by byte and of which the long arguments are kept outside as soon as they begin.
+#[test]
+fn arguments_outside_of_a_request_are_named_in_their_order() {
+    let request = b"*5\r\n$3\r\nSET\r\n$1\r\nk\r\n$20\r\n01234567890123456789\r\n$2\r\nEX\r\n$12\r\nabcdefghijkl\r\n";
+    let mut parser = RequestParser::default();
+    let (mut inside, mut outside) = (Vec::new(), Vec::new());
+    let mut filling: Option<(Vec<u8>, usize)> = None;
+    let mut spans = Vec::new();
+    let mut complete = false;
+    let mut feed = |byte: u8, parser: &mut RequestParser, spans: &mut Vec<(u32, u32)>| {
+        if let Some((held, len)) = &mut filling {
+            held.push(byte);
+            if held.len() == *len {
+                outside.extend(filling.take().map(|(held, _)| held));
+            }
+            return false;
+        }
+        inside.push(byte);
+        match parser.parse(&inside, &Limits::AUTHENTICATED, spans).expect("well formed") {
+            Parsed::Complete { consumed } => return consumed == inside.len(),
+            Parsed::Incomplete { .. } => {
+                if let Some((at, len)) = parser.pending()
+                    && len > 10
+                {
+                    assert_eq!(at, inside.len());
+                    parser.take_out();
+                    assert_eq!(parser.pending(), None);
+                    filling = Some((Vec::new(), len));
+                }
+            }
+        }
+        false
+    };
+    for &byte in request {
+        complete |= feed(byte, &mut parser, &mut spans);
+    }
+    assert!(complete);
+    assert_eq!(outside, [&b"01234567890123456789"[..], b"abcdefghijkl"]);
+    let found: Vec<&[u8]> = spans
+        .iter()
+        .map(|&(start, end)| match start {
+            OUTSIDE => &outside[end as usize][..],
+            _ => &inside[start as usize..end as usize],
+        })
+        .collect();
+    assert_eq!(found, [&b"SET"[..], b"k", b"01234567890123456789", b"EX", b"abcdefghijkl"]);
+    // The same again from the start, as after a stall.
+    let first = spans.clone();
+    parser.restart(&inside);
+    let again = parser.parse(&inside, &Limits::AUTHENTICATED, &mut spans).expect("well formed");
+    assert_eq!(again, Parsed::Complete { consumed: inside.len() });
+    assert_eq!(spans, first);
+    parser.forget_outside();
+    assert_eq!(
+        parser.parse(b"*1\r\n$4\r\nPING\r\n", &Limits::AUTHENTICATED, &mut spans),
+        Ok(Parsed::Complete { consumed: 14 })
+    );
+    assert_eq!(spans, [(8, 12)]);
+}
+
+#[test]
+fn what_follows_an_argument_outside_must_be_its_end() {
+    let mut parser = RequestParser::default();
+    let mut spans = Vec::new();
+    let head = b"*2\r\n$4\r\nECHO\r\n$20\r\n";
+    parser.parse(head, &Limits::AUTHENTICATED, &mut spans).expect("well formed");
+    parser.take_out();
+    let mut request = head.to_vec();
+    request.extend(b"xy");
+    assert_eq!(
+        parser.parse(&request, &Limits::AUTHENTICATED, &mut spans),
+        Err(ProtocolError::UnterminatedBulk)
+    );
+}

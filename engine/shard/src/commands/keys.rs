@@ -1,5 +1,6 @@
 //! Keys as such: removing, asking whether they are there, counting them, clearing them.
 
+use super::record::Ahead;
 use super::{errors, record};
 use crate::command::{Args, Exec, Merge, Scope, Spec};
 use alloc::vec::Vec;
@@ -106,8 +107,8 @@ fn delete(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
         return;
     }
     let mut removed = 0;
-    for key in args.iter_from(1) {
-        let Some(place) = record::place(x, key, out) else { return };
+    let mut keys = Ahead::new(x, args.iter_from(1));
+    while let Some((key, place)) = keys.next(x) {
         removed += i64::from(record::remove(x, place, key));
     }
     reply::integer(out, removed);
@@ -119,8 +120,8 @@ fn exists(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
         return;
     }
     let mut found = 0;
-    for key in args.iter_from(1) {
-        let Some(place) = record::place(x, key, out) else { return };
+    let mut keys = Ahead::new(x, args.iter_from(1));
+    while let Some((key, place)) = keys.next(x) {
         found += i64::from(record::read(x, place, key).is_some());
     }
     reply::integer(out, found);

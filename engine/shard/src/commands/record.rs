@@ -83,3 +83,45 @@ pub(super) fn remove(x: &mut Exec<'_>, place: Place, key: &[u8]) -> bool {
     }
     removed
 }
+
+/// Keys that are fetched before the first of them is looked at.
+const AHEAD: usize = 32;
+
+/// The keys of a command with several, each with its place, fetched ahead: otherwise each would wait for memory alone.
+/// The keys are known to fit.
+pub(super) struct Ahead<'a, I> {
+    keys: I,
+    ready: [(&'a [u8], Place); AHEAD],
+    at: usize,
+    len: usize,
+}
+
+impl<'a, I: Iterator<Item = &'a [u8]>> Ahead<'a, I> {
+    pub(super) fn new(x: &mut Exec<'_>, keys: I) -> Self {
+        // Of the first key alone, which is hashed here again with the others.
+        x.place = None;
+        Self { keys, ready: [(&[], x.table.place(&[], 0)); AHEAD], at: 0, len: 0 }
+    }
+
+    /// The next key.
+    #[inline]
+    pub(super) fn next(&mut self, x: &Exec<'_>) -> Option<(&'a [u8], Place)> {
+        if self.at == self.len {
+            self.fetch(x);
+        }
+        let found = (self.at < self.len).then(|| self.ready[self.at]);
+        self.at += 1;
+        found
+    }
+
+    fn fetch(&mut self, x: &Exec<'_>) {
+        (self.at, self.len) = (0, 0);
+        for (ready, key) in self.ready.iter_mut().zip(&mut self.keys) {
+            let place = x.table.place(key, slot_of(key).0);
+            x.table.prefetch_bucket(place);
+            *ready = (key, place);
+            self.len += 1;
+        }
+        self.ready[..self.len].iter().for_each(|(_, place)| x.table.prefetch_record(*place));
+    }
+}

@@ -1,5 +1,6 @@
 //! Strings: reading, writing and the options of SET and GETEX.
 
+use super::record::Ahead;
 use super::{errors, expiry, record};
 use crate::command::{Args, Exec, Merge, Scope, Spec};
 use alloc::vec::Vec;
@@ -171,8 +172,8 @@ pub(super) fn mget_within(
         return;
     }
     reply::array(out, args.len() - 1);
-    for key in args.iter_from(1) {
-        let Some(place) = record::place(x, key, out) else { return };
+    let mut keys = Ahead::new(x, args.iter_from(1));
+    while let Some((key, place)) = keys.next(x) {
         match record::read(x, place, key) {
             Some(entry) if out.len() - start + entry.value.len() > reply_bytes_max => {
                 out.truncate(start);
@@ -189,14 +190,12 @@ fn mset(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     if !record::keys_fit(args.iter_from(1).step_by(2), out) {
         return;
     }
-    let mut i = 1;
-    while i + 1 < args.len() {
-        let key = args.get(i);
-        let Some(place) = record::place(x, key, out) else { return };
-        if !record::store(x, place, key, args.get(i + 1), Expiry::Clear, out) {
+    let mut keys = Ahead::new(x, args.iter_from(1).step_by(2));
+    let mut values = args.iter_from(2).step_by(2);
+    while let (Some((key, place)), Some(value)) = (keys.next(x), values.next()) {
+        if !record::store(x, place, key, value, Expiry::Clear, out) {
             return;
         }
-        i += 2;
     }
     reply::ok(out);
 }
