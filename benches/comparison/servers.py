@@ -67,18 +67,20 @@ class Manager:
             "the manager answers", lambda: machine.try_run(self.program, "store", "list", *self.at) is not None
         )
 
-    def store(self, name, nodes=1, cpus=1):
-        """Makes and starts a store; its nodes, each as a server."""
-        prefix = name.lower()
+    def create(self, name, nodes=1, cpus=1):
         self.machine.run(
-            self.program, "store", "create", name, "--instance-prefix", prefix, "--instance-count", nodes, "--cpus", cpus, *self.at
+            *[self.program, "store", "create", name, "--instance-prefix", name.lower()],
+            *["--instance-count", nodes, "--cpus", cpus, *self.at],
         )
+
+    def start(self, name):
+        """Starts a store; its nodes, each as a server. A node is told at its start whether it has its CPUs alone."""
         self.machine.run(self.program, "store", "start", name, *self.at)
         view = json.loads(self.machine.run(self.program, "store", "show", name, "-o", "json", *self.at))
-        servers = [Server("dkv", node["client_port"], [node["pid"]]) for node in view["nodes"]]
-        for server in servers:
-            self.machine.wait_for(server.port)
-        return servers
+        nodes = [Server("dkv", node["client_port"], [node["pid"]]) for node in view["nodes"]]
+        for node in nodes:
+            self.machine.wait_for(node.port)
+        return nodes
 
     def metrics(self):
         """The manager's Prometheus text."""

@@ -29,7 +29,10 @@ class World:
     @functools.cached_property
     def stores(self):
         """The nodes of the stores One and Two."""
-        return {name: self.manager.store(name, nodes) for name, nodes in (("One", 1), ("Two", 2))}
+        # Both exist before either starts, or One would be told that it is alone.
+        self.manager.create("One")
+        self.manager.create("Two", nodes=2)
+        return {name: self.manager.start(name) for name in ("One", "Two")}
 
     @functools.cached_property
     def contenders(self):

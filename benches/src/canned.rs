@@ -80,7 +80,7 @@ pub fn serve(listener: TcpListener) -> Result<(), String> {
             if !session.sending && !session.output.is_empty() {
                 session.sending = true;
                 let spare = std::mem::take(&mut session.spare);
-                reactor.send(conn, std::mem::replace(&mut session.output, spare));
+                reactor.send(conn, std::mem::replace(&mut session.output, spare), Vec::new());
             }
         }
     }

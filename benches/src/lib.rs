@@ -6,3 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod canned;
+pub mod cpu_time;
+pub mod load;
+pub mod startup;
