@@ -10,6 +10,7 @@
 pub mod clock;
 pub mod cpu;
 pub mod mailbox;
+pub mod memory;
 pub mod probe;
 pub mod sockets;
 mod unavailable;

@@ -122,7 +122,7 @@ struct Insert {
 }
 
 impl Insert {
-    fn new(counted: &Arc<()>, bytes: usize) -> Bytes {
+    fn bytes(counted: &Arc<()>, bytes: usize) -> Bytes {
         Bytes::from_owner(Self { bytes: vec![3; bytes], _counted: Arc::clone(counted) })
     }
 }
@@ -207,7 +207,7 @@ fn anything_goes(seed: u64) {
                     for _ in 0..dice.below(4) {
                         let after = inserts.last().map_or(0, |(offset, _)| *offset);
                         let offset = after + dice.below((bytes - after) as u64 + 1) as usize;
-                        let insert = Insert::new(&inserted, dice.below(300_000) as usize);
+                        let insert = Insert::bytes(&inserted, dice.below(300_000) as usize);
                         inserts.push((offset, insert));
                     }
                     reactor.send(conn, vec![3; bytes], inserts);

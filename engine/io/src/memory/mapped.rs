@@ -1,0 +1,87 @@
+//! A mapping of its own for one great value: grows without copying and is taken apart by the keeper.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::chunk::Ruin;
+use super::keeper::Handle;
+use super::pages;
+
+/// Memory of its own, in whole pages, zeroed at first, on huge pages where they fit.
+///
+/// Dropping it costs the dropping thread as good as nothing, however large it is and whichever thread that is.
+pub struct Mapped {
+    start: NonNull<u8>,
+    bytes: usize,
+    /// What becomes of it; made in advance, so that letting go needs no memory.
+    ruin: ManuallyDrop<Ruin>,
+    handle: Arc<Handle>,
+}
+
+// SAFETY: it owns its mapping as a `Vec<u8>` owns its allocation; nothing about it belongs to a thread.
+unsafe impl Send for Mapped {}
+// SAFETY: a shared one gives out shared borrows of bytes and nothing else.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    pub(super) fn new(handle: Arc<Handle>, bytes: usize) -> io::Result<Self> {
+        let bytes = pages::whole_pages(bytes).ok_or(io::ErrorKind::OutOfMemory)?;
+        let start = pages::map_huge(bytes)?;
+        Ok(Self { start, bytes, ruin: ManuallyDrop::new(Ruin::new(start, bytes)), handle })
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: mapped for reading from start to end, zero where nothing was written, at most `isize::MAX` long; whoever
+        // writes has borrowed it mutably.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
+    }
+
+    /// All of it, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `bytes`, mapped for writing too, and borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
+    }
+
+    /// Makes it as large as asked (in whole pages), larger or smaller; the contents stay, what is new is zero. `false`:
+    /// the system has no more, and it is as it was.
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        let Some(wanted) = pages::whole_pages(bytes) else { return false };
+        if wanted > self.bytes {
+            // SAFETY: it is one mapping, borrowed mutably here, and from now on it is where the result says.
+            match unsafe { pages::grow(self.start, self.bytes, wanted) } {
+                Ok(start) => self.start = start,
+                Err(_) => return false,
+            }
+        } else if wanted < self.bytes {
+            // SAFETY: inside the mapping.
+            let tail = unsafe { self.start.add(wanted) };
+            self.let_go(Ruin::new(tail, self.bytes - wanted));
+        }
+        self.bytes = wanted;
+        self.ruin.set(self.start, wanted);
+        true
+    }
+
+    fn let_go(&self, ruin: Ruin) {
+        let shared = self.handle.shared();
+        shared.ruins.push_ruin(ruin);
+        shared.wake_keeper();
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here.
+        let ruin = unsafe { ManuallyDrop::take(&mut self.ruin) };
+        self.let_go(ruin);
+    }
+}
+
+impl std::fmt::Debug for Mapped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mapped").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
