@@ -132,7 +132,7 @@ fn make_reactor(cpu: u32, wake: WakeHandle) -> Result<UringReactor, StartError> 
 fn make_table(shared: &Shared) -> Table {
     let limit = shared.launch.document.memory_bytes_max;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    Table::new(dkv_table::Options {
+    let options = dkv_table::Options {
         seed: shared.launch.hash_seed,
         // Keys are spread evenly over the shards, so each may use its part; 0 would mean no limit.
         memory_bytes_max: if limit == 0 {
@@ -140,6 +140,8 @@ fn make_table(shared: &Shared) -> Table {
         } else {
             (limit / shared.launch.shards() as u64).max(1)
         },
+        eviction: dkv_table::Eviction::None,
         first_version: seconds << 16,
-    })
+    };
+    Table::new(options, Box::new(dkv_table::HeapMemory))
 }

@@ -2,12 +2,13 @@
 
 use crate::command::{Env, Exec, Now, ProcessStats};
 use crate::stats::ShardStats;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv4Addr};
 use dkv_protocol::ids::{Epoch, NodeIndex, ShardAddr, ShardIndex};
 use dkv_protocol::map::{NodeInfo, StoreMap};
 use dkv_protocol::resp::Proto;
-use dkv_table::{Options, Table};
+use dkv_table::{Eviction, HeapMemory, Options, Table};
 use std::vec;
 
 /// The first shard of a store of so many nodes with a shard each.
@@ -45,8 +46,9 @@ pub(crate) fn with_exec<R>(work: impl FnOnce(&Exec<'_>) -> R) -> R {
         stats: vec![stats.clone()],
         process: ProcessStats::default(),
     };
-    let options = Options { seed: [1, 2], memory_bytes_max: 0, first_version: 1 };
-    let mut table = Table::new(options);
+    let options =
+        Options { seed: [1, 2], memory_bytes_max: 0, eviction: Eviction::None, first_version: 1 };
+    let mut table = Table::new(options, Box::new(HeapMemory));
     work(&Exec {
         now: Now::default(),
         table: &mut table,

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p dkv-table -- [keys]`: one million keys of 16 bytes with values of 64 unless told otherwise.
 
-use dkv_table::{Expiry, Options, Place, Table};
+use dkv_table::{Eviction, Expiry, HeapMemory, Options, Place, Table};
 use std::hint::black_box;
 
 #[global_allocator]
@@ -48,7 +48,9 @@ fn each(name: &str, n: u64, mut work: impl FnMut(u64)) {
 fn main() {
     let n: u64 = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(1_000_000);
     let before = resident_bytes();
-    let mut table = Table::new(Options { seed: [1, 2], memory_bytes_max: 0, first_version: 0 });
+    let options =
+        Options { seed: [1, 2], memory_bytes_max: 0, eviction: Eviction::None, first_version: 0 };
+    let mut table = Table::new(options, Box::new(HeapMemory));
     // Counts by tens of nanoseconds, so that the measurement takes no memory that grows.
     let (mut worst, mut took_tens) = (0, vec![0u64; 100_000]);
     each("insert (with two clock reads)", n, |i| {

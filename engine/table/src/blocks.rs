@@ -1,103 +1,126 @@
-//! Large values: a block of its own for each, key first, named by a number.
+//! The large values of a table, named by numbers, with the keys that are too long for a slot.
 
-use crate::OutOfMemory;
+use crate::large::Large;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// Blocks per row. Rows never move, so that adding a block never copies a long list.
+/// Values per row. Rows never move, so that adding a value never copies a long list.
 const ROW: usize = 1024;
-/// What a block costs beside its bytes: its place in the row and the allocator's rounding, roughly.
-pub(crate) const BLOCK_OVERHEAD_BYTES: u64 = 64;
 
-/// The blocks of a table.
+struct Held {
+    large: Large,
+    /// Empty when the key is in the record's slot.
+    key: Box<[u8]>,
+}
+
+enum Place {
+    Held(Held),
+    /// The next free place, plus one; 0 is none.
+    Free(u32),
+}
+
+/// See the module.
 #[derive(Default)]
 pub(crate) struct Blocks {
-    rows: Vec<Vec<Vec<u8>>>,
-    free: Vec<u32>,
-    bytes: u64,
+    rows: Vec<Vec<Place>>,
+    /// The first free place, plus one; 0 is none.
+    free: u32,
+    key_bytes: u64,
 }
 
 impl Blocks {
-    /// Memory of all blocks, by capacity.
-    pub(crate) const fn bytes(&self) -> u64 {
-        self.bytes
+    /// Bytes of the keys. The values are counted by their meter.
+    pub(crate) const fn key_bytes(&self) -> u64 {
+        self.key_bytes
+    }
+
+    fn held(&self, id: u32) -> &Held {
+        match &self.rows[id as usize / ROW][id as usize % ROW] {
+            Place::Held(held) => held,
+            Place::Free(_) => unreachable!("no record names a free place"),
+        }
+    }
+
+    fn held_mut(&mut self, id: u32) -> &mut Held {
+        match &mut self.rows[id as usize / ROW][id as usize % ROW] {
+            Place::Held(held) => held,
+            Place::Free(_) => unreachable!("no record names a free place"),
+        }
     }
 
     #[inline]
-    pub(crate) fn get(&self, id: u32) -> &[u8] {
-        &self.rows[id as usize / ROW][id as usize % ROW]
+    pub(crate) fn get(&self, id: u32) -> &Large {
+        &self.held(id).large
     }
 
-    fn block_mut(&mut self, id: u32) -> &mut Vec<u8> {
-        &mut self.rows[id as usize / ROW][id as usize % ROW]
+    /// The key, for a record whose slot does not hold it.
+    #[inline]
+    pub(crate) fn key(&self, id: u32) -> &[u8] {
+        &self.held(id).key
     }
 
-    /// What a block costs.
+    pub(crate) fn get_mut(&mut self, id: u32) -> &mut Large {
+        &mut self.held_mut(id).large
+    }
+
+    /// What goes away with it, in bytes.
     pub(crate) fn cost(&self, id: u32) -> u64 {
-        self.rows[id as usize / ROW][id as usize % ROW].capacity() as u64 + BLOCK_OVERHEAD_BYTES
+        let held = self.held(id);
+        held.large.cost() + held.key.len() as u64
     }
 
-    /// A block of these parts, with room for `spare` more bytes.
-    pub(crate) fn insert(&mut self, parts: &[&[u8]], spare: usize) -> Result<u32, OutOfMemory> {
-        let len: usize = parts.iter().map(|p| p.len()).sum();
-        let mut block = Vec::new();
-        block.try_reserve_exact(len + spare).map_err(|_| OutOfMemory)?;
-        for part in parts {
-            block.extend_from_slice(part);
-        }
-        self.bytes += block.capacity() as u64 + BLOCK_OVERHEAD_BYTES;
-        if let Some(id) = self.free.pop() {
-            *self.block_mut(id) = block;
-            return Ok(id);
+    pub(crate) fn insert(&mut self, large: Large) -> u32 {
+        let held = Place::Held(Held { large, key: Box::default() });
+        if let Some(id) = self.free.checked_sub(1) {
+            let place = &mut self.rows[id as usize / ROW][id as usize % ROW];
+            if let Place::Free(next) = core::mem::replace(place, held) {
+                self.free = next;
+            }
+            return id;
         }
         if self.rows.last().is_none_or(|row| row.len() == ROW) {
             self.rows.push(Vec::with_capacity(ROW));
         }
         let row = self.rows.len() - 1;
-        self.rows[row].push(block);
-        Ok((row * ROW + self.rows[row].len() - 1) as u32)
+        self.rows[row].push(held);
+        (row * ROW + self.rows[row].len() - 1) as u32
     }
 
-    /// Frees a block.
+    /// Keeps the key here, or not any more when it is empty.
+    pub(crate) fn set_key(&mut self, id: u32, key: &[u8]) {
+        let held = self.held_mut(id);
+        if *held.key != *key {
+            let before = core::mem::replace(&mut held.key, key.into()).len();
+            self.key_bytes = self.key_bytes - before as u64 + key.len() as u64;
+        }
+    }
+
+    /// Forgets a value. Its memory goes when nobody else holds it.
     pub(crate) fn remove(&mut self, id: u32) {
-        self.bytes -= self.cost(id);
-        *self.block_mut(id) = Vec::new();
-        self.free.push(id);
+        self.set_key(id, &[]);
+        self.rows[id as usize / ROW][id as usize % ROW] = Place::Free(self.free);
+        self.free = id + 1;
     }
 
-    /// Puts `value` in the place of everything after the first `kept` bytes, if it fits and does not leave more than
-    /// half of the block empty; says whether it did.
-    pub(crate) fn rewrite(&mut self, id: u32, kept: usize, value: &[u8]) -> bool {
-        let block = self.block_mut(id);
-        let len = kept + value.len();
-        if len > block.capacity() || len < block.capacity() / 2 {
-            return false;
+    /// Forgets up to `max` values, and says how many there were.
+    pub(crate) fn dismantle(&mut self, max: usize) -> usize {
+        let mut forgotten = 0;
+        while forgotten < max
+            && let Some(row) = self.rows.last_mut()
+        {
+            match row.pop() {
+                Some(place) => {
+                    forgotten += 1;
+                    if let Place::Held(held) = place {
+                        self.key_bytes -= held.key.len() as u64;
+                    }
+                }
+                None => drop(self.rows.pop()),
+            }
         }
-        block.truncate(kept);
-        block.extend_from_slice(value);
-        true
-    }
-
-    /// Adds to the end of a block. `room` is how much the block's cost may grow.
-    pub(crate) fn append(&mut self, id: u32, tail: &[u8], room: u64) -> Result<(), OutOfMemory> {
-        let block = self.block_mut(id);
-        let before = block.capacity();
-        let len = block.len() + tail.len();
-        if len > before {
-            let needed = (len - before) as u64;
-            let spare =
-                room.checked_sub(needed).ok_or(OutOfMemory)?.min(spare_for(len) as u64 * 2) / 2;
-            let wanted = len + spare as usize - block.len();
-            block.try_reserve_exact(wanted).map_err(|_| OutOfMemory)?;
+        if self.rows.is_empty() {
+            self.free = 0;
         }
-        block.extend_from_slice(tail);
-        let grown = block.capacity() - before;
-        self.bytes += grown as u64;
-        Ok(())
+        forgotten
     }
-}
-
-/// Room to leave behind a block that grows, so that growing by small steps copies each byte a few times only. When the
-/// memory limit is near, half of what is left is taken instead: still few copies, and others get the other half.
-pub(crate) const fn spare_for(len: usize) -> usize {
-    len / 4
 }

@@ -137,7 +137,10 @@ impl Table {
         let entries = (1u64 << depth) - self.ranges[range].directory_len();
         let growth = (parts.len() as u64 - 1) * SEGMENT_BYTES + entries * DIRECTORY_ENTRY_BYTES;
         self.check_room(growth + cost)?;
-
+        if !self.segments.reserve(&mut *self.memory, parts.len() - 1) {
+            return Err(OutOfMemory);
+        }
+        self.moved += moving.len() as u64 - 1;
         self.ranges[range].unname(1, old.depth);
         self.ranges[range].deepen(depth);
         self.directory_entries += entries;
@@ -176,7 +179,8 @@ impl Table {
             if fit {
                 let named = Named { segment: here.segment, depth };
                 self.fill(named, &moving);
-                self.segments.give_back(there.segment);
+                self.moved += moving.len() as u64;
+                self.segments.give_back(&mut *self.memory, there.segment);
                 let r = &mut self.ranges[range];
                 r.unname(2, here.depth);
                 r.name(hash, named);
@@ -195,7 +199,8 @@ impl Table {
     fn close_range(&mut self, range: usize) {
         let r = &mut self.ranges[range];
         if r.is_open() {
-            r.segments().for_each(|named| self.segments.give_back(named.segment));
+            let memory = &mut *self.memory;
+            r.segments().for_each(|named| self.segments.give_back(memory, named.segment));
             self.directory_entries -= r.directory_len();
             self.open_ranges -= 1;
             r.close();

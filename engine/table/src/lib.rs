@@ -11,15 +11,18 @@
 //! - versions of a range only grow, over delete, re-create and [`Table::clear`];
 //! - a [`Table::scan`] that runs from 0 to 0 reports every key that was there all the time.
 //!
-//! Deliberately absent: value types other than byte strings, eviction, snapshots.
+//! Deliberately absent: value types other than byte strings, snapshots.
 #![no_std]
 #![deny(unsafe_code)]
 
 extern crate alloc;
 
 mod blocks;
+mod evict;
 mod growth;
 mod hash;
+mod large;
+mod memory;
 mod prefetch;
 mod ranges;
 mod record;
@@ -30,6 +33,9 @@ mod sweep;
 mod table;
 mod tick;
 
+pub use evict::{Eviction, Room};
+pub use large::{Block, LARGE_BYTES_MIN, Large};
+pub use memory::{CHUNK_BYTES, HeapMemory, Memory, Region};
 pub use table::Table;
 
 /// Ranges of a table.
@@ -42,8 +48,10 @@ pub const SLOTS_PER_RANGE: usize = 64;
 pub struct Options {
     /// The secret of the hash. The same for all tables of a store, or cursors mean different places.
     pub seed: [u64; 2],
-    /// A write that would take [`Table::memory_bytes`] beyond this is refused; 0 is no limit.
+    /// A write that would take [`Table::memory_bytes`] beyond this evicts other keys or is refused; 0 is no limit.
     pub memory_bytes_max: u64,
+    /// Which keys may be evicted, and which of them first.
+    pub eviction: Eviction,
     /// The first write of an unused range gets the version after this one (unix seconds << 16, 48 bits).
     pub first_version: u64,
 }
@@ -73,6 +81,8 @@ pub struct Entry<'a> {
     pub version: u64,
     /// When it ends (CLOCK_BOOTTIME, milliseconds); it is there while `now < expires_at_ms`.
     pub expires_at_ms: Option<u64>,
+    /// The value as a handle, which can be sent without a copy, when it has memory of its own.
+    pub large: Option<&'a Large>,
 }
 
 /// What a write does to the expiry of its key.

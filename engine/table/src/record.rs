@@ -4,11 +4,13 @@
 //! then, by form:
 //! - small: key, value, and up to 7 bytes of slack; all lengths follow from the header and the slot's class;
 //! - wide: two lengths of 4 bytes, key, value, and any slack: long keys, and values that grow;
-//! - large: the number of a block and the key's length, 4 bytes each; the block holds key and value.
+//! - large: the number of a block, which holds the value, and the key's length, 4 bytes each; then the key, unless it is
+//!   too long for a slot and kept beside the block.
 
-use crate::blocks::{BLOCK_OVERHEAD_BYTES, Blocks, spare_for};
+use crate::blocks::Blocks;
+use crate::large::{self, Large, Meter, spare_for, spare_within};
 use crate::slab::{Class, FINE_BYTES_MAX, SLOT_BYTES_MAX, Slab};
-use crate::{Entry, OutOfMemory};
+use crate::{Entry, Memory, OutOfMemory};
 use alloc::vec::Vec;
 
 const HEADER: usize = 8;
@@ -32,8 +34,8 @@ const KEY: u32 = 8;
 struct Shape {
     form: u64,
     class: Class,
-    /// Bytes of the block, for a large record.
-    block: usize,
+    /// What it costs beside its slot: the block and a key beside it, for a large record.
+    beside: u64,
 }
 
 impl Shape {
@@ -43,28 +45,42 @@ impl Shape {
         let small = head + key + value;
         if small <= FINE_BYTES_MAX && key <= SMALL_KEY_MAX {
             let class = Class::for_bytes(small).expect("below the largest slot");
-            return Self { form: SMALL, class, block: 0 };
+            return Self { form: SMALL, class, beside: 0 };
         }
-        match Class::for_bytes(small + LENGTHS) {
-            Some(class) => Self { form: WIDE, class, block: 0 },
-            None => Self::large(key + value, has_expiry),
+        if let Some(class) = Class::for_bytes(small + LENGTHS) {
+            return Self { form: WIDE, class, beside: 0 };
         }
+        let shape = Self::large(key, has_expiry);
+        Self { beside: shape.beside + large::cost_of(value), ..shape }
     }
 
-    fn large(block: usize, has_expiry: bool) -> Self {
+    /// A large record, without its value.
+    fn large(key: usize, has_expiry: bool) -> Self {
         let head = HEADER + LENGTHS + if has_expiry { EXPIRY } else { 0 };
-        Self { form: LARGE, class: Class::for_bytes(head).expect("a few bytes"), block }
+        match Class::for_bytes(head + key) {
+            Some(class) => Self { form: LARGE, class, beside: 0 },
+            None => Self {
+                form: LARGE,
+                class: Class::for_bytes(head).expect("a few bytes"),
+                beside: key as u64,
+            },
+        }
     }
 
     fn cost(self) -> u64 {
-        let block = if self.form == LARGE { self.block as u64 + BLOCK_OVERHEAD_BYTES } else { 0 };
-        self.class.bytes() as u64 + block
+        self.class.bytes() as u64 + self.beside
     }
 }
 
 /// What a record of these lengths costs, in bytes.
 pub(crate) fn cost_of(key: usize, value: usize, has_expiry: bool) -> u64 {
     Shape::of(key, value, has_expiry).cost()
+}
+
+/// What a large record costs beside its value, in bytes; `None` when such a record is not large.
+pub(crate) fn cost_of_large(key: usize, value: usize, has_expiry: bool) -> Option<u64> {
+    let shape = Shape::of(key, value, has_expiry);
+    (shape.form == LARGE).then(|| Shape::large(key, has_expiry).cost())
 }
 
 /// A record, read.
@@ -95,22 +111,47 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 pub(crate) struct Records {
     slab: Slab,
     blocks: Blocks,
+    meter: Meter,
+    /// Bytes of values that were copied because they grew.
+    copied: u64,
     /// Holds a record while it moves.
     moving: Vec<u8>,
 }
 
 impl Records {
     pub(crate) fn new() -> Self {
-        Self { slab: Slab::new(), blocks: Blocks::default(), moving: Vec::new() }
+        Self {
+            slab: Slab::new(),
+            blocks: Blocks::default(),
+            meter: Meter::default(),
+            copied: 0,
+            moving: Vec::new(),
+        }
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.slab.live_bytes() + self.blocks.bytes()
+        self.slab.live_bytes() + self.blocks.key_bytes() + self.meter.bytes()
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.slab.clear();
-        self.blocks = Blocks::default();
+    /// Takes everything apart and gives it back: up to `chunks` chunks, then up to `blocks` large values. Says whether
+    /// anything is left.
+    pub(crate) fn dismantle(
+        &mut self,
+        memory: &mut dyn Memory,
+        chunks: usize,
+        blocks: usize,
+    ) -> bool {
+        self.slab.dismantle(memory, chunks) == chunks || self.blocks.dismantle(blocks) == blocks
+    }
+
+    /// What counts large values.
+    pub(crate) const fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// Bytes of values that were copied because they grew.
+    pub(crate) const fn copied(&self) -> u64 {
+        self.copied
     }
 
     pub(crate) fn is_fragmented(&self) -> bool {
@@ -135,22 +176,27 @@ impl Records {
         } else {
             (Some(u64_at(slot, HEADER)), HEADER + EXPIRY)
         };
+        let version = header >> 16;
         let (key, value) = if header & FORM == SMALL {
             let end = slot.len() - ((header >> SLACK) & 7) as usize;
             slot[head..end].split_at(((header >> KEY) & 0xff) as usize)
         } else {
             let (first, second) = (u32_at(slot, head), u32_at(slot, head + 4));
-            if header & FORM == WIDE {
-                let start = head + LENGTHS;
-                slot[start..start + first as usize + second as usize].split_at(first as usize)
-            } else {
-                self.blocks.get(first).split_at(second as usize)
+            let start = head + LENGTHS;
+            if header & FORM == LARGE {
+                let value = self.blocks.get(first);
+                let key = slot.get(start..start + second as usize);
+                return View {
+                    key: key.unwrap_or_else(|| self.blocks.key(first)),
+                    entry: Entry { value, version, expires_at_ms, large: Some(value) },
+                };
             }
+            slot[start..start + first as usize + second as usize].split_at(first as usize)
         };
-        View { key, entry: Entry { value, version: header >> 16, expires_at_ms } }
+        View { key, entry: Entry { value, version, expires_at_ms, large: None } }
     }
 
-    /// What a record costs now, in bytes.
+    /// What goes away with a record, in bytes.
     pub(crate) fn cost(&self, reference: u32) -> u64 {
         let slot = self.slab.class(reference).bytes() as u64;
         slot + self.block(reference).map_or(0, |id| self.blocks.cost(id))
@@ -166,24 +212,35 @@ impl Records {
     /// A new record.
     pub(crate) fn insert(
         &mut self,
+        memory: &mut dyn Memory,
         key: &[u8],
         value: &[u8],
         version: u64,
         expires_at_ms: Option<u64>,
     ) -> Result<u32, OutOfMemory> {
         let shape = Shape::of(key.len(), value.len(), expires_at_ms.is_some());
-        let reference = self.slab.alloc(shape.class).ok_or(OutOfMemory)?;
         if shape.form == LARGE {
-            match self.blocks.insert(&[key, value], 0) {
-                Ok(id) => self.write_large(reference, id, key.len(), version, expires_at_ms),
-                Err(error) => {
-                    self.slab.free(reference);
-                    return Err(error);
-                }
-            }
-        } else {
-            write(self.slab.get_mut(reference), shape.form, key, value, version, expires_at_ms);
+            let large = Large::from_parts(memory, &self.meter, &[value], 0)?;
+            return self.insert_large(memory, key, large, version, expires_at_ms);
         }
+        let reference = self.slab.alloc(memory, shape.class).ok_or(OutOfMemory)?;
+        write(self.slab.get_mut(reference), shape.form, key, value, version, expires_at_ms);
+        Ok(reference)
+    }
+
+    /// A new record for a value in a block of its own.
+    pub(crate) fn insert_large(
+        &mut self,
+        memory: &mut dyn Memory,
+        key: &[u8],
+        value: Large,
+        version: u64,
+        expires_at_ms: Option<u64>,
+    ) -> Result<u32, OutOfMemory> {
+        let shape = Shape::large(key.len(), expires_at_ms.is_some());
+        let reference = self.slab.alloc(memory, shape.class).ok_or(OutOfMemory)?;
+        let id = self.blocks.insert(value);
+        self.write_large(reference, id, key, version, expires_at_ms);
         Ok(reference)
     }
 
@@ -191,19 +248,27 @@ impl Records {
         &mut self,
         reference: u32,
         id: u32,
-        key: usize,
+        key: &[u8],
         version: u64,
         expires_at_ms: Option<u64>,
     ) {
         let slot = self.slab.get_mut(reference);
         let head = write_start(slot, LARGE, version, expires_at_ms);
         slot[head..head + 4].copy_from_slice(&id.to_le_bytes());
-        slot[head + 4..head + 8].copy_from_slice(&(key as u32).to_le_bytes());
+        slot[head + 4..head + 8].copy_from_slice(&(key.len() as u32).to_le_bytes());
+        let start = head + LENGTHS;
+        if let Some(place) = slot.get_mut(start..start + key.len()) {
+            place.copy_from_slice(key);
+            self.blocks.set_key(id, &[]);
+        } else {
+            self.blocks.set_key(id, key);
+        }
     }
 
     /// Writes another value, in place when the record keeps its size. Returns where it is now.
     pub(crate) fn overwrite(
         &mut self,
+        memory: &mut dyn Memory,
         reference: u32,
         key: &[u8],
         value: &[u8],
@@ -215,39 +280,34 @@ impl Records {
         if shape.class == self.slab.class(reference) {
             match block {
                 None if shape.form != LARGE => {
-                    write(
-                        self.slab.get_mut(reference),
-                        shape.form,
-                        key,
-                        value,
-                        version,
-                        expires_at_ms,
-                    );
+                    let slot = self.slab.get_mut(reference);
+                    write(slot, shape.form, key, value, version, expires_at_ms);
                     return Ok(reference);
                 }
-                Some(id) if shape.form == LARGE && self.blocks.rewrite(id, key.len(), value) => {
-                    self.write_large(reference, id, key.len(), version, expires_at_ms);
+                Some(id) if shape.form == LARGE && self.blocks.get_mut(id).rewrite(value) => {
+                    self.write_large(reference, id, key, version, expires_at_ms);
                     return Ok(reference);
                 }
                 _ => {}
             }
         }
-        let new = self.insert(key, value, version, expires_at_ms)?;
-        self.remove(reference);
+        let new = self.insert(memory, key, value, version, expires_at_ms)?;
+        self.remove(memory, reference);
         Ok(new)
     }
 
     /// Frees a record.
-    pub(crate) fn remove(&mut self, reference: u32) {
+    pub(crate) fn remove(&mut self, memory: &mut dyn Memory, reference: u32) {
         if let Some(id) = self.block(reference) {
             self.blocks.remove(id);
         }
-        self.slab.free(reference);
+        self.slab.free(memory, reference);
     }
 
     /// Adds to the end of a value. `room` is how much the record's cost may grow. Returns where it is now.
     pub(crate) fn append(
         &mut self,
+        memory: &mut dyn Memory,
         reference: u32,
         key: &[u8],
         tail: &[u8],
@@ -257,8 +317,9 @@ impl Records {
         let Entry { value, expires_at_ms, .. } = self.view(reference).entry;
         let len = value.len() + tail.len();
         if let Some(id) = self.block(reference) {
-            self.blocks.append(id, tail, room)?;
-            self.write_large(reference, id, key.len(), version, expires_at_ms);
+            self.copied += self.blocks.get_mut(id).append(memory, tail, room)? as u64;
+            let slot = self.slab.get_mut(reference);
+            write_start(slot, LARGE, version, expires_at_ms);
             return Ok(reference);
         }
         let slot = self.slab.get_mut(reference);
@@ -274,61 +335,60 @@ impl Records {
         let mut moving = core::mem::take(&mut self.moving);
         moving.clear();
         moving.extend_from_slice(self.view(reference).entry.value);
-        moving.extend_from_slice(tail);
-        let result = self.insert_growing(key, &moving, version, expires_at_ms, budget);
+        self.copied += moving.len() as u64;
+        let result =
+            self.insert_growing(memory, key, &mut moving, tail, version, expires_at_ms, budget);
         moving.clear();
         moving.shrink_to(SLOT_BYTES_MAX);
         self.moving = moving;
         let new = result?;
-        self.remove(reference);
+        self.remove(memory, reference);
         Ok(new)
     }
 
-    /// A new record for a value that grew and will grow again: half as much room is left behind it, if `budget`
+    /// A new record for a value that grew by `tail` and will grow again: some room is left behind it, if `budget`
     /// allows.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a record, each of which varies")]
     fn insert_growing(
         &mut self,
+        memory: &mut dyn Memory,
         key: &[u8],
-        value: &[u8],
+        value: &mut Vec<u8>,
+        tail: &[u8],
         version: u64,
         expires_at_ms: Option<u64>,
         budget: u64,
     ) -> Result<u32, OutOfMemory> {
-        let exact = Shape::of(key.len(), value.len(), expires_at_ms.is_some()).cost();
-        if exact > budget {
-            return Err(OutOfMemory);
-        }
+        let len = value.len() + tail.len();
+        let exact = Shape::of(key.len(), len, expires_at_ms.is_some());
+        let left = budget.checked_sub(exact.cost()).ok_or(OutOfMemory)?;
         let head = HEADER + LENGTHS + if expires_at_ms.is_some() { EXPIRY } else { 0 };
-        if let Some(class) = Class::for_bytes(head + key.len() + value.len() + value.len() / 2) {
-            if class.bytes() as u64 <= budget {
-                let reference = self.slab.alloc(class).ok_or(OutOfMemory)?;
-                write(self.slab.get_mut(reference), WIDE, key, value, version, expires_at_ms);
-                return Ok(reference);
-            }
-        } else {
-            let shape = Shape::large(key.len() + value.len(), expires_at_ms.is_some());
-            if let Some(left) = budget.checked_sub(shape.cost()) {
-                let spare = (spare_for(value.len()) as u64).min(left / 2) as usize;
-                let reference = self.slab.alloc(shape.class).ok_or(OutOfMemory)?;
-                match self.blocks.insert(&[key, value], spare) {
-                    Ok(id) => {
-                        self.write_large(reference, id, key.len(), version, expires_at_ms);
-                        return Ok(reference);
-                    }
-                    Err(error) => {
-                        self.slab.free(reference);
-                        return Err(error);
-                    }
-                }
-            }
+        if let Some(class) = Class::for_bytes(head + key.len() + len + len / 2)
+            && class.bytes() as u64 <= budget
+        {
+            value.extend_from_slice(tail);
+            let reference = self.slab.alloc(memory, class).ok_or(OutOfMemory)?;
+            write(self.slab.get_mut(reference), WIDE, key, value, version, expires_at_ms);
+            return Ok(reference);
         }
-        self.insert(key, value, version, expires_at_ms)
+        if exact.form != LARGE {
+            value.extend_from_slice(tail);
+            return self.insert(memory, key, value, version, expires_at_ms);
+        }
+        let spare = if len > large::HEAP_BYTES_MAX {
+            spare_for(len)
+        } else {
+            spare_within(len, left).min(large::HEAP_BYTES_MAX - len)
+        };
+        let large = Large::from_parts(memory, &self.meter, &[value, tail], spare)?;
+        self.insert_large(memory, key, large, version, expires_at_ms)
     }
 
     /// Sets or clears the expiry and returns where the record is now. It fails only when the system has no memory at
     /// all: slots for this are kept in reserve.
     pub(crate) fn set_expiry(
         &mut self,
+        memory: &mut dyn Memory,
         reference: u32,
         key: &[u8],
         version: u64,
@@ -343,10 +403,10 @@ impl Records {
         }
         let has_expiry = expires_at_ms.is_some();
         if let Some(id) = self.block(reference) {
-            let new =
-                self.slab.alloc_reserved(Shape::large(0, has_expiry).class).ok_or(OutOfMemory)?;
-            self.write_large(new, id, key.len(), version, expires_at_ms);
-            self.slab.free(reference);
+            let class = Shape::large(key.len(), has_expiry).class;
+            let new = self.slab.alloc_reserved(memory, class).ok_or(OutOfMemory)?;
+            self.write_large(new, id, key, version, expires_at_ms);
+            self.slab.free(memory, reference);
             return Ok(new);
         }
         let shape = Shape::of(key.len(), old.value.len(), has_expiry);
@@ -354,28 +414,32 @@ impl Records {
         moving.clear();
         moving.extend_from_slice(self.view(reference).entry.value);
         let result = if shape.form == LARGE {
-            self.insert(key, &moving, version, expires_at_ms)
+            self.insert(memory, key, &moving, version, expires_at_ms)
         } else {
-            self.slab.alloc_reserved(shape.class).ok_or(OutOfMemory).inspect(|&new| {
+            self.slab.alloc_reserved(memory, shape.class).ok_or(OutOfMemory).inspect(|&new| {
                 write(self.slab.get_mut(new), shape.form, key, &moving, version, expires_at_ms);
             })
         };
         self.moving = moving;
         let new = result?;
-        self.slab.free(reference);
+        self.slab.free(memory, reference);
         Ok(new)
     }
 
     /// Moves a record out of a sparse page, and says where it is then.
-    pub(crate) fn move_if_sparse(&mut self, reference: u32) -> Option<u32> {
+    pub(crate) fn move_if_sparse(
+        &mut self,
+        memory: &mut dyn Memory,
+        reference: u32,
+    ) -> Option<u32> {
         if !self.slab.is_sparse(reference) {
             return None;
         }
-        let new = self.slab.alloc(self.slab.class(reference))?;
+        let new = self.slab.alloc(memory, self.slab.class(reference))?;
         self.moving.clear();
         self.moving.extend_from_slice(self.slab.get(reference));
         self.slab.get_mut(new).copy_from_slice(&self.moving);
-        self.slab.free(reference);
+        self.slab.free(memory, reference);
         Some(new)
     }
 }

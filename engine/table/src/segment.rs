@@ -5,9 +5,10 @@
 //! Home buckets are numbered in the order of the hash, like the segments in a directory: walking them walks the hash.
 //! Nothing here knows keys or records: entries are a fingerprint and a reference.
 
+use crate::{CHUNK_BYTES, Memory};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use zerocopy::FromZeros;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Entries of a bucket: what fits a cache line with one byte of fingerprint, four of reference and a word of its own.
 pub(crate) const LANES: usize = 12;
@@ -21,12 +22,10 @@ const STASH: usize = HOMES;
 pub(crate) const SEGMENT_LANES: usize = BUCKETS * LANES;
 /// What a segment costs, in bytes.
 pub(crate) const SEGMENT_BYTES: u64 = (size_of::<Segment>() + size_of::<About>()) as u64;
-/// What numbers of segments set aside for a piece of the pool: 2 MiB, the size of a huge page.
-const PIECE: usize = 2048;
-/// Segments that a piece has: the rest is left for what the allocator puts before it, see the slab's chunks.
-const PIECE_USED: usize = PIECE - 65;
+/// Segments of a piece of the pool, which is a chunk.
+const PIECE: usize = CHUNK_BYTES / size_of::<Segment>();
 
-const _: () = assert!(size_of::<Bucket>() == 64 && size_of::<Segment>() * PIECE == 2 << 20);
+const _: () = assert!(size_of::<Bucket>() == 64 && PIECE == 2048);
 
 const OCCUPIED: u32 = (1 << LANES) - 1;
 const DISPLACED: u32 = 12;
@@ -37,7 +36,7 @@ const TICK: u32 = 16;
 pub(crate) type Segment = [Bucket; BUCKETS];
 
 /// Twelve entries in a cache line.
-#[derive(Clone, Copy, FromZeros)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub(crate) struct Bucket {
     prints: [u8; LANES],
@@ -268,47 +267,132 @@ pub(crate) struct About {
 }
 
 struct Piece {
-    segments: Box<[Segment; PIECE_USED]>,
-    about: Box<[About; PIECE_USED]>,
+    segments: &'static mut [Segment; PIECE],
+    about: Box<[About; PIECE]>,
+    /// Segments in use.
+    used: u16,
+    /// Segments that were ever in use.
+    carved: u16,
+    /// The first of those that are free, plus one; 0 is none. Its `About` says where the next is.
+    free: u16,
 }
 
-/// The segments of a table. They come from large pieces that are zero until used, so that an unused rest costs nothing.
+impl Piece {
+    fn new(memory: &mut dyn Memory) -> Option<Self> {
+        let chunk = memory.take()?;
+        // Chunks are aligned to a page at least, buckets to a cache line.
+        let segments = FromBytes::mut_from_bytes(chunk).ok()?;
+        let about = Box::new([About::default(); PIECE]);
+        Some(Self { segments, about, used: 0, carved: 0, free: 0 })
+    }
+
+    fn give_back(self, memory: &mut dyn Memory) {
+        if let Ok(chunk) = self.segments.as_mut_bytes().try_into() {
+            memory.give_back(chunk);
+        }
+    }
+
+    const fn has_room(&self) -> bool {
+        (self.used as usize) < PIECE
+    }
+}
+
+/// The segments of a table.
 #[derive(Default)]
 pub(crate) struct Segments {
-    pieces: Vec<Piece>,
-    free: Vec<u32>,
-    /// Segments handed out so far, the free ones included.
-    carved: u32,
+    /// `None` for a piece that was given back.
+    pieces: Vec<Option<Piece>>,
+    released: Vec<u32>,
+    /// No piece before this one has room.
+    room_from: usize,
+    /// Segments of all pieces that are not in use.
+    room: u64,
+    in_use: u64,
 }
 
 impl Segments {
     /// Segments in use.
-    pub(crate) fn in_use(&self) -> u64 {
-        u64::from(self.carved) - self.free.len() as u64
+    pub(crate) const fn in_use(&self) -> u64 {
+        self.in_use
     }
 
-    /// An empty segment.
+    /// Makes sure that `take` finds so many, or says that there is no memory.
+    pub(crate) fn reserve(&mut self, memory: &mut dyn Memory, count: usize) -> bool {
+        while self.room < count as u64 {
+            let Some(piece) = Piece::new(memory) else { return false };
+            self.room += PIECE as u64;
+            if let Some(at) = self.released.pop() {
+                self.pieces[at as usize] = Some(piece);
+                self.room_from = self.room_from.min(at as usize);
+            } else {
+                self.pieces.push(Some(piece));
+            }
+        }
+        true
+    }
+
+    /// An empty segment, of those reserved.
     pub(crate) fn take(&mut self) -> u32 {
-        if let Some(id) = self.free.pop() {
-            *self.get_mut(id) = [Bucket::EMPTY; BUCKETS];
-            *self.about_mut(id) = About::default();
-            return id;
+        while !self.pieces[self.room_from].as_ref().is_some_and(Piece::has_room) {
+            self.room_from += 1;
         }
-        let (piece, place) = (self.carved as usize / PIECE_USED, self.carved as usize % PIECE_USED);
-        if piece == self.pieces.len() {
-            let segments = FromZeros::new_box_zeroed().expect("the system has 2 MiB of memory");
-            self.pieces.push(Piece { segments, about: Box::new([About::default(); PIECE_USED]) });
-        }
-        self.carved += 1;
-        (piece * PIECE + place) as u32
+        let piece = self.pieces[self.room_from].as_mut().expect("one with room was found");
+        let place = match piece.free {
+            0 => {
+                piece.carved += 1;
+                piece.carved - 1
+            }
+            next => {
+                piece.free = piece.about[next as usize - 1].len;
+                next - 1
+            }
+        };
+        piece.used += 1;
+        self.in_use += 1;
+        self.room -= 1;
+        let id = (self.room_from * PIECE) as u32 + u32::from(place);
+        self.wipe(id);
+        id
     }
 
-    pub(crate) fn give_back(&mut self, id: u32) {
-        self.free.push(id);
-        if self.free.len() == self.carved as usize {
-            // Nothing is in use: the pieces go back to the system.
+    /// A segment that is not needed any more. A piece without any goes back when others have as much room.
+    pub(crate) fn give_back(&mut self, memory: &mut dyn Memory, id: u32) {
+        let at = id as usize / PIECE;
+        let piece = self.piece_mut(id);
+        piece.about[id as usize % PIECE] = About { len: piece.free, ..About::default() };
+        piece.free = (id as usize % PIECE) as u16 + 1;
+        piece.used -= 1;
+        let idle = piece.used == 0;
+        self.in_use -= 1;
+        self.room += 1;
+        self.room_from = self.room_from.min(at);
+        if idle
+            && self.room >= 2 * PIECE as u64
+            && let Some(piece) = self.pieces[at].take()
+        {
+            self.room -= PIECE as u64;
+            self.released.push(at as u32);
+            piece.give_back(memory);
+        }
+    }
+
+    /// Gives up to `max` pieces back with all that is in them, and says how many there were. The pool is of no use until
+    /// there are none left, and then as good as new.
+    pub(crate) fn dismantle(&mut self, memory: &mut dyn Memory, max: usize) -> usize {
+        let mut given = 0;
+        while given < max
+            && let Some(piece) = self.pieces.pop()
+        {
+            if let Some(piece) = piece {
+                given += 1;
+                self.in_use -= u64::from(piece.used);
+                piece.give_back(memory);
+            }
+        }
+        if self.pieces.is_empty() {
             *self = Self::default();
         }
+        given
     }
 
     /// Empties a segment in place.
@@ -318,24 +402,45 @@ impl Segments {
     }
 
     #[inline]
+    fn piece(&self, id: u32) -> &Piece {
+        match &self.pieces[id as usize / PIECE] {
+            Some(piece) => piece,
+            None => gone(),
+        }
+    }
+
+    #[inline]
+    fn piece_mut(&mut self, id: u32) -> &mut Piece {
+        match &mut self.pieces[id as usize / PIECE] {
+            Some(piece) => piece,
+            None => gone(),
+        }
+    }
+
+    #[inline]
     pub(crate) fn get(&self, id: u32) -> &Segment {
-        &self.pieces[id as usize / PIECE].segments[id as usize % PIECE]
+        &self.piece(id).segments[id as usize % PIECE]
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, id: u32) -> &mut Segment {
-        &mut self.pieces[id as usize / PIECE].segments[id as usize % PIECE]
+        &mut self.piece_mut(id).segments[id as usize % PIECE]
     }
 
     #[inline]
     pub(crate) fn about(&self, id: u32) -> About {
-        self.pieces[id as usize / PIECE].about[id as usize % PIECE]
+        self.piece(id).about[id as usize % PIECE]
     }
 
     #[inline]
     pub(crate) fn about_mut(&mut self, id: u32) -> &mut About {
-        &mut self.pieces[id as usize / PIECE].about[id as usize % PIECE]
+        &mut self.piece_mut(id).about[id as usize % PIECE]
     }
+}
+
+#[cold]
+fn gone() -> ! {
+    unreachable!("no directory names a segment that was given back")
 }
 
 #[cfg(test)]

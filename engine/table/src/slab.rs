@@ -1,23 +1,21 @@
 //! Small pieces of memory by size class, named by 32-bit references.
 //!
-//! Chunks of nearly 2 MiB (zero until touched, so that an unused rest is not resident) are cut into pages of 64 KiB, and each page
-//! holds slots of one class. A reference counts 8-byte granules, so that a slab spans 32 GiB. A page whose last slot is
-//! freed can take any class again; a chunk without used pages goes back to the system, but for one kept in reserve.
-//! It does not know what is in the slots, but uses the first bytes of free ones.
+//! Chunks of 2 MiB are cut into pages of 64 KiB, and each page holds slots of one class. A reference counts 8-byte
+//! granules, so that a slab spans 32 GiB. A page whose last slot is freed can take any class again; a chunk without used
+//! pages goes back to where it came from, but for one kept in reserve. It does not know what is in the slots, but uses
+//! the first bytes of free ones.
 
+use crate::{CHUNK_BYTES, Memory};
 use alloc::boxed::Box;
-use alloc::vec;
 use alloc::vec::Vec;
 
-/// What references set aside for a chunk: the size of a huge page.
-const CHUNK_BYTES: usize = 2 << 20;
 const PAGE_BYTES: usize = 64 << 10;
 const PAGES: usize = CHUNK_BYTES / PAGE_BYTES;
-/// Pages that a chunk has. The last place stays empty, because the allocator puts 64 KiB of its own before a chunk: so
-/// both fill one huge page, where a full chunk would waste a part of a second one (measured: 3 % of all memory).
-const PAGES_USED: usize = PAGES - 1;
 /// The set of all pages of a chunk.
-const ALL_PAGES: u32 = (1 << PAGES_USED) - 1;
+const ALL_PAGES: u32 = u32::MAX;
+
+const _: () = assert!(PAGES == 32);
+
 const GRANULE: usize = 8;
 /// References name so many chunks.
 const CHUNKS_MAX: usize = (1 << 32) * GRANULE / CHUNK_BYTES;
@@ -127,8 +125,8 @@ struct List {
 
 /// See the module.
 pub(crate) struct Slab {
-    /// Empty for a chunk that was given back.
-    chunks: Vec<Box<[u8]>>,
+    /// `None` for a chunk that was given back.
+    chunks: Vec<Option<&'static mut [u8; CHUNK_BYTES]>>,
     /// One byte per page, apart from the rest because every read needs it: 16 KiB for each GiB stays in cache.
     classes: Vec<u8>,
     #[expect(
@@ -198,7 +196,10 @@ impl Slab {
     pub(crate) fn get(&self, reference: u32) -> &[u8] {
         let start = (reference % CHUNK_GRANULES) as usize * GRANULE;
         let bytes = self.class(reference).bytes();
-        &self.chunks[(reference / CHUNK_GRANULES) as usize][start..start + bytes]
+        match &self.chunks[(reference / CHUNK_GRANULES) as usize] {
+            Some(chunk) => &chunk[start..start + bytes],
+            None => gone(),
+        }
     }
 
     /// The same, to write.
@@ -206,19 +207,21 @@ impl Slab {
     pub(crate) fn get_mut(&mut self, reference: u32) -> &mut [u8] {
         let start = (reference % CHUNK_GRANULES) as usize * GRANULE;
         let bytes = self.class(reference).bytes();
-        &mut self.chunks[(reference / CHUNK_GRANULES) as usize][start..start + bytes]
+        match &mut self.chunks[(reference / CHUNK_GRANULES) as usize] {
+            Some(chunk) => &mut chunk[start..start + bytes],
+            None => gone(),
+        }
     }
 
     /// Fetches the first two cache lines of a slot, which hold all of a small record that is not cut unluckily.
     #[inline]
     pub(crate) fn prefetch(&self, reference: u32) {
         let start = (reference % CHUNK_GRANULES) as usize * GRANULE;
-        let chunk = &self.chunks[(reference / CHUNK_GRANULES) as usize];
-        if let Some(byte) = chunk.get(start) {
-            crate::prefetch::line(byte);
-        }
-        if let Some(byte) = chunk.get(start + 64) {
-            crate::prefetch::line(byte);
+        if let Some(chunk) = &self.chunks[(reference / CHUNK_GRANULES) as usize] {
+            crate::prefetch::line(&chunk[start]);
+            if let Some(byte) = chunk.get(start + 64) {
+                crate::prefetch::line(byte);
+            }
         }
     }
 
@@ -231,19 +234,25 @@ impl Slab {
     }
 
     /// A slot with anything in it, or `None` when references have run out.
-    pub(crate) fn alloc(&mut self, class: Class) -> Option<u32> {
-        self.alloc_up_to(class, CHUNKS_MAX - CHUNKS_RESERVED)
+    pub(crate) fn alloc(&mut self, memory: &mut dyn Memory, class: Class) -> Option<u32> {
+        self.alloc_up_to(memory, class, CHUNKS_MAX - CHUNKS_RESERVED)
     }
 
     /// The same for writes that cannot be refused.
-    pub(crate) fn alloc_reserved(&mut self, class: Class) -> Option<u32> {
-        self.alloc_up_to(class, CHUNKS_MAX)
+    pub(crate) fn alloc_reserved(&mut self, memory: &mut dyn Memory, class: Class) -> Option<u32> {
+        self.alloc_up_to(memory, class, CHUNKS_MAX)
     }
 
-    fn alloc_up_to(&mut self, class: Class, chunks_max: usize) -> Option<u32> {
+    #[inline]
+    fn alloc_up_to(
+        &mut self,
+        memory: &mut dyn Memory,
+        class: Class,
+        chunks_max: usize,
+    ) -> Option<u32> {
         let mut id = self.lists[class.0 as usize].head;
         if id == NONE {
-            id = self.take_page(class, chunks_max)?;
+            id = self.take_page(memory, class, chunks_max)?;
         }
         let bytes = class.bytes();
         let page = *self.page(id);
@@ -265,7 +274,7 @@ impl Slab {
     }
 
     /// Gives a slot back.
-    pub(crate) fn free(&mut self, reference: u32) {
+    pub(crate) fn free(&mut self, memory: &mut dyn Memory, reference: u32) {
         let id = reference / PAGE_GRANULES;
         let class = Class(self.classes[id as usize]);
         let slot = ((reference % PAGE_GRANULES) as usize * GRANULE / class.bytes()) as u16;
@@ -282,7 +291,7 @@ impl Slab {
         }
         if live == 0 {
             self.unlink(class, id);
-            self.give_back_page(id);
+            self.give_back_page(memory, id);
         } else if live == slots / 2 {
             // It sank below half: others are filled first, so that it may empty.
             self.unlink(class, id);
@@ -290,17 +299,39 @@ impl Slab {
         }
     }
 
-    /// Forgets every slot.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::new();
+    /// Gives up to `max` chunks back with all that is in them, and says how many there were. The slab is of no use
+    /// until there are none left, and then as good as new.
+    pub(crate) fn dismantle(&mut self, memory: &mut dyn Memory, max: usize) -> usize {
+        let mut given = 0;
+        while given < max {
+            match self.chunks.pop() {
+                Some(Some(chunk)) => {
+                    given += 1;
+                    self.live_bytes -= self.live_bytes / (self.chunks.len() as u64 + 1);
+                    memory.give_back(chunk);
+                }
+                Some(None) => {}
+                None => {
+                    *self = Self::new();
+                    break;
+                }
+            }
+            self.pages.pop();
+        }
+        given
     }
 
-    fn take_page(&mut self, class: Class, chunks_max: usize) -> Option<u32> {
+    fn take_page(
+        &mut self,
+        memory: &mut dyn Memory,
+        class: Class,
+        chunks_max: usize,
+    ) -> Option<u32> {
         while self.unused_from < self.unused.len() && self.unused[self.unused_from] == 0 {
             self.unused_from += 1;
         }
         if self.unused_from == self.unused.len() {
-            self.take_chunk(chunks_max)?;
+            self.take_chunk(memory, chunks_max)?;
         }
         let chunk = self.unused_from;
         if self.unused[chunk] == ALL_PAGES {
@@ -316,7 +347,7 @@ impl Slab {
         Some(id)
     }
 
-    fn give_back_page(&mut self, id: u32) {
+    fn give_back_page(&mut self, memory: &mut dyn Memory, id: u32) {
         let chunk = id as usize / PAGES;
         self.unused[chunk] |= 1 << (id as usize % PAGES);
         self.unused_from = self.unused_from.min(chunk);
@@ -326,23 +357,23 @@ impl Slab {
         }
         if self.idle_chunks == 0 {
             self.idle_chunks = 1;
-        } else {
-            self.chunks[chunk] = Box::default();
+        } else if let Some(gone) = self.chunks[chunk].take() {
+            memory.give_back(gone);
             self.unused[chunk] = 0;
             self.released.push(chunk as u32);
         }
     }
 
     /// Makes `unused_from` a chunk with unused pages.
-    fn take_chunk(&mut self, chunks_max: usize) -> Option<()> {
-        let zeroed = || vec![0; PAGES_USED * PAGE_BYTES].into_boxed_slice();
-        if let Some(chunk) = self.released.pop() {
+    fn take_chunk(&mut self, memory: &mut dyn Memory, chunks_max: usize) -> Option<()> {
+        if let Some(&chunk) = self.released.last() {
+            self.chunks[chunk as usize] = Some(memory.take()?);
+            self.released.pop();
             self.unused_from = chunk as usize;
-            self.chunks[chunk as usize] = zeroed();
             self.unused[chunk as usize] = ALL_PAGES;
         } else if self.chunks.len() < chunks_max {
-            self.unused_from = self.chunks.len();
-            self.chunks.push(zeroed());
+            self.chunks.push(Some(memory.take()?));
+            self.unused_from = self.chunks.len() - 1;
             self.pages.push(Box::new([UNUSED; PAGES]));
             self.unused.push(ALL_PAGES);
             self.classes.resize(self.chunks.len() * PAGES, 0);
@@ -388,9 +419,15 @@ impl Slab {
     }
 }
 
+#[cold]
+fn gone() -> ! {
+    unreachable!("no reference names a chunk that was given back")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::HeapMemory;
     use alloc::collections::BTreeMap;
 
     #[test]
@@ -420,10 +457,10 @@ mod tests {
                     .0;
                 let mark = held.remove(&pick).expect("held");
                 assert!(slab.get(pick).iter().all(|b| *b == mark), "slot {pick} was overwritten");
-                slab.free(pick);
+                slab.free(&mut HeapMemory, pick);
             } else {
                 let class = Class::for_bytes(1 + (x >> 40) as usize % 700).expect("small");
-                let reference = slab.alloc(class).expect("room");
+                let reference = slab.alloc(&mut HeapMemory, class).expect("room");
                 assert_eq!(slab.get(reference).len(), class.bytes());
                 slab.get_mut(reference).fill(round as u8);
                 assert!(held.insert(reference, round as u8).is_none());
@@ -432,9 +469,9 @@ mod tests {
         assert!(slab.chunks.len() < 8, "{} chunks", slab.chunks.len());
         for (reference, mark) in held {
             assert!(slab.get(reference).iter().all(|b| *b == mark));
-            slab.free(reference);
+            slab.free(&mut HeapMemory, reference);
         }
         assert_eq!((slab.live_bytes, slab.used_pages), (0, 0));
-        assert_eq!(slab.chunks.iter().filter(|c| !c.is_empty()).count(), 1);
+        assert_eq!(slab.chunks.iter().filter(|c| c.is_some()).count(), 1);
     }
 }

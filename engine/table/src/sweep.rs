@@ -148,7 +148,7 @@ impl Table {
                     fresh = tick::earlier(fresh, tick::of(now_ms, view.entry.expires_at_ms));
                 }
                 if self.sweep.moves
-                    && let Some(new) = self.records.move_if_sparse(reference)
+                    && let Some(new) = self.records.move_if_sparse(&mut *self.memory, reference)
                 {
                     touched += 1;
                     self.segments.get_mut(segment)[bucket].set_reference(lane, new);

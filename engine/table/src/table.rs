@@ -2,11 +2,14 @@
 
 use crate::growth::{MERGE_LOW, Moving};
 use crate::hash::KeyHash;
+use crate::large::{self, Body};
 use crate::ranges::{DIRECTORY_ENTRY_BYTES, OPENING_BYTES, Range};
-use crate::record::{Records, VERSION_MAX, View, cost_of};
+use crate::record::{Records, VERSION_MAX, View, cost_of, cost_of_large};
 use crate::segment::{self, SEGMENT_BYTES, Segments, Spot, buckets_of, home_of};
 use crate::sweep::Sweep;
-use crate::{Entry, Expiry, Options, OutOfMemory, Place, RANGES, SLOTS_PER_RANGE, tick};
+use crate::{
+    Block, Entry, Expiry, Large, Memory, Options, OutOfMemory, Place, RANGES, SLOTS_PER_RANGE, tick,
+};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
@@ -24,6 +27,9 @@ pub struct Table {
     pub(crate) open_ranges: u64,
     pub(crate) moving: Vec<Moving>,
     pub(crate) sweep: Sweep,
+    /// Entries that splits and merges moved.
+    pub(crate) moved: u64,
+    pub(crate) memory: Box<dyn Memory>,
 }
 
 impl fmt::Debug for Table {
@@ -59,6 +65,12 @@ impl Place {
     }
 }
 
+/// A value that comes.
+enum Value<'a> {
+    Bytes(&'a [u8]),
+    Large(Large),
+}
+
 /// A key that was found.
 struct Found {
     spot: Spot,
@@ -69,7 +81,7 @@ struct Found {
 
 impl Table {
     /// An empty table. It holds next to no memory until keys come.
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: Options, memory: Box<dyn Memory>) -> Self {
         let ranges: Vec<Range> =
             (0..RANGES).map(|_| Range::new(options.first_version & VERSION_MAX)).collect();
         let ranges: Result<Box<[Range; RANGES]>, _> = ranges.into_boxed_slice().try_into();
@@ -85,6 +97,8 @@ impl Table {
             open_ranges: 0,
             moving: Vec::new(),
             sweep: Sweep::default(),
+            moved: 0,
+            memory,
         }
     }
 
@@ -214,14 +228,70 @@ impl Table {
         let version = self.next_version(place);
         let cost = cost_of(key.len(), value.len(), after.is_some());
         let Some(found) = found else {
-            return self.insert(now_ms, place, key, value, after, cost);
+            return self.insert(now_ms, place, key, Value::Bytes(value), after, cost);
         };
         if let Some(growth) = cost.checked_sub(self.records.cost(found.reference))
             && growth > 0
         {
             self.check_room(growth)?;
         }
-        let reference = self.records.overwrite(found.reference, key, value, version, after)?;
+        let reference = self.records.overwrite(
+            &mut *self.memory,
+            found.reference,
+            key,
+            value,
+            version,
+            after,
+        )?;
+        Ok(self.wrote(now_ms, place, found.spot, reference, before, after))
+    }
+
+    /// Memory for a value of so many bytes that is about to come. It is touched, and counted, as it is filled.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`], when so much is not left.
+    pub fn block(&mut self, bytes: usize) -> Result<Block, OutOfMemory> {
+        self.check_room(large::cost_of(bytes))?;
+        Ok(Block::new(Body::new(&mut *self.memory, self.records.meter(), bytes)?, bytes))
+    }
+
+    /// Writes a value that came in a block, without copying it, and returns its version. The table keeps a handle. Values
+    /// that are small enough for the slab are copied.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`], with nothing changed.
+    pub fn set_large(
+        &mut self,
+        now_ms: u64,
+        place: Place,
+        key: &[u8],
+        mut value: Large,
+        expiry: Expiry,
+    ) -> Result<u64, OutOfMemory> {
+        let found = self.find(now_ms, place, key);
+        let before = found.as_ref().and_then(|f| f.expires_at_ms);
+        let after = match expiry {
+            Expiry::Keep => before.filter(|_| found.as_ref().is_some_and(|f| f.live)),
+            Expiry::Clear => None,
+            Expiry::At(at) => Some(at),
+        };
+        let Some(cost) = cost_of_large(key.len(), value.len(), after.is_some()) else {
+            return self.set(now_ms, place, key, &value, expiry);
+        };
+        value.move_to(self.records.meter());
+        let Some(found) = found else {
+            return self.insert(now_ms, place, key, Value::Large(value), after, cost);
+        };
+        // The value itself is counted already.
+        let old = self.records.cost(found.reference);
+        let over = (self.memory_bytes() + cost).saturating_sub(old);
+        if cost + value.held() > old && self.memory_bytes_max > 0 && over > self.memory_bytes_max {
+            return Err(OutOfMemory);
+        }
+        let version = self.next_version(place);
+        let memory = &mut *self.memory;
+        let reference = self.records.insert_large(memory, key, value, version, after)?;
+        self.records.remove(memory, found.reference);
         Ok(self.wrote(now_ms, place, found.spot, reference, before, after))
     }
 
@@ -231,7 +301,7 @@ impl Table {
         now_ms: u64,
         place: Place,
         key: &[u8],
-        value: &[u8],
+        value: Value<'_>,
         after: Option<u64>,
         cost: u64,
     ) -> Result<u64, OutOfMemory> {
@@ -243,7 +313,15 @@ impl Table {
         } else {
             self.check_room(cost)?;
         }
-        let reference = self.records.insert(key, value, self.next_version(place), after)?;
+        if !self.segments.reserve(&mut *self.memory, 1) {
+            return Err(OutOfMemory);
+        }
+        let version = self.next_version(place);
+        let memory = &mut *self.memory;
+        let reference = match value {
+            Value::Bytes(value) => self.records.insert(memory, key, value, version, after)?,
+            Value::Large(value) => self.records.insert_large(memory, key, value, version, after)?,
+        };
         if !self.ranges[range].is_open() {
             let segment = self.segments.take();
             self.ranges[range].open(segment);
@@ -286,7 +364,8 @@ impl Table {
         };
         let version = self.next_version(place);
         let room = self.room();
-        let reference = self.records.append(found.reference, key, tail, version, room)?;
+        let reference =
+            self.records.append(&mut *self.memory, found.reference, key, tail, version, room)?;
         let expiry = found.expires_at_ms;
         self.wrote(now_ms, place, found.spot, reference, expiry, expiry);
         Ok(self.records.view(reference).entry.value.len())
@@ -309,8 +388,10 @@ impl Table {
         }
         let version = self.next_version(place);
         // It fails only in a process that has no memory at all, where the key is left as it was.
-        let reference =
-            self.records.set_expiry(found.reference, key, version, expires_at_ms).ok()?;
+        let reference = self
+            .records
+            .set_expiry(&mut *self.memory, found.reference, key, version, expires_at_ms)
+            .ok()?;
         Some(self.wrote(now_ms, place, found.spot, reference, found.expires_at_ms, expires_at_ms))
     }
 
@@ -335,7 +416,7 @@ impl Table {
         segment::take(segment, home, spot.bucket, spot.lane);
         self.segments.about_mut(spot.segment).len -= 1;
         self.with_expiry -= u64::from(self.records.view(reference).entry.expires_at_ms.is_some());
-        self.records.remove(reference);
+        self.records.remove(&mut *self.memory, reference);
         self.len -= 1;
         self.ranges[range].count_one_less(slot);
     }
@@ -378,15 +459,32 @@ impl Table {
         self.records.idle_bytes()
     }
 
+    /// Entries that were moved from segment to segment since the beginning, and bytes of values that were copied because
+    /// they grew.
+    pub const fn moved_and_copied(&self) -> (u64, u64) {
+        (self.moved, self.records.copied())
+    }
+
+    fn dismantle(&mut self) {
+        let memory = &mut *self.memory;
+        while self.segments.dismantle(memory, 16) > 0 {}
+        while self.records.dismantle(memory, 16, 1024) {}
+    }
+
     /// Removes everything. Versions go on from where they were.
     pub fn clear(&mut self) {
         self.ranges.iter_mut().for_each(Range::close);
-        self.segments = Segments::default();
-        self.records.clear();
+        self.dismantle();
         self.len = 0;
         self.with_expiry = 0;
         self.directory_entries = 0;
         self.open_ranges = 0;
         self.sweep = Sweep::default();
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.dismantle();
     }
 }

@@ -1,6 +1,6 @@
 //! Random operations on the table and on a plain map, which must always agree.
 
-use dkv_table::{Entry, Expiry, Options, OutOfMemory, Table};
+use dkv_table::{Eviction, Expiry, HeapMemory, Options, OutOfMemory, Table};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -95,8 +95,13 @@ struct Both {
 
 impl Both {
     fn new(max: u64) -> Self {
-        let options = Options { seed: [7, 9], memory_bytes_max: max, first_version: FIRST_VERSION };
-        let table = Table::new(options);
+        let options = Options {
+            seed: [7, 9],
+            memory_bytes_max: max,
+            eviction: Eviction::None,
+            first_version: FIRST_VERSION,
+        };
+        let table = Table::new(options, Box::new(HeapMemory));
         Self {
             table,
             model: BTreeMap::new(),
@@ -123,11 +128,13 @@ impl Both {
         self.table.prefetch_bucket(place);
         self.table.prefetch_record(place);
         let got = self.table.get(self.now_ms, place, &bytes);
-        let want = self.live(key).map(|h| Entry {
-            value: &h.value,
-            version: h.version,
-            expires_at_ms: h.expires_at_ms,
-        });
+        if let Some(large) = got.as_ref().and_then(|entry| entry.large) {
+            assert_eq!(Some(&**large), got.map(|entry| entry.value));
+        } else {
+            assert!(got.is_none_or(|entry| bytes.len() + entry.value.len() < 4096));
+        }
+        let got = got.map(|e| (e.value, e.version, e.expires_at_ms));
+        let want = self.live(key).map(|h| (&h.value[..], h.version, h.expires_at_ms));
         assert_eq!(got, want);
     }
 

@@ -13,7 +13,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use dkv_protocol::ids::{Epoch, NodeIndex, ShardAddr, ShardIndex};
 use dkv_protocol::map::{NodeInfo, StoreMap};
 use dkv_protocol::resp::Proto;
-use dkv_table::{Options, Table};
+use dkv_table::{Eviction, HeapMemory, Options, Table};
 use std::{format, vec};
 
 /// Milliseconds of calendar time at which every shard of these tests begins.
@@ -65,7 +65,15 @@ impl Bench {
             process: ProcessStats::default(),
         };
         Self {
-            table: Table::new(Options { seed: [1, 2], memory_bytes_max, first_version: 1 << 16 }),
+            table: Table::new(
+                Options {
+                    seed: [1, 2],
+                    memory_bytes_max,
+                    eviction: Eviction::None,
+                    first_version: 1 << 16,
+                },
+                alloc::boxed::Box::new(HeapMemory),
+            ),
             env,
             me: ShardAddr { node: NodeIndex(0), shard: ShardIndex(0) },
             now: Now { boot_ns: BOOT_MS * 1_000_000, unix_ms: UNIX_MS },

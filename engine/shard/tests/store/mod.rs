@@ -7,7 +7,7 @@ use dkv_protocol::map::{NodeInfo, StoreMap};
 use dkv_shard::command::{Env, Now, ProcessStats};
 use dkv_shard::stats::ShardStats;
 use dkv_shard::{Opened, Order, PortKind, SessionId, Shard};
-use dkv_table::{Options, Table};
+use dkv_table::{Eviction, HeapMemory, Options, Table};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -121,11 +121,15 @@ impl Store {
         let shards = map
             .shards()
             .map(|addr| {
-                let table = Table::new(Options {
-                    seed: [3, 4],
-                    memory_bytes_max: 0,
-                    first_version: 1 << 32,
-                });
+                let table = Table::new(
+                    Options {
+                        seed: [3, 4],
+                        memory_bytes_max: 0,
+                        eviction: Eviction::None,
+                        first_version: 1 << 32,
+                    },
+                    Box::new(HeapMemory),
+                );
                 (addr, Shard::new(envs[addr.node.0 as usize].clone(), addr, table))
             })
             .collect();
