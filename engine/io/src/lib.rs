@@ -60,9 +60,10 @@ pub struct ListenerId(u32);
 #[must_use = "a chunk holds a receive buffer: hand it to Reactor::give_back"]
 #[derive(Debug)]
 pub struct Chunk {
-    reactor: u32,
-    buffer: u16,
+    pool: u32,
+    offset: u32,
     length: u32,
+    buffer: u16,
 }
 
 impl Chunk {
@@ -169,6 +170,10 @@ pub trait Reactor {
     /// If the previous buffer is still under way: two sends in flight could interleave their bytes. If the offsets do not
     /// ascend or lie beyond the buffer.
     fn send(&mut self, conn: Conn, buffer: Vec<u8>, inserts: Vec<(usize, Bytes)>);
+
+    /// So many bytes are to come for one great argument: receive them through greater buffers, in fewer and longer pieces.
+    /// A hint, which costs something: nothing else changes, and a reactor may pass over it.
+    fn expect(&mut self, conn: Conn, bytes: usize);
 
     /// Stops receiving from a connection, so that the peer feels back pressure. What was received before still arrives.
     fn pause(&mut self, conn: Conn);

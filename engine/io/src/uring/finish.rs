@@ -5,9 +5,9 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
 
-use super::judge::{self, AcceptError, Received};
+use super::judge::{self, AcceptError};
 use super::name::{self, Kind};
-use super::place::Receiving;
+use super::place::{Lane, Receiving};
 use super::ring::Completion;
 use super::send::{self, Gather, Sending};
 use super::{ACCEPT_PAUSE_NS, CANCEL_TRIES_MAX, UringReactor};
@@ -21,7 +21,8 @@ impl UringReactor {
             return;
         };
         match kind {
-            Kind::Receive => self.finish_receive(conn, completion, events),
+            Kind::Receive => self.finish_receive(conn, Lane::Small, completion, events),
+            Kind::ReceiveGreat => self.finish_receive(conn, Lane::Great, completion, events),
             Kind::Send => self.finish_send(conn, completion, events),
             Kind::Accept => self.finish_accept(ListenerId(conn.index), completion, events),
             Kind::Poll => self.finish_poll(),
@@ -34,86 +35,6 @@ impl UringReactor {
                     peer.wake();
                 }
             }
-        }
-    }
-
-    fn finish_receive(&mut self, conn: Conn, completion: Completion, events: &mut Vec<Event>) {
-        let Completion { result, flags, .. } = completion;
-        let last = !cqueue::more(flags);
-        let chunk = cqueue::buffer_select(flags)
-            .map(|buffer| self.pool.taken(buffer, u32::try_from(result).unwrap_or(0)));
-        if last {
-            self.under_way -= 1;
-        }
-        let Some(place) = self.place(conn) else {
-            // A place is freed after this completion only; but a buffer must never be lost.
-            debug_assert!(false, "a completion for {conn:?} after its last one");
-            if let Some(chunk) = chunk {
-                self.pool.give_back(chunk);
-            }
-            return;
-        };
-        if last {
-            place.receiving = Receiving::Idle;
-        }
-        let tell = !place.closing && !place.failed;
-        let mut arm = last;
-        match judge::receive(result, flags) {
-            Received::Bytes => {
-                place.received_since_armed = true;
-                self.counts.receives_cut += u64::from(last);
-            }
-            Received::NoBuffers => {
-                arm = false;
-                self.wait_for_buffers(conn);
-            }
-            Received::Again => {}
-            Received::Unclear => {
-                if tell && self.has_ended(conn) {
-                    self.tell_end(conn, events);
-                }
-            }
-            Received::End => {
-                if tell {
-                    self.tell_end(conn, events);
-                }
-            }
-            Received::Failed(errno) => {
-                self.tell_failure(conn, io::Error::from_raw_os_error(errno), events);
-            }
-        }
-        match chunk {
-            Some(chunk) if result > 0 && tell => events.push(Event::Received { conn, chunk }),
-            Some(chunk) => self.pool.give_back(chunk),
-            None => {}
-        }
-        if arm {
-            self.arm_receive(conn);
-        }
-        self.tell_closed(conn, events);
-    }
-
-    /// Whether the peer sent all it will, for a receive that could not tell.
-    fn has_ended(&mut self, conn: Conn) -> bool {
-        let Some(socket) = self.place(conn).and_then(|place| place.socket.as_ref()) else {
-            return false;
-        };
-        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
-        // An error here is found again, and told, by the receive that follows.
-        matches!(rustix::net::recv(socket, &mut [0_u8; 1][..], flags), Ok((_, 0)))
-    }
-
-    fn wait_for_buffers(&mut self, conn: Conn) {
-        self.no_buffers = true;
-        self.counts.buffers_missed += 1;
-        let Some(place) = self.place(conn) else { return };
-        if !place.wants_to_receive() || std::mem::replace(&mut place.queued, true) {
-            return;
-        }
-        if place.received_since_armed {
-            self.starved.push_back(conn);
-        } else {
-            self.unlucky.push(conn);
         }
     }
 
@@ -227,14 +148,14 @@ impl UringReactor {
         }
     }
 
-    fn tell_end(&mut self, conn: Conn, events: &mut Vec<Event>) {
+    pub(super) fn tell_end(&mut self, conn: Conn, events: &mut Vec<Event>) {
         let Some(place) = self.place(conn) else { return };
         if !std::mem::replace(&mut place.ended, true) {
             events.push(Event::Ended { conn, error: None });
         }
     }
 
-    fn tell_failure(&mut self, conn: Conn, error: io::Error, events: &mut Vec<Event>) {
+    pub(super) fn tell_failure(&mut self, conn: Conn, error: io::Error, events: &mut Vec<Event>) {
         let Some(place) = self.place(conn) else { return };
         let told = std::mem::replace(&mut place.failed, true);
         if !told && !place.closing {
@@ -242,7 +163,7 @@ impl UringReactor {
         }
     }
 
-    fn tell_closed(&mut self, conn: Conn, events: &mut Vec<Event>) {
+    pub(super) fn tell_closed(&mut self, conn: Conn, events: &mut Vec<Event>) {
         if self.vacate(conn) {
             events.push(Event::Closed { conn });
         }

@@ -13,6 +13,7 @@ mod judge;
 mod name;
 mod place;
 mod pool;
+mod receive;
 mod ring;
 mod selftest;
 mod send;
@@ -20,7 +21,6 @@ mod setup;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
 use std::net::TcpListener;
@@ -37,7 +37,7 @@ use crate::{
 };
 use name::Kind;
 use place::{Place, Receiving};
-use pool::Pool;
+use receive::Source;
 use ring::{Completion, Ring};
 pub use selftest::self_test;
 use send::{Gather, Sending};
@@ -70,12 +70,24 @@ pub struct Options {
     pub buffer_bytes: usize,
     /// Buffers that circulate at first; the others join when these run out, so that an idle reactor stays small.
     pub buffers_at_first: u16,
+    /// Greater receive buffers, for great arguments, each filled piece after piece where the kernel can (6.12 and later).
+    /// A power of two.
+    pub great_buffers: u16,
+    /// Bytes of each.
+    pub great_buffer_bytes: usize,
+    /// Of these circulate at first.
+    pub great_buffers_at_first: u16,
+    /// Whether the kernel is asked to fill them piece after piece. Without, each piece takes a whole buffer.
+    pub great_in_pieces: bool,
+    /// Fewer expected bytes are received through the small buffers: changing over costs more than it saves.
+    pub expect_bytes_min: usize,
     /// Most bytes of one send operation; the rest of a buffer follows in the next. The kernel counts them in an `int`.
     pub send_bytes_max: usize,
 }
 
 impl Options {
-    /// The sizes that were measured best for a shard: about 200 KiB of lockable memory and up to 4 MiB of buffers.
+    /// The sizes that were measured best for a shard: about 200 KiB of lockable memory and up to 8 MiB of buffers,
+    /// of which an idle reactor touches next to none.
     pub fn new(wake: WakeHandle) -> Self {
         Self {
             wake,
@@ -84,13 +96,18 @@ impl Options {
             buffers: 1024,
             buffer_bytes: 4096,
             buffers_at_first: 64,
+            great_buffers: 16,
+            great_buffer_bytes: 256 * 1024,
+            great_buffers_at_first: 2,
+            great_in_pieces: true,
+            expect_bytes_min: 32 * 1024,
             send_bytes_max: 1 << 30,
         }
     }
 
     /// Lockable memory (`RLIMIT_MEMLOCK`) that a reactor of these sizes is charged for, in bytes.
     pub fn locked_bytes(&self) -> u64 {
-        setup::need_bytes(self.sq_entries, self.cq_entries, self.buffers)
+        setup::need_bytes(self.sq_entries, self.cq_entries, self)
     }
 }
 
@@ -108,7 +125,8 @@ pub struct UringReactor {
     // The order of the next three is the order of destruction: the ring is closed before memory that it was told of is
     // freed.
     ring: Ring,
-    pool: Pool,
+    small: Source,
+    great: Source,
     places: Vec<Place>,
     free: Vec<u32>,
     /// Places whose [`Event::Closed`] is yet to be told, and those which it was told of in the last turn. Neither is used
@@ -124,12 +142,6 @@ pub struct UringReactor {
     /// Events that need no completion.
     ready: Vec<Event>,
     woken: bool,
-    /// Connections whose receive ended for want of buffers, the next one to be armed first.
-    starved: VecDeque<Conn>,
-    /// Those of this turn which got nothing since they were armed: they stay at the head, so that each gets its turn
-    /// however few the buffers are.
-    unlucky: Vec<Conn>,
-    no_buffers: bool,
     cancel_again: Vec<Conn>,
     completions: Vec<Completion>,
     /// Lists for sends with inserts that nothing is sent with now.
@@ -142,6 +154,7 @@ pub struct UringReactor {
     accepted: setup::Accepted,
     counts: Counts,
     send_bytes_max: usize,
+    expect_bytes_min: usize,
     /// A ring with SINGLE_ISSUER belongs to the thread that made it.
     not_send: PhantomData<*mut ()>,
 }
@@ -166,7 +179,7 @@ impl UringReactor {
     /// # Errors
     /// There is no usable ring; the error says why and what to type.
     pub fn new(options: Options) -> Result<Self, IoUnavailable> {
-        let (ring, pool, accepted) = setup::build(&options)?;
+        let setup::Built { ring, small, great, accepted } = setup::build(&options)?;
         let other =
             |step, error: io::Error| IoUnavailable::Other { step, error: error.to_string() };
         let duplicate = ring.duplicate().map_err(|error| other("duplicating the ring", error))?;
@@ -176,7 +189,8 @@ impl UringReactor {
         }
         let mut reactor = Self {
             ring,
-            pool,
+            small: Source::new(small),
+            great: Source::new(great),
             places: Vec::new(),
             free: Vec::new(),
             vacated: Vec::new(),
@@ -187,9 +201,6 @@ impl UringReactor {
             under_way: 0,
             ready: Vec::new(),
             woken: false,
-            starved: VecDeque::new(),
-            unlucky: Vec::new(),
-            no_buffers: false,
             cancel_again: Vec::new(),
             completions: Vec::with_capacity(256),
             gathers: Vec::new(),
@@ -199,6 +210,7 @@ impl UringReactor {
             accepted,
             counts: Counts::default(),
             send_bytes_max: options.send_bytes_max.clamp(1, 1 << 30),
+            expect_bytes_min: options.expect_bytes_min,
             not_send: PhantomData,
         };
         reactor.arm_poll();
@@ -255,25 +267,6 @@ impl UringReactor {
         unsafe { self.ring.push(entry.build().user_data(name::plain(Kind::Accept, id.0))) };
     }
 
-    /// Arms the receive of a connection if it is wanted and not armed.
-    fn arm_receive(&mut self, conn: Conn) {
-        if self.stopping {
-            return;
-        }
-        let Some(place) = self.place(conn) else { return };
-        if !place.wants_to_receive() || place.receiving != Receiving::Idle {
-            return;
-        }
-        let Some(socket) = &place.socket else { return };
-        let entry = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), pool::GROUP).build();
-        place.receiving = Receiving::Armed;
-        place.received_since_armed = false;
-        self.under_way += 1;
-        // SAFETY: the socket stays open until the final completion (see `finish`); the memory is the pool's, which the
-        // kernel takes from the ring registered for it.
-        unsafe { self.ring.push(entry.user_data(name::of(Kind::Receive, conn))) };
-    }
-
     /// Puts the unsent rest of what a connection has to say into the ring.
     fn push_send(&mut self, conn: Conn) {
         let most = self.send_bytes_max;
@@ -297,12 +290,6 @@ impl UringReactor {
         unsafe { self.ring.push(entry.user_data(name::of(Kind::Send, conn))) };
     }
 
-    fn cancel_receive(&mut self, conn: Conn) {
-        let target = CancelBuilder::user_data(name::of(Kind::Receive, conn));
-        self.ring
-            .push_cancel(opcode::AsyncCancel2::new(target), name::of(Kind::CancelReceive, conn));
-    }
-
     /// What waited for this turn: cancellations to repeat, receives that had no buffer, accepts after a pause.
     fn catch_up(&mut self) {
         while let Some(conn) = self.cancel_again.pop() {
@@ -310,14 +297,7 @@ impl UringReactor {
                 self.cancel_receive(conn);
             }
         }
-        // No more receives than buffers: those in excess could only fail again.
-        for _ in 0..self.pool.available() {
-            let Some(conn) = self.starved.pop_front() else { break };
-            if let Some(place) = self.place(conn) {
-                place.queued = false;
-                self.arm_receive(conn);
-            }
-        }
+        self.arm_starved();
         if self.listeners_paused > 0 {
             let now = clock::monotonic_ns();
             for index in 0..self.listeners.len() {
@@ -349,12 +329,8 @@ impl UringReactor {
             self.finish(completion, events);
         }
         self.completions = completions;
-        for conn in self.unlucky.drain(..).rev() {
-            self.starved.push_front(conn);
-        }
-        if std::mem::take(&mut self.no_buffers) {
-            self.pool.grow();
-        }
+        self.small.settle();
+        self.great.settle();
         if std::mem::take(&mut self.woken) {
             events.push(Event::Woken);
         }
@@ -377,7 +353,7 @@ impl UringReactor {
         let end = clock::monotonic_ns() + DRAIN_NS_MAX;
         let mut events = Vec::new();
         while self.under_way > 0 && clock::monotonic_ns() < end {
-            self.pool.publish();
+            self.publish();
             if self.ring.enter(Some(Duration::from_millis(10))).is_err() {
                 break;
             }
@@ -466,14 +442,14 @@ impl Reactor for UringReactor {
         self.push_send(conn);
     }
 
+    fn expect(&mut self, conn: Conn, bytes: usize) {
+        self.expect_bytes(conn, bytes);
+    }
+
     fn pause(&mut self, conn: Conn) {
         let Some(place) = self.place(conn) else { return };
         place.paused = true;
-        if place.receiving == Receiving::Armed {
-            place.receiving = Receiving::Cancelling;
-            place.cancel_tries = 0;
-            self.cancel_receive(conn);
-        }
+        self.stop_receiving(conn);
     }
 
     fn resume(&mut self, conn: Conn) {
@@ -497,11 +473,7 @@ impl Reactor for UringReactor {
             let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
         }
         let sending = place.sending.is_some();
-        if place.receiving == Receiving::Armed {
-            place.receiving = Receiving::Cancelling;
-            place.cancel_tries = 0;
-            self.cancel_receive(conn);
-        }
+        self.stop_receiving(conn);
         if sending {
             let target = CancelBuilder::user_data(name::of(Kind::Send, conn));
             self.ring.push_cancel(opcode::AsyncCancel2::new(target), name::of(Kind::Cancel, conn));
@@ -512,11 +484,15 @@ impl Reactor for UringReactor {
     }
 
     fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
-        self.pool.bytes(chunk)
+        self.source_of(chunk).pool.bytes(chunk)
     }
 
     fn give_back(&mut self, chunk: Chunk) {
-        self.pool.give_back(chunk);
+        if self.small.pool.owns(&chunk) {
+            self.small.pool.give_back(chunk);
+        } else {
+            self.great.pool.give_back(chunk);
+        }
     }
 
     fn wake_peer(&mut self, target: &WakeHandle) {
@@ -547,7 +523,7 @@ impl Reactor for UringReactor {
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> io::Result<()> {
         self.free.append(&mut self.told_closed);
         self.catch_up();
-        self.pool.publish();
+        self.publish();
         let wait = match wait {
             Wait::Until(time) if self.ready.is_empty() && !self.woken => Some(self.clamp(time)),
             Wait::Until(_) | Wait::Now => None,
@@ -565,7 +541,7 @@ impl Reactor for UringReactor {
             return Ok(true);
         }
         self.catch_up();
-        self.pool.publish();
+        self.publish();
         if self.ring.has_queued() {
             self.ring.enter(None)?;
         }
@@ -592,12 +568,12 @@ impl Reactor for UringReactor {
 
     fn describe(&self) -> String {
         let (sq, cq) = self.ring.sizes();
-        let (buffers, bytes) = self.pool.sizes();
         format!(
-            "io=uring kernel={} flags={} sq={sq} cq={cq} recv=multishot+pbuf({buffers}x{}KiB) send=waitall wake=msg_ring",
+            "io=uring kernel={} flags={} sq={sq} cq={cq} recv=multishot+{}+{} send=waitall wake=msg_ring",
             self.accepted.kernel,
             self.flags().join(","),
-            bytes / 1024,
+            self.small.pool.describe(),
+            self.great.pool.describe(),
         )
     }
 }
@@ -621,7 +597,8 @@ impl Drop for UringReactor {
             under_way = self.under_way,
             "the kernel keeps operations of a closed ring; their memory is given up for lost"
         );
-        self.pool.leak();
+        self.small.pool.leak();
+        self.great.pool.leak();
         for place in &mut self.places {
             place.leak();
         }

@@ -11,7 +11,7 @@ pub(super) enum Kind {
     Accept = 3,
     /// Poll of the eventfd.
     Poll = 4,
-    /// Cancellation of an operation of kind [`Kind::Receive`].
+    /// Cancellation of a receive.
     CancelReceive = 5,
     /// Any other cancellation, whose result says nothing.
     Cancel = 6,
@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Woken = 7,
     /// A wake that was sent to another ring; completes here only when it failed.
     Wake = 8,
+    /// A receive through the greater buffers.
+    ReceiveGreat = 9,
 }
 
 const INDEX_BITS: u32 = 28;
@@ -49,6 +51,7 @@ pub(super) fn read(name: u64) -> Option<(Kind, Conn)> {
         6 => Kind::Cancel,
         7 => Kind::Woken,
         8 => Kind::Wake,
+        9 => Kind::ReceiveGreat,
         _ => return None,
     };
     let index = (name & (PLACES_MAX as u64 - 1)) as u32;
@@ -70,6 +73,7 @@ mod tests {
             Kind::Cancel,
             Kind::Woken,
             Kind::Wake,
+            Kind::ReceiveGreat,
         ];
         for kind in kinds {
             for index in [0, 1, 77_777, PLACES_MAX as u32 - 1] {

@@ -17,12 +17,30 @@ pub(super) enum Receiving {
     Cancelling,
 }
 
+/// Through which buffers a connection receives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// The many small ones.
+    #[default]
+    Small,
+    /// The few great ones.
+    Great,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Place {
     pub(super) generation: u32,
     /// `None`: the place is free.
     pub(super) socket: Option<OwnedFd>,
     pub(super) receiving: Receiving,
+    /// Through which buffers the receive in the kernel goes.
+    pub(super) armed: Lane,
+    /// Through which the next one is to go.
+    pub(super) lane: Lane,
+    /// Bytes of great arguments that are still to come, as far as it was told.
+    pub(super) expecting: usize,
+    /// Receives through the great buffers since the last expected byte.
+    pub(super) unexpected: u8,
     /// Whether the receive got anything since it was armed: tells who may go to the end of the queue for buffers.
     pub(super) received_since_armed: bool,
     /// In the queue for buffers.

@@ -5,6 +5,9 @@
 //! node thus keeps its few warm pages and a busy one gets all of them.
 //!
 //! A buffer is in exactly one of three hands: the kernel's (in the ring), the driver's (a [`Chunk`]), or the reserve's.
+//! Where the kernel fills a buffer in pieces, kernel and driver have it together, each its own part: every completion tells
+//! of the next piece, and the last one that the kernel is done with the buffer. It goes back into the ring when the kernel
+//! is done and all the pieces are given back.
 
 use std::ffi::c_void;
 use std::io;
@@ -17,8 +20,37 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use super::ring::Ring;
 use crate::Chunk;
 
-/// The one buffer group of a ring.
-pub(super) const GROUP: u16 = 0;
+/// The buffer groups of a ring.
+pub(super) const SMALL_GROUP: u16 = 0;
+pub(super) const GREAT_GROUP: u16 = 1;
+/// `IOU_PBUF_RING_INC`.
+const IN_PIECES: u16 = 2;
+
+/// Whether a buffer is for one receive or for as many as fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filling {
+    Whole,
+    InPieces,
+}
+
+/// How many buffers, how large, and how many circulate at first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    pub(super) count: u16,
+    pub(super) bytes: usize,
+    pub(super) at_first: u16,
+}
+
+/// How far a buffer that is filled in pieces is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Parts {
+    /// Bytes that the kernel has filled.
+    filled: u32,
+    /// Pieces in the driver's hand.
+    out: u32,
+    /// The kernel is done with it.
+    done: bool,
+}
 
 /// Anonymous, private, zeroed, page-aligned memory that is paged in on first touch.
 struct Mapping {
@@ -59,8 +91,11 @@ impl Drop for Mapping {
 }
 
 pub(super) struct Pool {
-    /// Which reactor the chunks are of.
-    reactor: u32,
+    /// Whose the chunks are.
+    id: u32,
+    filling: Filling,
+    /// Of each buffer, if they are filled in pieces.
+    parts: Vec<Parts>,
     buffers: Mapping,
     ring: Mapping,
     buffer_bytes: usize,
@@ -76,20 +111,30 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Maps and registers `count` buffers of `buffer_bytes`, of which `at_first` circulate.
+    /// Maps and registers the buffers.
+    ///
+    /// # Errors
+    /// `EINVAL`: the kernel cannot fill buffers in this way.
     pub(super) fn new(
         owner: &Ring,
-        count: u16,
-        buffer_bytes: usize,
-        at_first: u16,
+        group: u16,
+        sizes: &Sizes,
+        filling: Filling,
     ) -> io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        let Sizes { count, bytes, at_first } = *sizes;
         assert!(count.is_power_of_two() && count <= 1 << 15, "{count} buffers");
+        let (flags, counted) = match filling {
+            Filling::Whole => (0, 0),
+            Filling::InPieces => (IN_PIECES, usize::from(count)),
+        };
         let pool = Self {
-            reactor: NEXT.fetch_add(1, Ordering::Relaxed),
-            buffers: Mapping::new(usize::from(count) * buffer_bytes)?,
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            filling,
+            parts: vec![Parts::default(); counted],
+            buffers: Mapping::new(usize::from(count) * bytes)?,
             ring: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
-            buffer_bytes,
+            buffer_bytes: bytes,
             count,
             tail: 0,
             published: 0,
@@ -100,7 +145,7 @@ impl Pool {
         let submitter = owner.submitter();
         // SAFETY: the address is page-aligned, holds `count` zeroed entries, and stays mapped until the owner is closed:
         // the reactor's fields drop in that order.
-        unsafe { submitter.register_buf_ring_with_flags(address, count, GROUP, 0) }?;
+        unsafe { submitter.register_buf_ring_with_flags(address, count, group, flags) }?;
         let mut pool = pool;
         pool.circulate(at_first.clamp(1, count));
         pool.publish();
@@ -130,8 +175,28 @@ impl Pool {
         self.circulating
     }
 
-    pub(super) fn sizes(&self) -> (u16, usize) {
-        (self.count, self.buffer_bytes)
+    /// Bytes of the buffers that are in memory.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn touched(&self) -> usize {
+        let mut pages = vec![0_u8; self.buffers.bytes / 4096];
+        let start = self.buffers.start.as_ptr().cast();
+        // SAFETY: mincore(2) writes one byte for each page of the mapping.
+        let done = unsafe { libc::mincore(start, self.buffers.bytes, pages.as_mut_ptr()) };
+        assert_eq!(done, 0);
+        pages.iter().filter(|&&page| page & 1 == 1).count() * 4096
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let kind = match self.filling {
+            Filling::Whole => "pbuf",
+            Filling::InPieces => "pbuf_inc",
+        };
+        format!("{kind}({}x{}KiB)", self.count, self.buffer_bytes / 1024)
+    }
+
+    /// Whether buffers are filled in pieces.
+    pub(super) fn is_in_pieces(&self) -> bool {
+        self.filling == Filling::InPieces
     }
 
     fn start_of(&self, buffer: u16) -> *mut u8 {
@@ -173,18 +238,36 @@ impl Pool {
         tail.store(self.tail, Ordering::Release);
     }
 
-    /// The kernel filled a buffer and named it in a completion.
-    pub(super) fn taken(&mut self, buffer: u16, bytes: u32) -> Chunk {
-        assert!(buffer < self.circulating && bytes as usize <= self.buffer_bytes);
-        self.in_kernel -= 1;
-        Chunk { reactor: self.reactor, buffer, length: bytes }
+    /// The kernel filled a buffer, or a piece of it if it wants to go on with it (`more`), and named it in a completion.
+    pub(super) fn taken(&mut self, buffer: u16, bytes: u32, more: bool) -> Chunk {
+        assert!(buffer < self.circulating, "buffer {buffer} was not given to the kernel");
+        let (mut offset, mut done) = (0, true);
+        if let Some(parts) = self.parts.get_mut(usize::from(buffer)) {
+            offset = parts.filled;
+            parts.filled += bytes;
+            parts.out += 1;
+            parts.done |= !more;
+            done = !more;
+        }
+        assert!(
+            offset as usize + bytes as usize <= self.buffer_bytes,
+            "{bytes} bytes from {offset} on"
+        );
+        self.in_kernel -= u16::from(done);
+        Chunk { pool: self.id, offset, length: bytes, buffer }
+    }
+
+    pub(super) fn owns(&self, chunk: &Chunk) -> bool {
+        chunk.pool == self.id
     }
 
     pub(super) fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
-        assert_eq!(chunk.reactor, self.reactor, "a chunk is read by the reactor that received it");
+        assert!(self.owns(chunk), "a chunk is read by the reactor that received it");
         let start = self.start_of(chunk.buffer);
-        // SAFETY: the kernel wrote `length <= buffer_bytes` bytes there and gave the buffer up with its completion; it gets
-        // it again only when the chunk, which the slice borrows and of which there is but one, is given back.
+        // SAFETY: `taken` has seen that offset and length lie in the buffer.
+        let start = unsafe { start.add(chunk.offset as usize) };
+        // SAFETY: the kernel wrote `length` bytes there and gave this part of the buffer up with its completion (it goes on
+        // behind it, if at all); it gets the buffer again only when all its chunks are given back, and the slice borrows one.
         unsafe { std::slice::from_raw_parts(start, chunk.len()) }
     }
 
@@ -193,9 +276,15 @@ impl Pool {
         reason = "the chunk ends here: nobody may read it now"
     )]
     pub(super) fn give_back(&mut self, chunk: Chunk) {
-        let Chunk { reactor, buffer, .. } = chunk;
-        assert_eq!(reactor, self.reactor, "a chunk goes back to the reactor it came from");
-        self.provide(buffer);
+        assert!(self.owns(&chunk), "a chunk goes back to the reactor it came from");
+        if let Some(parts) = self.parts.get_mut(usize::from(chunk.buffer)) {
+            parts.out -= 1;
+            if !parts.done || parts.out > 0 {
+                return;
+            }
+            *parts = Parts::default();
+        }
+        self.provide(chunk.buffer);
     }
 
     /// Keeps the memory for good, because the kernel may still write to it.

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::squeue::Entry;
-use io_uring::{EnterFlags, IoUring, opcode};
+use io_uring::{EnterFlags, IoUring, opcode, squeue};
 
 /// One finished step of an operation.
 #[derive(Clone, Copy, Debug)]
@@ -131,10 +131,11 @@ impl Ring {
         }
     }
 
-    /// Queues an operation that names no memory and no descriptor.
+    /// Queues an operation that names no memory and no descriptor. It completes only when it found nothing to cancel.
     pub(super) fn push_cancel(&mut self, cancel: opcode::AsyncCancel2, name: u64) {
+        let entry = cancel.build().flags(squeue::Flags::SKIP_SUCCESS).user_data(name);
         // SAFETY: an ASYNC_CANCEL entry by user_data holds a number, no pointer and no descriptor.
-        unsafe { self.push(cancel.build().user_data(name)) };
+        unsafe { self.push(entry) };
     }
 
     /// Whether something was queued since the last [`Ring::enter`].

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use io_uring::{IoUring, opcode};
 
-use super::pool::Pool;
+use super::pool::{Filling, GREAT_GROUP, Pool, SMALL_GROUP, Sizes};
 use super::ring::Ring;
 use super::{Options, PAGE_BYTES};
 use crate::probe::surroundings;
@@ -37,13 +37,23 @@ const PATIENCE: u32 = 5;
 const PATIENCE_STEP: Duration = Duration::from_millis(100);
 
 /// Lockable memory that a ring of these sizes is charged for.
-pub(super) fn need_bytes(sq: u32, cq: u32, buffers: u16) -> u64 {
+pub(super) fn need_bytes(sq: u32, cq: u32, options: &Options) -> u64 {
     let queues = u64::from(sq) * (64 + 4) + u64::from(cq) * 16;
-    queues + u64::from(buffers) * 16 + 3 * PAGE_BYTES
+    let buffers = u64::from(options.buffers) + u64::from(options.great_buffers);
+    queues + buffers * 16 + 4 * PAGE_BYTES
+}
+
+/// A ring with its buffers.
+pub(super) struct Built {
+    // The ring is closed before memory that it was told of is freed.
+    pub(super) ring: Ring,
+    pub(super) small: Pool,
+    pub(super) great: Pool,
+    pub(super) accepted: Accepted,
 }
 
 /// Makes the ring and its buffers.
-pub(super) fn build(options: &Options) -> Result<(Ring, Pool, Accepted), IoUnavailable> {
+pub(super) fn build(options: &Options) -> Result<Built, IoUnavailable> {
     let mut halvings = 0;
     let mut patience = 0;
     loop {
@@ -60,7 +70,7 @@ pub(super) fn build(options: &Options) -> Result<(Ring, Pool, Accepted), IoUnava
             patience += 1;
             pause(PATIENCE_STEP);
         } else {
-            let need = need_bytes(sq, cq, options.buffers);
+            let need = need_bytes(sq, cq, options);
             return Err(judge(&surroundings(), step, &error, need));
         }
     }
@@ -78,7 +88,7 @@ fn pause(time: Duration) {
 
 type Failed = (&'static str, io::Error);
 
-fn attempt(options: &Options, sq: u32, cq: u32) -> Result<(Ring, Pool, Accepted), Failed> {
+fn attempt(options: &Options, sq: u32, cq: u32) -> Result<Built, Failed> {
     let mut flags =
         vec!["single_issuer", "defer_taskrun", "coop_taskrun", "taskrun_flag", "submit_all"];
     let built = match set_up(sq, cq, true) {
@@ -91,10 +101,29 @@ fn attempt(options: &Options, sq: u32, cq: u32) -> Result<(Ring, Pool, Accepted)
         Err(error) => Err(error),
     };
     let ring = Ring::new(built.map_err(|error| ("io_uring_setup", error))?);
-    let pool = Pool::new(&ring, options.buffers, options.buffer_bytes, options.buffers_at_first)
-        .map_err(|error| ("registering the receive buffers", error))?;
+    let small = Sizes {
+        count: options.buffers,
+        bytes: options.buffer_bytes,
+        at_first: options.buffers_at_first,
+    };
+    let great = Sizes {
+        count: options.great_buffers,
+        bytes: options.great_buffer_bytes,
+        at_first: options.great_buffers_at_first,
+    };
+    let failed = |error| ("registering the receive buffers", error);
+    let small = Pool::new(&ring, SMALL_GROUP, &small, Filling::Whole).map_err(failed)?;
+    let wanted = if options.great_in_pieces { Filling::InPieces } else { Filling::Whole };
+    let great = match Pool::new(&ring, GREAT_GROUP, &great, wanted) {
+        // Before 6.12.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            Pool::new(&ring, GREAT_GROUP, &great, Filling::Whole)
+        }
+        result => result,
+    };
+    let great = great.map_err(failed)?;
     let kernel = crate::probe::kernel();
-    Ok((ring, pool, Accepted { kernel, flags }))
+    Ok(Built { ring, small, great, accepted: Accepted { kernel, flags } })
 }
 
 fn set_up(sq: u32, cq: u32, no_sqarray: bool) -> io::Result<IoUring> {
@@ -113,10 +142,9 @@ fn set_up(sq: u32, cq: u32, no_sqarray: bool) -> io::Result<IoUring> {
     builder.build(sq)
 }
 
-fn check(done: (Ring, Pool, Accepted)) -> Result<(Ring, Pool, Accepted), IoUnavailable> {
-    let (ring, _, accepted) = &done;
-    let kernel = || accepted.kernel.clone();
-    match ring.missing(&OPERATIONS) {
+fn check(done: Built) -> Result<Built, IoUnavailable> {
+    let kernel = || done.accepted.kernel.clone();
+    match done.ring.missing(&OPERATIONS) {
         Ok(missing) if missing.is_empty() => Ok(done),
         Ok(missing) => Err(IoUnavailable::TooOld {
             kernel: kernel(),

@@ -42,8 +42,8 @@ fn a_quiet_connection_keeps_to_the_few_warm_buffers() {
             }
         }
     }
-    assert_eq!(reactor.pool.circulating(), 64);
-    assert_eq!(reactor.pool.available(), 64);
+    assert_eq!(reactor.small.pool.circulating(), 64);
+    assert_eq!(reactor.small.pool.available(), 64);
     assert_eq!(reactor.connections(), 1);
     reactor.close(conn);
     while reactor.connections() > 0 {
@@ -59,7 +59,7 @@ fn the_self_test_leaves_a_fresh_reactor() {
     self_test(&mut reactor).expect("twice");
     reactor.turn(Wait::Now, &mut Vec::new()).expect("the ring works");
     assert_eq!(reactor.connections(), 0);
-    assert_eq!(reactor.pool.available(), 64);
+    assert_eq!(reactor.small.pool.available(), 64);
     assert_eq!(reactor.under_way, 1);
 }
 
@@ -151,6 +151,11 @@ fn anything_goes(seed: u64) {
         cq_entries: 16,
         buffers: 8,
         buffers_at_first: 2,
+        great_buffers: 4,
+        great_buffer_bytes: 16 * 1024,
+        great_buffers_at_first: 1,
+        great_in_pieces: !seed.is_multiple_of(4),
+        expect_bytes_min: 1,
         send_bytes_max: 200_000,
         ..Options::new(WakeHandle::new().expect("an eventfd"))
     })
@@ -212,6 +217,9 @@ fn anything_goes(seed: u64) {
                     }
                     reactor.send(conn, vec![3; bytes], inserts);
                 }
+            }
+            (8, Some(conn)) if dice.below(3) == 0 => {
+                reactor.expect(conn, dice.below(100_000) as usize);
             }
             (8, Some(conn)) => reactor.pause(conn),
             (9, Some(conn)) => reactor.resume(conn),
@@ -289,7 +297,10 @@ fn anything_goes(seed: u64) {
     );
     assert_eq!(Arc::strong_count(&inserted), 1, "seed {seed}: inserts are kept");
     assert_eq!(reactor.under_way, 1, "seed {seed}: operations are left");
-    assert_eq!(reactor.pool.available(), usize::from(reactor.pool.circulating()), "seed {seed}");
+    for source in [&reactor.small, &reactor.great] {
+        let (back, all) = (source.pool.available(), usize::from(source.pool.circulating()));
+        assert_eq!(back, all, "seed {seed}");
+    }
     assert_eq!(reactor.free.len() + reactor.told_closed.len(), reactor.places.len(), "seed {seed}");
 }
 
@@ -314,7 +325,7 @@ fn winding_up_has_the_kernel_let_go_of_everything() {
                 0 => reactor.send(conn, vec![1; 16 << 20], Vec::new()),
                 1 => peer.write_all(&[2; 10_000]).expect("writes"),
                 2 => reactor.pause(conn),
-                _ => {}
+                _ => reactor.expect(conn, 1 << 20),
             }
             peers.push(peer);
         }
@@ -332,6 +343,43 @@ fn winding_up_has_the_kernel_let_go_of_everything() {
         assert_eq!(reactor.connections(), 0);
         assert!(reactor.places.iter().all(|place| place.is_idle() && place.socket.is_none()));
         assert!(reactor.listeners.iter().all(|listener| listener.socket.is_none()));
-        assert_eq!(reactor.pool.available(), usize::from(reactor.pool.circulating()));
+        for source in [&reactor.small, &reactor.great] {
+            assert_eq!(source.pool.available(), usize::from(source.pool.circulating()));
+        }
     }
+}
+
+#[test]
+fn great_buffers_are_not_touched_before_somebody_expects_much_and_are_left_again_after_it() {
+    let mut reactor = reactor();
+    let (socket, mut client) = pair();
+    let conn = reactor.adopt(socket).expect("a socket");
+    let mut exchange = |reactor: &mut UringReactor, bytes: usize| {
+        client.write_all(&vec![9; bytes]).expect("writes");
+        let mut rest = bytes;
+        while rest > 0 {
+            for event in turn(reactor) {
+                if let Event::Received { chunk, .. } = event {
+                    rest -= chunk.len();
+                    reactor.give_back(chunk);
+                }
+            }
+        }
+    };
+    exchange(&mut reactor, 20_000);
+    // Too few to change over.
+    reactor.expect(conn, 20_000);
+    exchange(&mut reactor, 20_000);
+    assert_eq!(reactor.great.pool.touched(), 0);
+    reactor.expect(conn, 100_000);
+    exchange(&mut reactor, 100_000);
+    let touched = reactor.great.pool.touched();
+    assert!((90_000..600_000).contains(&touched), "{touched} bytes were touched");
+    let lane = |reactor: &mut UringReactor| reactor.place(conn).expect("open").lane;
+    assert_eq!(lane(&mut reactor), place::Lane::Great);
+    for _ in 0..100 {
+        exchange(&mut reactor, 10);
+    }
+    assert_eq!(lane(&mut reactor), place::Lane::Small);
+    assert_eq!(reactor.great.pool.circulating(), 2);
 }

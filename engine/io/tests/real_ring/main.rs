@@ -5,6 +5,7 @@
 
 mod close;
 mod echo;
+mod great;
 mod limits;
 mod rig;
 mod wake;
