@@ -21,5 +21,7 @@ step "tests"
 cargo nextest run --workspace --no-fail-fast
 step "documentation tests"
 cargo test --quiet --workspace --doc
+step "micro-benchmarks, once and quickly"
+cargo test --quiet -p dkv-bench --bench '*' -- --quick
 step "mailbox under every interleaving (loom)"
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --quiet --release -p dkv-io --lib mailbox

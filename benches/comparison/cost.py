@@ -9,11 +9,6 @@ SHAPES = [(1, 64), (16, 64), (64, 64), (16, 1024)]
 TESTS = ["get", "set"]
 
 
-def operations_of(options, pipeline):
-    """Without a pipeline an operation costs ten times as much, and a quarter of them says as much."""
-    return max(options.operations // 4, 1) if pipeline == 1 else options.operations * 2
-
-
 def measure(world):
     options = world.options
     samples = {}
@@ -24,7 +19,7 @@ def measure(world):
             for pipeline, _ in shapes:
                 for test in TESTS:
                     for server in world.rotated(number):
-                        operations = operations_of(options, pipeline)
+                        operations = world.operations(pipeline)
                         before = cpu_ns(server.pids)
                         world.machine.redis_benchmark(
                             server.port, "-P", pipeline, "-r", options.keys, "-d", value_bytes, "-t", test, operations=operations

@@ -4,6 +4,7 @@ Servers run on CPU 0, clients on CPU 1. What a server costs is what the kernel's
 so the client's cost is not in it. Everything ends with the namespace, also after Ctrl-C."""
 import contextlib
 import glob
+import json
 import os
 import pathlib
 import subprocess
@@ -131,7 +132,15 @@ class Machine:
     def wait_for(self, port):
         self.until(f"a PONG on port {port}", lambda: (self.try_run("redis-cli", "-p", port, "ping") or "").strip() == "PONG")
 
-    def redis_benchmark(self, port, *command, operations, connections=50):
-        self.run(
-            "redis-benchmark", "-p", port, "-q", "-c", connections, "-n", operations, *command, cpu=CLIENT_CPU
-        )
+    def redis_benchmark(self, port, *command, operations):
+        self.run("redis-benchmark", "-p", port, "-q", "-c", 50, "-n", operations, *command, cpu=CLIENT_CPU)
+
+    def load(self, server, test, **options):
+        """One run of our own closed-loop client; what it found. The CPU time is that of the server's processes."""
+        named = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        named += [f"--pid={pid}" for pid in server.pids]
+        command = [self.built / "dkv-bench", "load", f"--target=127.0.0.1:{server.port}", f"--test={test}", *named]
+        found = json.loads(self.run(*command, cpu=CLIENT_CPU))
+        if found["misses"]:
+            sys.exit(f"{server.name}: {found['misses']} keys are not there that were filled in")
+        return found

@@ -82,6 +82,13 @@ class Manager:
             self.machine.wait_for(node.port)
         return nodes
 
+    def counter(self, store, name):
+        """A counter or gauge of a store, summed over its shards. Reading it asks no shard anything, so it counts for nothing."""
+        lines = [line for line in self.metrics().splitlines() if line.startswith(f"dkv_{name}{{") and f'store="{store}"' in line]
+        if not lines:
+            sys.exit(f"/metrics has no dkv_{name} of store {store}")
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
     def metrics(self):
         """The manager's Prometheus text."""
         header = f"Authorization: Bearer {self.token.read_text().strip()}"

@@ -45,19 +45,21 @@ class World:
             "dkv": one,
         }
 
-    def fill(self, value_bytes, keys=None):
+    def fill(self, value_bytes):
         """Every server holds every key, with values of this length."""
-        keys = keys or self.options.keys
         for server in self.contenders.values():
-            if self.filled.get(server.name) == (value_bytes, keys):
+            if self.filled.get(server.name) == value_bytes:
                 continue
             if server.name == "echo":
+                # Its replies are as long as the last value that it saw.
                 self.machine.redis(server.port, "set", "k", "x" * value_bytes)
             else:
-                self.machine.redis_benchmark(
-                    server.port, "-P", 64, "-r", keys, "-d", value_bytes, "-t", "set", operations=3 * keys
-                )
-            self.filled[server.name] = (value_bytes, keys)
+                self.machine.load(server, "fill", keys=self.options.keys, value_bytes=value_bytes, pipeline=64)
+            self.filled[server.name] = value_bytes
+
+    def operations(self, pipeline):
+        """Without a pipeline an operation costs ten times as much, and a quarter of them says as much."""
+        return max(self.options.operations // 4, 1) if pipeline == 1 else self.options.operations * 2
 
     def rotated(self, number):
         """The contenders, another one first each time, so that none always follows the same one."""

@@ -1,17 +1,20 @@
-//! What the reactor itself costs: server CPU time of one echoed message, the floor under every command.
+//! What the reactor itself costs: server CPU time of one echoed message, the floor under every command on this machine.
 //!
-//! `cargo run --release -p dkv-io --example echo_cost -- [connections] [message bytes]`. The server has one thread, the
-//! client another, each on a CPU of its own where there are two. CPU time, because wall-clock says little on a shared
-//! machine.
+//! `cargo bench -p dkv-bench --bench ring -- [connections]`. The server has one thread, the client another, each on a CPU
+//! of its own where there are two.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use dkv_bench::micro::Micro;
 use dkv_io::{Event, Options, Reactor, UringReactor, Wait, WakeHandle, clock, cpu, sockets};
 
-const SECONDS: u64 = 1;
+/// How long a row takes, in milliseconds.
+const TIME_MS: u64 = 1000;
+/// Bytes of a message, and how many are sent at a time.
+const SHAPES: [(usize, usize); 5] = [(64, 1), (64, 16), (64, 64), (1024, 1), (1024, 16)];
 
 #[derive(Default)]
 struct Session {
@@ -124,11 +127,11 @@ fn load(sockets: Vec<OwnedFd>, batch: usize, stop: &AtomicBool, batches: &Atomic
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).map(|text| text.parse::<usize>());
-    let connections = arguments.next().and_then(Result::ok).unwrap_or(50);
-    let bytes = arguments.next().and_then(Result::ok).unwrap_or(64);
     println!("{}", reactor().describe());
-    for pipeline in [1, 16, 64] {
+    let micro = Micro::new("ring echo, server, per message");
+    let connections = micro.count_given(50) as usize;
+    let time_ms = micro.count(TIME_MS * 100) / 100;
+    for (bytes, pipeline) in SHAPES {
         let listener = sockets::bind_listener((Ipv4Addr::LOCALHOST, 0).into(), 1024)
             .unwrap_or_else(|error| panic!("{error}"));
         let address = listener.local_addr().expect("bound");
@@ -141,7 +144,7 @@ fn main() {
         let used = std::thread::scope(|scope| {
             let server = scope.spawn(|| serve(ours, &stop));
             scope.spawn(|| load(theirs, bytes * pipeline, &stop, &batches));
-            let end = clock::monotonic_ns() + SECONDS * 1_000_000_000;
+            let end = clock::monotonic_ns() + time_ms * 1_000_000;
             // A park may end early.
             while clock::monotonic_ns() < end {
                 std::thread::park_timeout(Duration::from_millis(50));
@@ -150,10 +153,7 @@ fn main() {
             server.join().expect("no panic")
         });
         let messages = batches.load(Ordering::Relaxed) * pipeline as u64;
-        println!(
-            "pipeline {pipeline:2}: {:8.0} messages/s, server CPU {:6.0} ns a message",
-            messages as f64 / SECONDS as f64,
-            used as f64 / messages.max(1) as f64
-        );
+        let name = format!("{bytes} bytes, {pipeline} at a time, {connections} connections");
+        micro.show(&name, used as f64 / messages.max(1) as f64, "ns");
     }
 }
