@@ -18,6 +18,7 @@ mod launch;
 mod links;
 mod log;
 mod mail;
+mod memory;
 mod refusals;
 mod shard_thread;
 mod shared;
@@ -31,10 +32,12 @@ use crate::control_socket::SocketFile;
 use crate::identity::IdentityLock;
 use crate::launch::Launch;
 use crate::mail::letterbox;
+use crate::memory::NodeMemory;
 use crate::shard_thread::{ShardThread, Share};
 use crate::shared::Shared;
 use crate::start::StartError;
 use dkv_io::WakeHandle;
+use dkv_io::memory::Arena;
 use dkv_io::sockets::{BindError, bind_listener};
 use dkv_protocol::hello::Identity;
 use dkv_protocol::ids::BootId;
@@ -193,6 +196,9 @@ struct Node {
 impl Node {
     fn start(launch: Launch, boot: BootId, ports: Ports) -> Result<Self, StartError> {
         let shards = launch.shards();
+        // Before the shards: its thread has touched the first memory when they begin to serve.
+        let arena = Arena::new(shards)
+            .map_err(|e| StartError::Failed(format!("no memory for {shards} shards: {e}")))?;
         let mut letterboxes = Vec::with_capacity(shards);
         let mut posts = Vec::with_capacity(shards);
         let mut threads = Vec::with_capacity(shards);
@@ -216,7 +222,8 @@ impl Node {
         let env = Arc::new(environment(&launch, boot, io)?);
         let shared = Arc::new(Shared::new(launch, boot, env));
         let mut client = Some(ports.client);
-        for ((thread, letterbox), shard_ports) in threads.iter().zip(letterboxes).zip(ports.shard) {
+        let shares = threads.iter().zip(letterboxes).zip(ports.shard).enumerate();
+        for (shard, ((thread, letterbox), shard_ports)) in shares {
             // The first shard accepts on the client port and spreads the connections.
             let client =
                 client.take().unwrap_or_default().into_iter().map(|l| (l, PortKind::Client));
@@ -227,6 +234,7 @@ impl Node {
                 letterbox,
                 posts: posts.clone(),
                 listeners,
+                memory: NodeMemory(arena.shard(shard)),
             });
         }
         for thread in &threads {

@@ -5,6 +5,7 @@
 
 use crate::driver::Driver;
 use crate::mail::{Letterbox, Post};
+use crate::memory::NodeMemory;
 use crate::shared::Shared;
 use crate::start::StartError;
 use dkv_io::{Options, Reactor, UringReactor, WakeHandle, self_test};
@@ -23,6 +24,7 @@ pub(crate) struct Share {
     pub(crate) letterbox: Letterbox,
     pub(crate) posts: Vec<Post>,
     pub(crate) listeners: Vec<(TcpListener, PortKind)>,
+    pub(crate) memory: NodeMemory,
 }
 
 /// A thread that is coming up.
@@ -98,9 +100,9 @@ fn serve(
         return;
     }
     // The node gave up, because another shard could not start: so does this one.
-    let Ok(Share { shared, letterbox, posts, listeners }) = take.recv() else { return };
+    let Ok(Share { shared, letterbox, posts, listeners, memory }) = take.recv() else { return };
     let me = shared.launch.shard_addr(shard);
-    let pure = Shard::new(Arc::clone(&shared.env), me, make_table(&shared));
+    let pure = Shard::new(Arc::clone(&shared.env), me, make_table(&shared, memory));
     let mut driver = Driver::new(reactor, pure, me, Arc::clone(&shared), letterbox, posts);
     for (listener, port) in listeners {
         if let Err(error) = driver.listen(listener, port) {
@@ -129,7 +131,7 @@ fn make_reactor(cpu: u32, wake: WakeHandle) -> Result<UringReactor, StartError> 
     Ok(reactor)
 }
 
-fn make_table(shared: &Shared) -> Table {
+fn make_table(shared: &Shared, memory: NodeMemory) -> Table {
     let limit = shared.launch.document.memory_bytes_max;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let options = dkv_table::Options {
@@ -143,5 +145,5 @@ fn make_table(shared: &Shared) -> Table {
         eviction: dkv_table::Eviction::None,
         first_version: seconds << 16,
     };
-    Table::new(options, Box::new(dkv_table::HeapMemory))
+    Table::new(options, Box::new(memory))
 }
