@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -51,6 +51,19 @@ impl BindError {
             io::ErrorKind::PermissionDenied => Self::Denied { address },
             _ => Self::Other { address, error },
         }
+    }
+}
+
+/// Gives a connection between two sockets of this machine the simplest congestion control; others keep what they have.
+/// Nothing within a machine can be congested, so what the system's default would measure and pace for is only work: with
+/// bbr some hundredths of all that a request costs.
+pub fn spare_congestion_control(socket: &impl AsFd) {
+    let socket = socket2::SockRef::from(socket);
+    let ip = |end: io::Result<socket2::SockAddr>| Some(end.ok()?.as_socket()?.ip());
+    let (here, there) = (ip(socket.local_addr()), ip(socket.peer_addr()));
+    if here.is_some() && here == there {
+        // Every kernel has it and lets anybody choose it; one that refuses keeps its default, which works as well.
+        let _ = socket.set_tcp_congestion(b"reno");
     }
 }
 
@@ -135,6 +148,17 @@ mod tests {
         // TEST-NET-1: reserved for documentation, so no machine has it.
         let error = bind_listener(([192, 0, 2, 1], 0).into(), 16).expect_err("not ours");
         assert!(matches!(error, BindError::NotHere { .. }), "{error}");
+    }
+
+    #[test]
+    fn within_a_machine_congestion_control_is_the_simplest() {
+        let listener = bind_listener(loopback(0), 16).expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        spare_congestion_control(&client);
+        let name = socket2::SockRef::from(&client).tcp_congestion().expect("readable");
+        assert!(name.starts_with(b"reno"), "{name:?}");
+        // What has no other end keeps what it has.
+        spare_congestion_control(&listener);
     }
 
     #[test]

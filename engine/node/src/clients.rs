@@ -7,7 +7,7 @@ use crate::driver::{Driver, Role};
 use crate::mail::Mail;
 use dkv_io::{Conn, Reactor};
 use dkv_protocol::ids::ShardIndex;
-use dkv_shard::{Opened, Order, PortKind, SessionId};
+use dkv_shard::{Opened, Order, Output, PortKind, SessionId};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -58,6 +58,7 @@ impl<R: Reactor> Driver<R> {
         let stream = TcpStream::from(socket);
         // A client that has gone already has no address.
         let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+        dkv_io::sockets::spare_congestion_control(&stream);
         let conn = match self.reactor.adopt(stream.into()) {
             Ok(conn) => conn,
             Err(error) => {
@@ -111,11 +112,11 @@ impl<R: Reactor> Driver<R> {
         }
     }
 
-    pub(crate) fn client_sent(&mut self, conn: Conn, buffer: Vec<u8>) {
+    pub(crate) fn client_sent(&mut self, conn: Conn, sent: Output) {
         if let Role::Client(client) = self.role(conn) {
             client.sending = false;
         }
-        self.flush(conn, buffer);
+        self.flush(conn, sent);
     }
 
     /// Carries out what the shard wants of a connection.
@@ -124,7 +125,8 @@ impl<R: Reactor> Driver<R> {
         | Order::Close(id)
         | Order::Cut(id)
         | Order::Pause(id)
-        | Order::Resume(id)) = order;
+        | Order::Resume(id)
+        | Order::Expect(id, _)) = order;
         let Some(conn) = self.conn_of_session.get(id.index()).copied().flatten() else { return };
         // A session that has gone may have left orders behind, and its index may be another's by now.
         let Role::Client(client) = self.role(conn) else { return };
@@ -133,28 +135,29 @@ impl<R: Reactor> Driver<R> {
         }
         let leaving = client.leaving;
         match order {
-            Order::Flush(_) => self.flush(conn, Vec::new()),
+            Order::Flush(_) => self.flush(conn, Output::default()),
             Order::Close(_) => self.leave(conn, Leaving::WhenSent(self.now.boot_ns + LINGER_NS)),
             Order::Cut(_) => self.close_client(conn),
             Order::Pause(_) => self.reactor.pause(conn),
             // What was paused for good stays so.
             Order::Resume(_) if leaving == Leaving::No => self.reactor.resume(conn),
             Order::Resume(_) => {}
+            Order::Expect(_, bytes) => self.reactor.expect(conn, bytes),
         }
     }
 
     /// Sends what there is, if nothing is under way; when nothing is and the client was to leave, it leaves.
-    fn flush(&mut self, conn: Conn, spare: Vec<u8>) {
+    fn flush(&mut self, conn: Conn, spare: Output) {
         let Role::Client(client) = self.role(conn) else { return };
         if client.sending {
             return;
         }
         let (session, leaving) = (client.session, client.leaving);
-        if let Some(buffer) = self.shard.take_output(session, spare) {
+        if let Some(Output { bytes, inserts }) = self.shard.take_output(session, spare) {
             if let Role::Client(client) = self.role(conn) {
                 client.sending = true;
             }
-            self.reactor.send(conn, buffer, Vec::new());
+            self.reactor.send(conn, bytes, inserts);
             return;
         }
         let gone = match leaving {
@@ -180,7 +183,7 @@ impl<R: Reactor> Driver<R> {
             client.leaving = when;
         }
         self.reactor.pause(conn);
-        self.flush(conn, Vec::new());
+        self.flush(conn, Output::default());
     }
 
     fn close_client(&mut self, conn: Conn) {

@@ -14,7 +14,7 @@ use dkv_protocol::ids::{ShardAddr, ShardIndex};
 use dkv_protocol::limits::OUTPUT_BYTES_MAX;
 use dkv_shard::command::Now;
 use dkv_shard::stats::ShardStats;
-use dkv_shard::{Order, PortKind, SessionId, Shard};
+use dkv_shard::{Order, Output, PortKind, SessionId, Shard};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -330,8 +330,8 @@ impl<R: Reactor> Driver<R> {
                 }
                 Role::Closing => {}
             },
-            Event::Sent { conn, buffer, .. } => match self.role(conn) {
-                Role::Client(_) => self.client_sent(conn, buffer),
+            Event::Sent { conn, buffer, inserts } => match self.role(conn) {
+                Role::Client(_) => self.client_sent(conn, Output { bytes: buffer, inserts }),
                 Role::Link(slot) => {
                     let slot = *slot;
                     self.link_sent(slot, buffer);

@@ -163,6 +163,7 @@ impl<R: Reactor> Driver<R> {
         let conn = if self.is_stopping() {
             Err("this node stops".to_owned())
         } else {
+            dkv_io::sockets::spare_congestion_control(&socket);
             self.reactor.adopt(socket).map_err(|e| e.to_string())
         };
         let conn = match conn {

@@ -58,5 +58,6 @@ pub(crate) fn with_exec<R>(work: impl FnOnce(&Exec<'_>) -> R) -> R {
         proto: Proto::Resp2,
         stats: &stats,
         place: None,
+        inserts: None,
     })
 }

@@ -172,6 +172,7 @@ impl Shard {
             proto,
             stats: &self.stats,
             place: None,
+            inserts: None,
         }
     }
 

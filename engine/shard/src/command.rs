@@ -4,11 +4,13 @@ use crate::stats::{Counter, ShardStats};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use bytes::Bytes;
 use core::net::IpAddr;
 use dkv_protocol::ids::ShardAddr;
 use dkv_protocol::map::StoreMap;
 use dkv_protocol::resp::Proto;
-use dkv_table::{Place, Table};
+use dkv_protocol::resp::request::OUTSIDE;
+use dkv_table::{Large, Place, Table};
 
 /// The time of one turn. Expiry counts on `boot_ms`, which no change of the wall clock moves; `unix_ms` only translates
 /// what clients say and hear in calendar time. The driver keeps `unix_ms - boot_ms` constant for as long as nobody sets the
@@ -33,14 +35,45 @@ impl Now {
 #[derive(Clone, Copy, Debug)]
 pub struct Args<'a> {
     bytes: &'a [u8],
-    /// Start and end of each argument in `bytes`.
+    /// Start and end of each argument in `bytes`; [`OUTSIDE`] and its number for one of `large`.
     spans: &'a [(u32, u32)],
+    large: &'a [Large],
 }
 
 impl<'a> Args<'a> {
     /// `spans` must lie inside `bytes`.
     pub const fn new(bytes: &'a [u8], spans: &'a [(u32, u32)]) -> Self {
-        Self { bytes, spans }
+        Self { bytes, spans, large: &[] }
+    }
+
+    /// The same with arguments that were received into memory of their own.
+    pub const fn with_large(bytes: &'a [u8], spans: &'a [(u32, u32)], large: &'a [Large]) -> Self {
+        Self { bytes, spans, large }
+    }
+
+    /// Some of the arguments of this command: those whose spans are in `spans`.
+    pub const fn with_spans<'b>(&self, spans: &'b [(u32, u32)]) -> Args<'b>
+    where
+        'a: 'b,
+    {
+        Args { bytes: self.bytes, spans, large: self.large }
+    }
+
+    #[inline]
+    fn at(&self, span: (u32, u32)) -> &'a [u8] {
+        match span {
+            (OUTSIDE, number) => &self.large[number as usize],
+            (start, end) => &self.bytes[start as usize..end as usize],
+        }
+    }
+
+    /// Argument `i` as memory that can be kept, when it was received into its own.
+    #[inline]
+    pub fn large(&self, i: usize) -> Option<&'a Large> {
+        match self.spans[i] {
+            (OUTSIDE, number) => self.large.get(number as usize),
+            _ => None,
+        }
     }
 
     /// Number of arguments, the name included.
@@ -57,20 +90,18 @@ impl<'a> Args<'a> {
     /// Argument `i`; panics when there are fewer.
     #[inline]
     pub fn get(&self, i: usize) -> &'a [u8] {
-        let (start, end) = self.spans[i];
-        &self.bytes[start as usize..end as usize]
+        self.at(self.spans[i])
     }
 
     /// All arguments from `from` on.
     pub fn iter_from(&self, from: usize) -> impl Iterator<Item = &'a [u8]> + 'a {
-        let bytes = self.bytes;
-        let spans = self.spans;
-        spans[from.min(spans.len())..].iter().map(move |&(s, e)| &bytes[s as usize..e as usize])
+        let all = *self;
+        self.spans[from.min(self.spans.len())..].iter().map(move |&span| all.at(span))
     }
 
-    /// Where the arguments at `positions` lie, and in what: a part of a command, for [`Args::new`].
-    pub fn select(&self, positions: &[usize]) -> (&'a [u8], Vec<(u32, u32)>) {
-        (self.bytes, positions.iter().map(|i| self.spans[*i]).collect())
+    /// Where the arguments at `positions` lie: a part of a command, for [`Args::with_spans`].
+    pub fn select(&self, positions: &[usize]) -> Vec<(u32, u32)> {
+        positions.iter().map(|i| self.spans[*i]).collect()
     }
 }
 
@@ -141,7 +172,13 @@ pub struct Exec<'a> {
     /// The place of the first key, when the caller has hashed it already (it does, to prefetch); handlers find it
     /// themselves otherwise.
     pub place: Option<Place>,
+    /// What goes out between the bytes of the reply without being copied there: ascending positions in the output, each
+    /// with what is sent before the byte at it. None where the reply is not for a client's connection, or must be whole.
+    pub inserts: Option<&'a mut Inserts>,
 }
+
+/// See [`Exec::inserts`].
+pub type Inserts = Vec<(usize, Bytes)>;
 
 /// Runs a command whose keys, if any, are this shard's, and writes exactly one reply to `out`. The number of arguments
 /// fits the command's arity.

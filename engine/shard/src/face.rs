@@ -1,5 +1,7 @@
 //! What the driver of a shard and the shard say to each other besides bytes.
 
+use crate::command::Inserts;
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 /// A connection as the shard knows it. The generation keeps a late call for a connection that is gone from meeting its
@@ -40,6 +42,15 @@ pub struct Opened {
     pub id: u64,
 }
 
+/// Bytes for a client, and what goes out between them: each insert before the byte at its position, which ascend.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// The inserts.
+    pub inserts: Inserts,
+}
+
 /// What the driver is asked to do with a connection. Orders for connections that are gone must be ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -53,4 +64,6 @@ pub enum Order {
     Pause(SessionId),
     /// Read from it again.
     Resume(SessionId),
+    /// So many more bytes of one argument are to come: a hint, for a driver that has larger buffers for them.
+    Expect(SessionId, usize),
 }

@@ -21,7 +21,7 @@ use dkv_protocol::limits::{KEY_BYTES_MAX, OUTPUT_BYTES_MAX, OUTPUT_TOTAL_BYTES_M
 use dkv_protocol::resp::request::{Parsed, ProtocolError, RequestParser};
 use dkv_protocol::resp::{reply, value};
 use dkv_protocol::slots::slot_of;
-use dkv_table::Place;
+use dkv_table::{LARGE_BYTES_MIN, Large, Place};
 
 /// Commands that are parsed before the first of them runs.
 pub(crate) const BATCH_MAX: usize = 32;
@@ -66,12 +66,16 @@ pub(crate) struct Batch {
     /// The arguments of an inline command with quotes, which ends its batch.
     copy: Vec<u8>,
     copied: bool,
+    /// The arguments of the first command that were received into memory of their own, and what its parser said of them.
+    large: Vec<Large>,
+    outside: Vec<(u32, u32)>,
 }
 
 impl Batch {
     fn clear(&mut self) {
         self.len = 0;
         self.copied = false;
+        self.large.clear();
     }
 
     fn next(&mut self) -> &mut Item {
@@ -89,7 +93,7 @@ impl Batch {
         if self.copied && at + 1 == self.len {
             Args::new(&self.copy, &item.spans)
         } else {
-            Args::new(&buf[item.start..], &item.spans)
+            Args::with_large(&buf[item.start..], &item.spans, &self.large)
         }
     }
 }
@@ -124,9 +128,21 @@ impl Shard {
             return;
         }
         let mut given = 0;
-        // First the request whose beginning is here already, with no more bytes copied than it may need.
+        // With no more bytes copied to an unfinished request than it may need.
         let mut piece = PIECE_BYTES;
-        while !session.input.is_empty() && given < bytes.len() {
+        while given < bytes.len() {
+            if let Some(block) = &mut session.filling {
+                let end = bytes.len().min(given + block.capacity() - block.len());
+                block.extend(&bytes[given..end]);
+                given = end;
+                end_large(session);
+                continue;
+            }
+            if session.input.is_empty() {
+                let used = self.run(now, session, &bytes[given..]);
+                self.keep_rest(session, &bytes[given + used..]);
+                return;
+            }
             let wanted = session.need.saturating_sub(session.input.len()).max(piece);
             let end = bytes.len().min(given + wanted);
             keep(session, &bytes[given..end]);
@@ -139,6 +155,7 @@ impl Shard {
             }
             if used == 0 {
                 session.input = own;
+                self.begin_large(session);
             } else if session.stall == Stall::None {
                 // What is left came with this piece: go on with it where it lies.
                 given -= own.len() - used;
@@ -152,10 +169,28 @@ impl Shard {
                 return;
             }
         }
-        if given < bytes.len() {
-            let used = self.run(now, session, &bytes[given..]);
-            self.keep_rest(session, &bytes[given + used..]);
+    }
+
+    /// Begins to receive the argument that an unfinished request waits for into memory of its own, when it is a large
+    /// one: from there the table can keep it without a copy.
+    fn begin_large(&mut self, session: &mut Session) {
+        if session.stall != Stall::None || session.end != End::No {
+            return;
         }
+        let Some((at, len)) = session.parser.pending().filter(|p| p.1 > LARGE_BYTES_MIN) else {
+            return;
+        };
+        // Without memory for it the request goes the way of all others, and is refused when it is complete.
+        let Ok(mut block) = self.table.block(len) else { return };
+        let here = session.input.len().min(at + len);
+        block.extend(&session.input[at..here]);
+        session.input.drain(at..here);
+        session.input.shrink_to(PIECE_BYTES);
+        session.parser.take_out();
+        session.need = 0;
+        self.orders.push(Order::Expect(session.id, len - block.len()));
+        session.filling = Some(block);
+        end_large(session);
     }
 
     /// Goes on with what a stalled connection had received.
@@ -171,6 +206,7 @@ impl Shard {
         } else {
             own.drain(..used);
             session.input = own;
+            self.begin_large(session);
         }
         if session.stall == Stall::None && session.paused {
             session.paused = false;
@@ -235,6 +271,7 @@ impl Shard {
             session.input = self.buffers.take();
         }
         keep(session, rest);
+        self.begin_large(session);
     }
 
     /// Executes the commands at the start of `buf` and returns how many bytes they took. Less than all: the rest is
@@ -271,14 +308,20 @@ impl Shard {
                     stalled = true;
                     break;
                 }
+                // The table is to be the only holder of what it keeps.
+                batch.large.clear();
                 if session.end != End::No {
                     break;
                 }
             }
             if stalled {
                 // The commands behind are parsed again when they can run.
-                session.parser = RequestParser::default();
                 session.need = 0;
+                session.parser = RequestParser::default();
+                if !batch.large.is_empty() {
+                    session.large = core::mem::take(&mut batch.large);
+                    session.parser.restart(rest, core::mem::take(&mut batch.outside));
+                }
                 break;
             }
             if session.end != End::No {
@@ -330,7 +373,8 @@ impl Shard {
                     }
                     item.start = start;
                     let bytes = session.parser.bytes(&buf[start..]);
-                    let planned = self.plan(session, Args::new(bytes, &item.spans));
+                    let args = Args::with_large(bytes, &item.spans, &session.large);
+                    let planned = self.plan(session, args);
                     if let Plan::Here(Some(place)) = planned.1 {
                         self.table.prefetch_bucket(place);
                     }
@@ -341,6 +385,10 @@ impl Shard {
                         batch.copy.extend_from_slice(bytes);
                         batch.copied = true;
                         return (used, Ended::More);
+                    }
+                    if !session.large.is_empty() {
+                        batch.large = core::mem::take(&mut session.large);
+                        batch.outside = session.parser.take_outside();
                     }
                     // It may change how the next bytes are to be read.
                     if planned.1 == Plan::Session {
@@ -462,7 +510,9 @@ impl Shard {
             Plan::Here(place) => {
                 session.last = (spec.name, "");
                 let whole_store = session.whole_store();
-                let out = session.replies.begin();
+                let inserts = session.replies.inserts();
+                let proto = session.proto;
+                let (out, may_insert) = session.replies.begin();
                 let start = out.len();
                 let mut exec = Exec {
                     now,
@@ -470,15 +520,17 @@ impl Shard {
                     env: &self.env,
                     me: self.me,
                     whole_store,
-                    proto: session.proto,
+                    proto,
                     stats: &self.stats,
                     place,
+                    inserts: may_insert,
                 };
                 (spec.handler)(&mut exec, args, out);
                 if value::is_error(&out[start..]) {
                     self.stats.errors.add(1);
                 }
                 session.replies.wrote(start);
+                session.replies.inserted(inserts);
             }
             Plan::There(owner) => self.forward(session, spec, owner, args)?,
             Plan::Split(merge) => self.split(now, session, spec, merge, args)?,
@@ -501,7 +553,7 @@ impl Shard {
         spec: Option<&'static Spec>,
         args: Args<'_>,
     ) {
-        let out = session.replies.begin();
+        let (out, _) = session.replies.begin();
         let start = out.len();
         refusal::write(refusal, spec, args, out);
         session.replies.wrote(start);
@@ -657,8 +709,8 @@ impl Shard {
             self.stats.forwarded.add(1);
         }
         if let Some((part, positions)) = here {
-            let (bytes, spans) = args.select(&positions);
-            self.part_here(now, session, spec, slot, part, Args::new(bytes, &spans));
+            let spans = args.select(&positions);
+            self.part_here(now, session, spec, slot, part, args.with_spans(&spans));
         }
         ControlFlow::Continue(())
     }
@@ -729,6 +781,7 @@ impl Shard {
             proto: session.proto,
             stats: &self.stats,
             place: None,
+            inserts: None,
         };
         (spec.handler)(&mut exec, args, &mut out);
         if out.len() > OUTPUT_FAIR_BYTES {
@@ -758,6 +811,7 @@ impl Shard {
             proto: session.proto,
             stats: &self.stats,
             place: None,
+            inserts: None,
         };
         if session.replies.resolve(slot, part, reply, &exec).is_some_and(|a| a.failed) {
             self.stats.errors.add(1);
@@ -774,6 +828,13 @@ impl Shard {
             &format!("CLUSTERDOWN Hash slot not served: {node} is unreachable"),
         );
         error
+    }
+}
+
+/// Ends the receiving of a large argument when all of it has come.
+fn end_large(session: &mut Session) {
+    if let Some(block) = session.filling.take_if(|block| block.len() == block.capacity()) {
+        session.large.push(block.freeze());
     }
 }
 

@@ -28,5 +28,5 @@ mod shard;
 pub mod stats;
 
 pub use dkv_protocol::frame::BatchError;
-pub use face::{Opened, Order, PortKind, SessionId};
+pub use face::{Opened, Order, Output, PortKind, SessionId};
 pub use shard::Shard;

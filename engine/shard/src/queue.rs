@@ -3,7 +3,8 @@
 //! A reply that is made here goes straight to the output for as long as nothing before it waits for another shard;
 //! otherwise it is held back behind the wait. It does not know who answers or how bytes leave.
 
-use crate::command::Exec;
+use crate::command::{Exec, Inserts};
+use crate::face::Output;
 use crate::merge::Merging;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -32,6 +33,10 @@ enum Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Replies {
     output: Vec<u8>,
+    /// What goes out between the bytes of `output`.
+    inserts: Inserts,
+    /// Bytes of them, as far as they were counted.
+    inserted: usize,
     /// Bytes that the driver took and has not reported as sent.
     sending: usize,
     held: Vec<u8>,
@@ -47,10 +52,30 @@ pub(crate) struct Replies {
 }
 
 impl Replies {
-    /// Where the next reply made here is to be appended; [`Self::wrote`] must follow, with the length it had before.
+    /// Where the next reply made here is to be appended, and what it inserts if it may; [`Self::wrote`] must follow, with
+    /// the lengths that both had before.
     #[inline]
-    pub(crate) fn begin(&mut self) -> &mut Vec<u8> {
-        if self.slots.is_empty() { &mut self.output } else { &mut self.held }
+    pub(crate) fn begin(&mut self) -> (&mut Vec<u8>, Option<&mut Inserts>) {
+        if self.slots.is_empty() {
+            (&mut self.output, Some(&mut self.inserts))
+        } else {
+            (&mut self.held, None)
+        }
+    }
+
+    /// Counts what a reply inserted; there were `before` inserts.
+    #[inline]
+    pub(crate) fn inserted(&mut self, before: usize) {
+        if self.inserts.len() > before {
+            self.inserted +=
+                self.inserts[before..].iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        }
+    }
+
+    /// How many inserts the output has.
+    #[inline]
+    pub(crate) fn inserts(&self) -> usize {
+        self.inserts.len()
     }
 
     /// A reply made here is complete.
@@ -69,7 +94,7 @@ impl Replies {
 
     /// A whole reply made here.
     pub(crate) fn push(&mut self, reply: &[u8]) {
-        let out = self.begin();
+        let (out, _) = self.begin();
         let start = out.len();
         out.extend_from_slice(reply);
         self.wrote(start);
@@ -199,7 +224,11 @@ impl Replies {
     /// Bytes that the client has not been sent, whatever they wait for.
     #[inline]
     pub(crate) fn unsent(&self) -> usize {
-        self.sending + self.output.len() + (self.held.len() - self.held_at) + self.kept
+        self.sending
+            + self.output.len()
+            + self.inserted
+            + (self.held.len() - self.held_at)
+            + self.kept
     }
 
     /// Bytes that are on their way to the client.
@@ -208,10 +237,11 @@ impl Replies {
     }
 
     /// The output, in exchange for an empty buffer. What was taken before has been sent.
-    pub(crate) fn take(&mut self, empty: Vec<u8>) -> Vec<u8> {
-        let taken = core::mem::replace(&mut self.output, empty);
-        self.sending = taken.len();
-        taken
+    pub(crate) fn take(&mut self, empty: Output) -> Output {
+        let bytes = core::mem::replace(&mut self.output, empty.bytes);
+        let inserts = core::mem::replace(&mut self.inserts, empty.inserts);
+        self.sending = bytes.len() + core::mem::take(&mut self.inserted);
+        Output { bytes, inserts }
     }
 
     /// What was taken before has been sent, and nothing follows.
@@ -255,7 +285,6 @@ pub(crate) struct Answered {
 mod tests {
     use super::*;
     use crate::bench::with_exec;
-    use std::vec;
 
     fn resolve(replies: &mut Replies, number: u32, reply: &[u8]) -> Option<Answered> {
         with_exec(|exec| replies.resolve(number, 0, reply.into(), exec))
@@ -271,7 +300,7 @@ mod tests {
         local(&mut replies, b"+a\r\n");
         local(&mut replies, b"+b\r\n");
         assert!(replies.is_settled());
-        assert_eq!(replies.take(vec![]), b"+a\r\n+b\r\n");
+        assert_eq!(replies.take(Output::default()).bytes, b"+a\r\n+b\r\n");
         assert_eq!(replies.unsent(), 8);
         replies.sent();
         assert_eq!(replies.unsent(), 0);
@@ -290,7 +319,7 @@ mod tests {
         assert!(!replies.has_output());
         assert_eq!(replies.unsent(), 16);
         resolve(&mut replies, first, b"+1\r\n");
-        assert_eq!(replies.take(vec![]), b"+1\r\n+2\r\n+3\r\n-4\r\n+5\r\n");
+        assert_eq!(replies.take(Output::default()).bytes, b"+1\r\n+2\r\n+3\r\n-4\r\n+5\r\n");
         assert!(replies.is_settled());
         assert_eq!(replies.unsent(), 20);
     }

@@ -13,6 +13,7 @@ use dkv_protocol::limits::{
 };
 use dkv_protocol::resp::Proto;
 use dkv_protocol::resp::request::{Limits, RequestParser};
+use dkv_table::{Block, Large};
 
 /// What a forwarded reply is taken to weigh before any has come, in bytes: a connection begins with 4 commands under way,
 /// which may all bring the greatest value, and may have [`WAITING_PER_CONNECTION_MAX`] after a few dozen small replies.
@@ -72,6 +73,9 @@ pub(crate) struct Session {
     pub(crate) parser: RequestParser,
     /// Received and not executed: an unfinished request, or more while the connection is stalled.
     pub(crate) input: Vec<u8>,
+    /// The argument that is being received into memory of its own, and those of the unfinished request that have been.
+    pub(crate) filling: Option<Block>,
+    pub(crate) large: Vec<Large>,
     /// How long `input` must be before parsing it again can succeed; 0 when unknown.
     pub(crate) need: usize,
     pub(crate) replies: Replies,
@@ -110,6 +114,8 @@ impl Session {
             last: ("NULL", ""),
             parser: RequestParser::default(),
             input: Vec::new(),
+            filling: None,
+            large: Vec::new(),
             need: 0,
             replies: Replies::default(),
             stall: Stall::None,
@@ -174,7 +180,9 @@ impl Session {
 
     /// The connection's share of memory, for CLIENT LIST.
     pub(crate) fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.input.capacity() + self.replies.buffer_bytes()
+        let large = self.large.iter().map(|large| large.len()).sum::<usize>();
+        let filling = self.filling.as_ref().map_or(0, Block::len);
+        size_of::<Self>() + self.input.capacity() + large + filling + self.replies.buffer_bytes()
     }
 }
 

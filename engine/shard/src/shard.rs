@@ -4,7 +4,7 @@ use crate::cluster::{ShardId, shard_ids};
 use crate::command::{Args, Env, Exec, Now, Scope, Spec};
 use crate::commands;
 use crate::connection::CLIENT_LIST_REQUEST;
-use crate::face::{Opened, Order, SessionId};
+use crate::face::{Opened, Order, Output, SessionId};
 use crate::input::{BATCH_MAX, Batch, Begun};
 use crate::links::{Links, Lost};
 use crate::refusal::{self, Refusal};
@@ -161,21 +161,24 @@ impl Shard {
 
     /// The bytes to send to a client now. Call it when ordered to flush and no send is under way, and whenever a send
     /// has ended, with that send's buffer as `spare`; none: nothing to send.
-    pub fn take_output(&mut self, id: SessionId, mut spare: Vec<u8>) -> Option<Vec<u8>> {
-        spare.clear();
+    pub fn take_output(&mut self, id: SessionId, mut spare: Output) -> Option<Output> {
+        spare.bytes.clear();
+        spare.inserts.clear();
         let Some(mut session) = self.sessions.take(id) else {
-            self.buffers.give(spare);
+            self.buffers.give(spare.bytes);
             return None;
         };
         session.flushing = false;
         let output = if session.replies.has_output() {
-            let empty = if Buffers::fits(&spare) { spare } else { Vec::new() };
-            let output = session.replies.take(empty);
-            self.stats.bytes_out.add(output.len() as u64);
+            if !Buffers::fits(&spare.bytes) {
+                spare.bytes = Vec::new();
+            }
+            let output = session.replies.take(spare);
+            self.stats.bytes_out.add(session.replies.sending() as u64);
             Some(output)
         } else {
             session.replies.sent();
-            self.buffers.give(spare);
+            self.buffers.give(spare.bytes);
             None
         };
         session.progress_ms = self.now.boot_ms();
@@ -316,6 +319,7 @@ impl Shard {
             proto: head.proto,
             stats: &self.stats,
             place: request.place,
+            inserts: None,
         };
         (spec.handler)(&mut exec, args, out);
     }
@@ -484,6 +488,8 @@ impl Shard {
         }
         session.end = End::Ordered;
         session.input = Vec::new();
+        session.filling = None;
+        session.large = Vec::new();
         session.replies.drop_all();
     }
 

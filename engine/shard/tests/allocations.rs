@@ -18,14 +18,14 @@ fn a_local_get_allocates_nothing() {
     }
     let (now, session) = (store.now, store.clients[client].session);
     let shard = &mut store.shards[0].1;
-    let mut spare = Vec::new();
+    let mut spare = dkv_shard::Output::default();
     let mut turn = |input: &[u8]| {
         shard.input(now, session, input);
         assert!(shard.next_batch().is_none());
         shard.orders().clear();
         let output = shard.take_output(session, std::mem::take(&mut spare)).expect("replies");
         spare = output;
-        spare.len()
+        spare.bytes.len()
     };
     let one = command(&["GET", "key7"]);
     for _ in 0..10 {

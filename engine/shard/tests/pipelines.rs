@@ -78,9 +78,13 @@ impl Model {
     }
 }
 
-fn random_command(random: &mut Random) -> Vec<String> {
+/// With `great`, some values are of the lengths at which values are received and kept in another way.
+fn random_command(random: &mut Random, great: bool) -> Vec<String> {
     let key = |random: &mut Random| format!("k{}", random.below(40));
-    let text = |random: &mut Random| "x".repeat(random.below(60));
+    let text = |random: &mut Random| {
+        let most = if great && random.below(8) == 0 { 50_000 } else { 60 };
+        ["x", "y", "z"][random.below(3)].repeat(random.below(most))
+    };
     let mut args: Vec<String> = Vec::new();
     match random.below(40) {
         0..10 => args.extend(["GET".into(), key(random)]),
@@ -128,7 +132,7 @@ fn random_pipelines_through_any_shard_answer_as_one_map() {
             let mut expected = String::new();
             let mut log = String::new();
             for _ in 0..=random.below(200) {
-                let args = random_command(&mut random);
+                let args = random_command(&mut random, seed % 4 == 3);
                 let parts: Vec<&str> = args.iter().map(String::as_str).collect();
                 store.send(client, &command(&parts));
                 let reply = model.answer(&args);
@@ -137,7 +141,11 @@ fn random_pipelines_through_any_shard_answer_as_one_map() {
             }
             store.run();
             let received = String::from_utf8(store.take(client)).unwrap();
-            assert!(received == expected, "seed {seed} round {round}\n{log}\ngot {received:?}");
+            assert!(
+                received == expected,
+                "seed {seed} round {round}\n{}",
+                if seed % 4 == 3 { String::new() } else { format!("{log}\ngot {received:?}") }
+            );
             store.disconnect(client);
         }
         forwarded += (0..nodes)
@@ -146,6 +154,102 @@ fn random_pipelines_through_any_shard_answer_as_one_map() {
             .sum::<u64>();
     }
     assert!(forwarded > 1000, "the test must have looked at forwarded commands: {forwarded}");
+}
+
+#[test]
+fn a_large_value_is_kept_where_it_was_received_and_sent_from_there() {
+    let mut store = Store::new(PLAIN);
+    let client = store.connect(0, 0, PortKind::Client);
+    let great = "0123456789".repeat(100_000);
+    let small = "y".repeat(100);
+    for args in [
+        &["SET", "a", &great, "EX", "100"][..],
+        &["MSET", "b", &small, "c", &great, "d", &great],
+        &["SET", "n", &great, "NX"],
+        &["SET", "n", &small, "NX"],
+        &["APPEND", "c", "tail"],
+        &["APPEND", "e", &great],
+    ] {
+        store.send(client, &command(args));
+    }
+    store.run();
+    assert_eq!(store.take(client), b"+OK\r\n+OK\r\n+OK\r\n$-1\r\n:1000004\r\n:1000000\r\n");
+    // All but what came with the first bytes of each.
+    assert!(store.expected > 5 * great.len() - 5 * 8192, "{}", store.expected);
+    let whole = Model::bulk(&great);
+    let longer = Model::bulk(&format!("{great}tail"));
+    for (args, reply) in [
+        (&["GET", "a"][..], whole.clone()),
+        (&["GETEX", "a", "PERSIST"], whole.clone()),
+        (&["GETDEL", "a"], whole.clone()),
+        (&["GET", "a"], NIL[0].to_string()),
+        (&["MGET", "b", "c", "x", "d"], {
+            format!("*4\r\n{}{longer}{}{whole}", Model::bulk(&small), NIL[0])
+        }),
+        (&["STRLEN", "e"], format!(":{}\r\n", great.len())),
+    ] {
+        assert!(store.call(client, args) == reply, "{args:?}");
+    }
+    assert_eq!(store.inserted, 5 * great.len() + "tail".len());
+    // Sent late, it is what it was when it was asked for.
+    store.clients[client].reads = false;
+    store.send(client, &command(&["GET", "c"]));
+    store.send(client, &command(&["APPEND", "c", "more"]));
+    store.send(client, &command(&["SET", "c", "other"]));
+    store.send(client, &command(&["GET", "c"]));
+    store.run();
+    store.clients[client].reads = true;
+    store.run();
+    let received = String::from_utf8(store.take(client)).unwrap();
+    assert!(received == format!("{longer}:1000008\r\n+OK\r\n$5\r\nother\r\n"));
+}
+
+#[test]
+fn a_large_value_whose_command_must_wait_is_not_lost() {
+    let mut store = Store::new(PLAIN);
+    let client = store.connect(0, 0, PortKind::Client);
+    let million = "m".repeat(1_000_000);
+    assert_eq!(store.call(client, &["SET", "a", &million]), "+OK\r\n");
+    store.clients[client].reads = false;
+    // The last of these is the first with which the connection has too much to read.
+    let gets = dkv_protocol::limits::OUTPUT_BYTES_MAX / million.len() + 1;
+    (0..gets).for_each(|_| store.send(client, &command(&["GET", "a"])));
+    let great = "g".repeat(50_000);
+    store.send(client, &command(&["MSET", "b", &great, "c", "1", "d", &million]));
+    store.send(client, &command(&["STRLEN", "b"]));
+    store.run();
+    assert_eq!(store.clients[client].pauses, 1, "it waits");
+    store.clients[client].reads = true;
+    store.run();
+    let received = store.take(client);
+    assert!(received.ends_with(b"m\r\n+OK\r\n:50000\r\n"));
+    assert_eq!(store.call(client, &["STRLEN", "d"]), ":1000000\r\n");
+}
+
+#[test]
+fn a_large_value_may_be_cut_anywhere_and_given_up() {
+    let great = "v".repeat(40_000);
+    let mut request = command(&["SET", "a", &great, "PX", "100000"]);
+    request.extend(command(&["STRLEN", "a"]));
+    for at in (1..request.len()).step_by(997).chain(request.len() - 60..request.len()) {
+        let mut store = Store::new(PLAIN);
+        let client = store.connect(0, 0, PortKind::Client);
+        store.input(client, &request[..at]);
+        store.input(client, &request[at..]);
+        store.run();
+        assert_eq!(store.take(client), b"+OK\r\n:40000\r\n", "cut at {at}");
+        // Another stops in the middle; a third says something else where the end should be.
+        let other = store.connect(0, 0, PortKind::Client);
+        store.input(other, &request[..at.min(20_000)]);
+        store.disconnect(other);
+        let wrong = store.connect(0, 0, PortKind::Client);
+        let end = request.iter().rposition(|b| *b == b'v').expect("the value") + 1;
+        store.input(wrong, &request[..end]);
+        store.input(wrong, b"xx");
+        store.run();
+        assert_eq!(store.take(wrong), b"-ERR Protocol error: expected CRLF after bulk\r\n");
+        assert_eq!(store.call(client, &["DBSIZE"]), ":1\r\n");
+    }
 }
 
 #[test]

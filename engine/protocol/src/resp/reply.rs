@@ -41,9 +41,16 @@ pub fn integer(out: &mut Vec<u8>, n: i64) {
     number(out, b':', n);
 }
 
+/// The line before the bytes of a bulk string, for one whose bytes are sent from elsewhere; a line break follows them.
+pub fn bulk_head(out: &mut Vec<u8>, len: usize) {
+    number(out, b'$', len as i64);
+}
+
 /// A bulk string.
 #[inline]
 pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    // Once for all of it: the head takes 13 bytes at most.
+    out.reserve(bytes.len() + 16);
     number(out, b'$', bytes.len() as i64);
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");

@@ -262,21 +262,18 @@ impl RequestParser {
         }
     }
 
-    /// To parse the same request anew, from its start, with the arguments that are outside still there. `request` is
-    /// what is inside of it.
-    pub fn restart(&mut self, request: &[u8]) {
-        let outside = core::mem::take(&mut self.outside);
-        *self = Self::default();
+    /// Forgets the arguments that are outside of the request that was completed, and returns what [`Self::restart`] needs.
+    pub fn take_outside(&mut self) -> Vec<(u32, u32)> {
+        self.met = 0;
+        core::mem::take(&mut self.outside)
+    }
+
+    /// To parse a request anew, from its start. `request` is what is inside of it, `outside` what the parser said of it.
+    pub fn restart(&mut self, request: &[u8], outside: Vec<(u32, u32)>) {
+        *self = Self { outside, ..Self::default() };
         if let Some((count, pos)) = number(request, 1) {
             (self.left, self.pos) = (count, pos as u32);
         }
-        self.outside = outside;
-    }
-
-    /// Forgets the arguments that are outside: their request has been dealt with.
-    pub fn forget_outside(&mut self) {
-        self.outside.clear();
-        self.met = 0;
     }
 
     /// Goes on with a request whose first line is known. The arguments found before are kept here, not in the buffer

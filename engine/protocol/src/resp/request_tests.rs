@@ -479,11 +479,12 @@ fn arguments_outside_of_a_request_are_named_in_their_order() {
     assert_eq!(found, [&b"SET"[..], b"k", b"01234567890123456789", b"EX", b"abcdefghijkl"]);
     // The same again from the start, as after a stall.
     let first = spans.clone();
-    parser.restart(&inside);
+    let outside = parser.take_outside();
+    parser.restart(&inside, outside);
     let again = parser.parse(&inside, &Limits::AUTHENTICATED, &mut spans).expect("well formed");
     assert_eq!(again, Parsed::Complete { consumed: inside.len() });
     assert_eq!(spans, first);
-    parser.forget_outside();
+    parser.take_outside();
     assert_eq!(
         parser.parse(b"*1\r\n$4\r\nPING\r\n", &Limits::AUTHENTICATED, &mut spans),
         Ok(Parsed::Complete { consumed: 14 })

@@ -1,12 +1,13 @@
 //! How handlers reach the records of the table: the limit on keys, the counters, and the refusal when memory is full.
 
 use super::errors;
-use crate::command::Exec;
+use crate::command::{Args, Exec, Inserts};
+use crate::stats::ShardStats;
 use alloc::vec::Vec;
 use dkv_protocol::limits::{FRAME_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use dkv_protocol::resp::reply;
 use dkv_protocol::slots::slot_of;
-use dkv_table::{Entry, Expiry, Place};
+use dkv_table::{Entry, Expiry, LARGE_BYTES_MIN, Place};
 
 /// Where `key` is; none after a refusal was written. To be called for the command's first key before any other: that
 /// one's place may be known already.
@@ -41,18 +42,81 @@ const _: () = assert!(REPLY_BYTES_MAX < FRAME_BYTES_MAX);
 #[inline]
 pub(super) fn read<'t>(x: &'t Exec<'_>, place: Place, key: &[u8]) -> Option<Entry<'t>> {
     let entry = x.table.get(x.now.boot_ms(), place, key);
-    x.stats.gets.add(1);
-    match entry {
-        Some(_) => x.stats.hits.add(1),
-        None => x.stats.misses.add(1),
-    }
+    count(x.stats, entry.is_some());
     entry
+}
+
+/// Counts a read of a client.
+#[inline]
+pub(super) fn count(stats: &ShardStats, found: bool) {
+    stats.gets.add(1);
+    if found {
+        stats.hits.add(1);
+    } else {
+        stats.misses.add(1);
+    }
+}
+
+/// Reads a key for a client and writes its value; null when there is none. Whether there was one.
+#[inline]
+pub(super) fn reply_value(x: &mut Exec<'_>, place: Place, key: &[u8], out: &mut Vec<u8>) -> bool {
+    let entry = x.table.get(x.now.boot_ms(), place, key);
+    count(x.stats, entry.is_some());
+    match entry {
+        Some(entry) => {
+            write_value(entry, &mut x.inserts, out);
+        }
+        None => reply::null(out, x.proto),
+    }
+    entry.is_some()
+}
+
+/// Writes a value, or has it sent from where it is when it is a large one; returns how many bytes are sent so.
+#[inline]
+pub(super) fn write_value(
+    entry: Entry<'_>,
+    inserts: &mut Option<&mut Inserts>,
+    out: &mut Vec<u8>,
+) -> usize {
+    match (entry.large, inserts) {
+        (Some(large), Some(inserts)) if entry.value.len() > LARGE_BYTES_MIN => {
+            reply::bulk_head(out, entry.value.len());
+            inserts.push((out.len(), large.share()));
+            out.extend_from_slice(b"\r\n");
+            entry.value.len()
+        }
+        _ => {
+            reply::bulk(out, entry.value);
+            0
+        }
+    }
 }
 
 /// Looks a key up on the way to changing it, which no counter of reads sees.
 #[inline]
 pub(super) fn peek<'t>(x: &'t Exec<'_>, place: Place, key: &[u8]) -> Option<Entry<'t>> {
     x.table.get(x.now.boot_ms(), place, key)
+}
+
+/// Stores argument `value` of the command: without a copy when it was received into memory of its own. Otherwise as
+/// [`store`].
+#[inline]
+pub(super) fn store_argument(
+    x: &mut Exec<'_>,
+    place: Place,
+    key: &[u8],
+    args: Args<'_>,
+    value: usize,
+    expiry: Expiry,
+    out: &mut Vec<u8>,
+) -> bool {
+    match args.large(value) {
+        None => store(x, place, key, args.get(value), expiry, out),
+        Some(large) => {
+            let stored = x.table.set_large(x.now.boot_ms(), place, key, large.clone(), expiry);
+            stored_or_refused(x, stored.is_ok(), out)
+        }
+    }
 }
 
 /// Stores, and counts it. False after the refusal for want of memory was written; the old value is still there then.
@@ -66,6 +130,11 @@ pub(super) fn store(
     out: &mut Vec<u8>,
 ) -> bool {
     let stored = x.table.set(x.now.boot_ms(), place, key, value, expiry).is_ok();
+    stored_or_refused(x, stored, out)
+}
+
+#[inline]
+fn stored_or_refused(x: &Exec<'_>, stored: bool, out: &mut Vec<u8>) -> bool {
     if stored {
         x.stats.puts.add(1);
     } else {

@@ -131,10 +131,7 @@ pub(super) const SPECS: &[Spec] = &[
 fn get(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     let key = args.get(1);
     let Some(place) = record::place(x, key, out) else { return };
-    match record::read(x, place, key) {
-        Some(entry) => reply::bulk(out, entry.value),
-        None => reply::null(out, x.proto),
-    }
+    record::reply_value(x, place, key, out);
 }
 
 fn strlen(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
@@ -168,20 +165,28 @@ pub(super) fn mget_within(
     out: &mut Vec<u8>,
 ) {
     let start = out.len();
+    let inserts = x.inserts.as_ref().map_or(0, |inserts| inserts.len());
+    let mut inserted = 0;
     if !record::keys_fit(args.iter_from(1), out) {
         return;
     }
     reply::array(out, args.len() - 1);
     let mut keys = Ahead::new(x, args.iter_from(1));
     while let Some((key, place)) = keys.next(x) {
-        match record::read(x, place, key) {
-            Some(entry) if out.len() - start + entry.value.len() > reply_bytes_max => {
-                out.truncate(start);
-                return reply::error(out, errors::REPLY_TOO_LONG);
+        let entry = x.table.get(x.now.boot_ms(), place, key);
+        record::count(x.stats, entry.is_some());
+        let Some(entry) = entry else {
+            reply::null(out, x.proto);
+            continue;
+        };
+        if out.len() - start + inserted + entry.value.len() > reply_bytes_max {
+            out.truncate(start);
+            if let Some(all) = &mut x.inserts {
+                all.truncate(inserts);
             }
-            Some(entry) => reply::bulk(out, entry.value),
-            None => reply::null(out, x.proto),
+            return reply::error(out, errors::REPLY_TOO_LONG);
         }
+        inserted += record::write_value(entry, &mut x.inserts, out);
     }
 }
 
@@ -191,11 +196,12 @@ fn mset(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
         return;
     }
     let mut keys = Ahead::new(x, args.iter_from(1).step_by(2));
-    let mut values = args.iter_from(2).step_by(2);
-    while let (Some((key, place)), Some(value)) = (keys.next(x), values.next()) {
-        if !record::store(x, place, key, value, Expiry::Clear, out) {
+    let mut value = 2;
+    while let Some((key, place)) = keys.next(x) {
+        if !record::store_argument(x, place, key, args, value, Expiry::Clear, out) {
             return;
         }
+        value += 2;
     }
     reply::ok(out);
 }
@@ -220,11 +226,9 @@ fn append(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
 fn getdel(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     let key = args.get(1);
     let Some(place) = record::place(x, key, out) else { return };
-    match record::read(x, place, key) {
-        Some(entry) => reply::bulk(out, entry.value),
-        None => return reply::null(out, x.proto),
+    if record::reply_value(x, place, key, out) {
+        record::remove(x, place, key);
     }
-    record::remove(x, place, key);
 }
 
 /// When SET stores.
@@ -347,10 +351,10 @@ fn deadline(
 }
 
 fn set(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
-    let (key, value) = (args.get(1), args.get(2));
+    let key = args.get(1);
     if args.len() == 3 {
         let Some(place) = record::place(x, key, out) else { return };
-        if record::store(x, place, key, value, Expiry::Clear, out) {
+        if record::store_argument(x, place, key, args, 2, Expiry::Clear, out) {
             reply::ok(out);
         }
         return;
@@ -395,7 +399,7 @@ fn set(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
         }
         Some(expiry) => {
             let mut refusal = Vec::new();
-            if !record::store(x, place, key, value, expiry, &mut refusal) {
+            if !record::store_argument(x, place, key, args, 2, expiry, &mut refusal) {
                 out.truncate(reply_start);
                 out.extend_from_slice(&refusal);
                 return;
@@ -413,10 +417,13 @@ fn getex(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
         return reply::error(out, errors::SYNTAX);
     };
     let Some(place) = record::place(x, key, out) else { return };
-    let Some(entry) = record::read(x, place, key) else { return reply::null(out, x.proto) };
+    let entry = x.table.get(x.now.boot_ms(), place, key);
+    record::count(x.stats, entry.is_some());
+    let Some(entry) = entry else { return reply::null(out, x.proto) };
     let wanted = match options.change {
         Change::Unsaid | Change::Keep => {
-            return reply::bulk(out, entry.value);
+            record::write_value(entry, &mut x.inserts, out);
+            return;
         }
         Change::Persist => None,
         Change::At { .. } => match deadline(x, args, options.change, out) {
@@ -424,8 +431,8 @@ fn getex(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
             Some(deadline) => Some(deadline),
         },
     };
-    reply::bulk(out, entry.value);
     let had_expiry = entry.expires_at_ms.is_some();
+    record::write_value(entry, &mut x.inserts, out);
     match wanted {
         None if had_expiry => expiry::change(x, place, key, None),
         None => {}

@@ -111,6 +111,7 @@ impl Bench {
             proto: self.proto,
             stats: &stats,
             place: None,
+            inserts: None,
         };
         handler(&mut exec, args, out);
     }

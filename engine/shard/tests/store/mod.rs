@@ -6,7 +6,7 @@ use dkv_protocol::ids::{Epoch, NodeIndex, ShardAddr, ShardIndex};
 use dkv_protocol::map::{NodeInfo, StoreMap};
 use dkv_shard::command::{Env, Now, ProcessStats};
 use dkv_shard::stats::ShardStats;
-use dkv_shard::{Opened, Order, PortKind, SessionId, Shard};
+use dkv_shard::{Opened, Order, Output, PortKind, SessionId, Shard};
 use dkv_table::{Eviction, HeapMemory, Options, Table};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -46,7 +46,7 @@ pub(crate) struct Client {
     to_send: VecDeque<u8>,
     pub(crate) received: Vec<u8>,
     /// What the "kernel" sends now.
-    sending: Option<Vec<u8>>,
+    sending: Option<Output>,
     /// Whether it takes what is sent to it.
     pub(crate) reads: bool,
     pub(crate) paused: bool,
@@ -75,6 +75,9 @@ pub(crate) struct Store {
     pub(crate) delivering: bool,
     /// Bytes of the longest batch of replies.
     pub(crate) longest_replies: usize,
+    /// Bytes of large arguments that were announced to the driver, and bytes that left as inserts.
+    pub(crate) expected: usize,
+    pub(crate) inserted: usize,
     pub(crate) random: Random,
     pub(crate) now: Now,
     next_client: u64,
@@ -141,6 +144,8 @@ impl Store {
             cut: BTreeSet::new(),
             delivering: true,
             longest_replies: 0,
+            expected: 0,
+            inserted: 0,
             random: Random(settings.seed),
             now: Now { boot_ns: 1_000_000_000_000, unix_ms: 1_700_000_000_000 },
             next_client: 1,
@@ -302,16 +307,38 @@ impl Store {
             0 => {
                 let client = &mut self.clients[a];
                 let buffer = client.sending.take().expect("it is sending");
-                client.received.extend_from_slice(&buffer);
+                client.received.extend_from_slice(&joined(&buffer));
+                self.inserted += buffer.inserts.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
                 let next = self.shards[client.at].1.take_output(client.session, buffer);
                 client.sending = next;
                 self.close_if_done(a);
             }
             1 => {
-                let client = &mut self.clients[a];
-                let len = (1 + self.random.below(4096)).min(client.to_send.len());
-                let bytes: Vec<u8> = client.to_send.drain(..len).collect();
-                self.shards[client.at].1.input(self.now, client.session, &bytes);
+                let at = self.clients[a].at;
+                // Now and then several come in one turn, one of them perhaps twice.
+                let mut together = vec![a];
+                while self.random.below(2) == 0 {
+                    let other = events[self.random.below(events.len())];
+                    if other.0 == 1 && self.clients[other.1].at == at {
+                        together.push(other.1);
+                    }
+                }
+                let pieces: Vec<(SessionId, Vec<u8>)> = together
+                    .into_iter()
+                    .map(|i| {
+                        let len = 1 + self.random.below(4096);
+                        let client = &mut self.clients[i];
+                        let len = len.min(client.to_send.len());
+                        (client.session, client.to_send.drain(..len).collect())
+                    })
+                    .collect();
+                let shard = &mut self.shards[at].1;
+                if let [(session, bytes)] = &pieces[..] {
+                    shard.input(self.now, *session, bytes);
+                } else {
+                    let ids: Vec<SessionId> = pieces.iter().map(|piece| piece.0).collect();
+                    shard.inputs(self.now, &ids, &|i| &pieces[i].1);
+                }
             }
             2 => {
                 let batch =
@@ -361,7 +388,8 @@ impl Store {
                     if let Some(i) = find(id)
                         && self.clients[i].sending.is_none()
                     {
-                        self.clients[i].sending = self.shards[at].1.take_output(id, Vec::new());
+                        self.clients[i].sending =
+                            self.shards[at].1.take_output(id, Output::default());
                     }
                 }
                 Order::Close(id) => {
@@ -391,6 +419,10 @@ impl Store {
                         self.clients[i].paused = false;
                     }
                 }
+                Order::Expect(id, bytes) => {
+                    self.expected += bytes;
+                    assert!(find(id).is_none_or(|i| !self.clients[i].closed));
+                }
             }
         }
     }
@@ -399,13 +431,26 @@ impl Store {
         let c = &mut self.clients[client];
         if c.closing && c.sending.is_none() && !c.closed {
             // Output that was made since the last send goes out first.
-            c.sending = self.shards[c.at].1.take_output(c.session, Vec::new());
+            c.sending = self.shards[c.at].1.take_output(c.session, Output::default());
             if c.sending.is_none() {
                 c.closed = true;
                 self.shards[c.at].1.ended(c.session);
             }
         }
     }
+}
+
+/// The bytes of an output with its inserts in their places.
+pub(crate) fn joined(output: &Output) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut at = 0;
+    for (position, insert) in &output.inserts {
+        all.extend_from_slice(&output.bytes[at..*position]);
+        all.extend_from_slice(insert);
+        at = *position;
+    }
+    all.extend_from_slice(&output.bytes[at..]);
+    all
 }
 
 /// A command as clients send it.
