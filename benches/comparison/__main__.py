@@ -20,6 +20,7 @@ import shapes
 import startup
 from world import World
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 # In this order: what is idle is measured before it is used, stalls are counted over all that came before.
 SECTIONS = {
     "start": startup.measure,
@@ -50,6 +51,7 @@ def arguments():
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a bound is missed")
     parser.add_argument("--json", metavar="FILE", help="also write all that was measured to FILE")
     parser.add_argument("--markdown", action="store_true", help="print the tables as the README shows them")
+    parser.add_argument("--readme", action="store_true", help="put the tables into README.md")
     parser.add_argument("--built", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only is None:
@@ -82,9 +84,11 @@ def main():
             sections.append(SECTIONS[name](world))
             if not options.markdown:
                 print(report.text(sections[-1]), flush=True)
-    show = report.markdown if options.markdown else report.text
+    body = report.readme(sections, conditions)
     if options.markdown:
-        print("\n".join(show(section) for section in sections))
+        print(body)
+    if options.readme:
+        report.write_readme(ROOT / "README.md", body)
     verdicts = report.verdicts(sections, options.quick)
     print(report.text(verdicts))
     print(conditions)

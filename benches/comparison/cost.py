@@ -3,7 +3,7 @@ import statistics
 
 import targets
 from machine import cpu_ns
-from report import Check, Section
+from report import Check, Section, loss
 
 SHAPES = [(1, 64), (16, 64), (64, 64), (16, 1024)]
 TESTS = ["get", "set"]
@@ -30,7 +30,7 @@ def measure(world):
 
 
 def section(samples):
-    rows, checks, data = [], [], []
+    rows, checks, data, losses = [], [], [], []
     for test in TESTS:
         for pipeline, value_bytes in SHAPES:
             columns = samples[test, pipeline, value_bytes]
@@ -40,6 +40,7 @@ def section(samples):
             must, goal = targets.BESIDE_VALKEY[test, pipeline, value_bytes]
             first = Check(f"{what}: DKV / Valkey", beside["valkey"], must, goal)
             checks.append(first)
+            losses += loss(f"{what}, server CPU", us["dkv"], {"Valkey": us["valkey"], "redis": us["redis"]}, "µs")
             floor, floor_shown = targets.BESIDE_ECHO.get(pipeline), ""
             if floor is not None and value_bytes == 64:
                 second = Check(f"{what}: DKV / echo", beside["echo"], floor)
@@ -55,4 +56,4 @@ def section(samples):
     columns = ["operation", "Valkey", "redis", "echo", "DKV", "DKV/Valkey", "must", "goal", "reached", "DKV/redis", "DKV/echo", "floor"]
     shown = ["operation", "Valkey", "redis", "echo", "DKV", "DKV/Valkey", "must", "goal", "DKV/redis", "DKV/echo"]
     title = "Server CPU per operation in microseconds (client: redis-benchmark)"
-    return Section("cpu", title, columns, rows, checks, data, shown)
+    return Section("cpu", title, columns, rows, checks, data, shown, losses=losses)

@@ -5,7 +5,7 @@ import time
 import servers
 import targets
 from machine import Machine, resident_bytes
-from report import Check, Section
+from report import Check, Section, loss
 
 SIZES = [2_000_000, 5_000_000, 20_000_000]
 QUICK_SIZES = [20_000, 50_000]
@@ -37,17 +37,18 @@ def measure(world):
                 found[name, keys] = {"bytes_per_key": per_key, "server_ns": grown["server_ns"], "p999_us": grown["p999_us"], "max_us": grown["max_us"]}
             if name == "dkv":
                 stalls = {field: value for field, value in servers.info(machine, server).items() if "stall" in field or "turn" in field}
-    rows, checks = [], []
+    rows, checks, losses = [], [], []
     for keys in sizes:
         bytes_of = {name: found[name, keys]["bytes_per_key"] for name in ("valkey", "redis", "dkv")}
         rows.append(
             [f"{keys:,}", *(f"{value:.1f}" for value in bytes_of.values()), f"{bytes_of['dkv'] / bytes_of['valkey']:.2f}"]
             + [f"{found[name, keys]['server_ns'] / 1000:.2f}" for name in ("valkey", "redis", "dkv")]
         )
+        losses += loss(f"memory at {keys:,} keys", bytes_of["dkv"], {"Valkey": bytes_of["valkey"], "redis": bytes_of["redis"]}, "bytes a key")
         if not world.options.quick:
             checks.append(Check(f"bytes per key at {keys:,}", bytes_of["dkv"], *targets.BYTES_PER_KEY))
     if "dkv_stalls" in stalls:
         checks.append(Check(f"turns over 1 ms while growing to {sizes[-1]:,} keys", float(stalls["dkv_stalls"]), targets.STALLS))
     columns = ["keys", "Valkey, bytes", "redis", "DKV", "DKV/Valkey", "Valkey, CPU µs an insert", "redis CPU", "DKV CPU"]
     data = {"sizes": [{"server": name, "keys": keys, **about} for (name, keys), about in found.items()], "stalls": stalls}
-    return Section("memory", "Resident bytes per key of 16 + 64 bytes", columns, rows, checks, data)
+    return Section("memory", "Resident bytes per key of 16 + 64 bytes", columns, rows, checks, data, losses=losses)

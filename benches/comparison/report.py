@@ -1,8 +1,14 @@
 """Tables: what a section found, as text for people, as Markdown for the README, as JSON for programs."""
 import dataclasses
+import datetime
 import os
 import pathlib
 import platform
+
+# Medians that differ by less say nothing on a machine that is shared.
+NOISE = 1.03
+# What stands around the measured part of the README.
+README_BEGIN, README_END = "<!-- measured: begin (benches/compare --readme) -->", "<!-- measured: end -->"
 
 
 @dataclasses.dataclass
@@ -30,7 +36,8 @@ class Check:
 
 @dataclasses.dataclass
 class Section:
-    """A table with the checks that its numbers went through. `markdown` names the columns that the README shows."""
+    """A table with the checks that its numbers went through. The README shows the columns that `markdown` names, or `facts`
+    in place of the table; and `losses`, which say where DKV is worse than another."""
 
     name: str
     title: str
@@ -39,6 +46,8 @@ class Section:
     checks: list = dataclasses.field(default_factory=list)
     data: object = None
     markdown: list = None
+    facts: list = None
+    losses: list = dataclasses.field(default_factory=list)
 
 
 def text(section):
@@ -53,7 +62,43 @@ def markdown(section):
     cells = [[section.columns[i] for i in chosen], ["---"] * len(chosen)]
     cells += [[str(row[i]) for i in chosen] for row in section.rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in cells)
-    return f"{section.title}\n\n{table}\n"
+    return f"{section.title}:\n\n{table}\n"
+
+
+def loss(what, own, others, unit, less_is_better=True):
+    """A sentence when one of the others is clearly better than DKV, in a list; else an empty list."""
+    worse = {
+        name: value for name, value in others.items() if (own > value * NOISE if less_is_better else own * NOISE < value)
+    }
+    beside = ", ".join(f"{name} {number(value)}" for name, value in worse.items())
+    return [f"{what}: DKV {number(own)} {unit}, {beside}"] if worse else []
+
+
+def number(value):
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def readme(sections, conditions):
+    """The measured part of the README, whole."""
+    parts = [f"{conditions[0].upper()}{conditions[1:]}. Measured on {datetime.date.today():%Y-%m-%d}.\n"]
+    parts += [markdown(section) for section in sections if section.facts is None]
+    facts = [fact for section in sections for fact in section.facts or []]
+    if facts:
+        parts.append("\n".join(f"- {fact}" for fact in facts) + "\n")
+    losses = [sentence for section in sections for sentence in section.losses]
+    if losses:
+        parts.append("Where DKV loses in this run (medians that differ by more than 3 %):\n")
+        parts.append("\n".join(f"- {sentence}" for sentence in losses) + "\n")
+    else:
+        parts.append("In none of these does DKV lose by more than 3 %.\n")
+    return "\n".join(parts)
+
+
+def write_readme(path, body):
+    """Puts the measured part between its marks."""
+    before, rest = path.read_text().split(README_BEGIN)
+    _, after = rest.split(README_END)
+    path.write_text(f"{before}{README_BEGIN}\n{body}{README_END}{after}")
 
 
 def verdicts(sections, quick):

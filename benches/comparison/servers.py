@@ -17,6 +17,7 @@ class Server:
     name: str
     port: int
     pids: list
+    shard_ports: list = ()
 
 
 def valkey_program():
@@ -77,17 +78,10 @@ class Manager:
         """Starts a store; its nodes, each as a server. A node is told at its start whether it has its CPUs alone."""
         self.machine.run(self.program, "store", "start", name, *self.at)
         view = json.loads(self.machine.run(self.program, "store", "show", name, "-o", "json", *self.at))
-        nodes = [Server("dkv", node["client_port"], [node["pid"]]) for node in view["nodes"]]
+        nodes = [Server("dkv", node["client_port"], [node["pid"]], node["shard_ports"]) for node in view["nodes"]]
         for node in nodes:
             self.machine.wait_for(node.port)
         return nodes
-
-    def counter(self, store, name):
-        """A counter or gauge of a store, summed over its shards. Reading it asks no shard anything, so it counts for nothing."""
-        lines = [line for line in self.metrics().splitlines() if line.startswith(f"dkv_{name}{{") and f'store="{store}"' in line]
-        if not lines:
-            sys.exit(f"/metrics has no dkv_{name} of store {store}")
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
     def metrics(self):
         """The manager's Prometheus text."""
@@ -95,7 +89,7 @@ class Manager:
         return self.machine.run("curl", "-sf", "-H", header, "http://127.0.0.1:7801/metrics")
 
 
-def info(machine, server):
-    """INFO of a server as a dictionary."""
-    lines = machine.redis(server.port, "info", "everything").splitlines()
+def info(machine, server, port=None):
+    """INFO of a server as a dictionary. On a shard port it speaks of that shard and asks no other one."""
+    lines = machine.redis(port or server.port, "info", "everything").splitlines()
     return dict(line.strip().split(":", 1) for line in lines if ":" in line)

@@ -4,7 +4,7 @@ import time
 
 import targets
 from machine import cpu_ns, resident_bytes
-from report import Check, Section
+from report import Check, Section, loss
 
 # A tag whose slot (3443 of 16384) belongs to the first of two nodes, so that the second one forwards.
 TAG = "{user1000}"
@@ -45,7 +45,13 @@ def mget(world):
         if name == "dkv":
             checks.append(Check("a key of MGET / a pipelined GET", ratio, targets.MGET_PER_KEY))
     columns = ["server", "GET pipeline 64, µs", f"MGET of {MGET_KEYS}, µs a key", "ratio"]
-    return Section("mget", "Server CPU per key of MGET", columns, rows, checks, data)
+    own, valkey = data[1], data[0]
+    facts = [
+        f"A key of an MGET of {MGET_KEYS} costs {own['MGET'] / 1000:.2f} µs of server CPU, {own['ratio']:.2f} of a GET at pipeline 64"
+        f" (Valkey {valkey['MGET'] / 1000:.2f} µs, {valkey['ratio']:.2f})."
+    ]
+    losses = loss(f"a key of an MGET of {MGET_KEYS}", own["MGET"] / 1000, {"Valkey": valkey["MGET"] / 1000}, "µs")
+    return Section("mget", "Server CPU per key of MGET", columns, rows, checks, data, facts=facts, losses=losses)
 
 
 def connections(world):
@@ -69,7 +75,13 @@ def connections(world):
         if name == "dkv":
             checks.append(Check(f"{many} connections / 50", ratio, targets.MANY_CONNECTIONS))
     columns = ["server", "50 connections, µs", f"{many} connections, µs", "ratio"]
-    return Section("connections", "Server CPU per GET, pipeline 1", columns, rows, checks, data)
+    own, valkey = data[1], data[0]
+    facts = [
+        f"With {many:,} connections at pipeline 1 a GET costs {own['many'] / 1000:.1f} µs of server CPU, {own['ratio']:.2f} of what it costs"
+        f" with 50 (Valkey {valkey['many'] / 1000:.1f} µs, {valkey['ratio']:.2f})."
+    ]
+    losses = loss(f"a GET with {many:,} connections", own["many"] / 1000, {"Valkey": valkey["many"] / 1000}, "µs")
+    return Section("connections", "Server CPU per GET, pipeline 1", columns, rows, checks, data, facts=facts, losses=losses)
 
 
 def idle(world):
@@ -82,7 +94,9 @@ def idle(world):
     share = max((cpu_ns([pid]) - before[pid]) / 1e9 / lapse for pid in pids)
     rows = [[f"{resident:.1f}", f"{share:.2%}"]]
     columns = ["resident MiB, both nodes", "of a core, the busier node"]
-    return Section("idle", "A store of two nodes that nobody uses", columns, rows, data={"resident_mib": resident, "core_share": share})
+    facts = [f"A two-node store that nobody uses holds {resident:.0f} MiB resident in all, and its busier node uses {share:.2%} of a core."]
+    found = {"resident_mib": resident, "core_share": share}
+    return Section("idle", "A store of two nodes that nobody uses", columns, rows, data=found, facts=facts)
 
 
 def forwarding(world):
@@ -102,7 +116,8 @@ def forwarding(world):
     ratio = found["forwarded"] / found["local"]
     rows = [[*(f"{found[way] / 1000:.2f}" for way in ("local", "forwarded")), f"{ratio:.2f}"]]
     columns = ["local, µs", "forwarded, µs", "ratio"]
-    return Section("forwarding", "A GET that the other node must answer, CPU of both nodes, pipeline 16", columns, rows, data={**found, "ratio": ratio})
+    facts = [f"A GET that the other node must answer costs {ratio:.2f} times a local one, over both nodes, at pipeline 16."]
+    return Section("forwarding", "A GET that the other node must answer, CPU of both nodes, pipeline 16", columns, rows, data={**found, "ratio": ratio}, facts=facts)
 
 
 def stalls(world):
@@ -117,4 +132,6 @@ def stalls(world):
     checks = []
     if "dkv_stalls" in fields:
         checks.append(Check("turns over 1 ms", float(fields["dkv_stalls"]), targets.STALLS))
-    return Section("stalls", "DKV's own count of stalls over all sections", ["where", "name", "value"], rows, checks, fields)
+    told = ", ".join(f"{name} {value}" for name, value in fields.items())
+    facts = [f"Stalls by DKV's own counters after all of the runs above: {told}."]
+    return Section("stalls", "DKV's own count of stalls over all sections", ["where", "name", "value"], rows, checks, fields, facts=facts)

@@ -7,7 +7,7 @@ import statistics
 import servers
 import targets
 from machine import CLIENT_CPU, SERVER_CPU, Machine
-from report import Check, Section
+from report import Check, Section, loss
 
 RUNS = 20
 PORT = 7861
@@ -57,5 +57,9 @@ def measure(world):
         found[name] = statistics.median(values)
         rows.append([name, f"{found[name]:.1f}", f"{min(values):.1f}", f"{max(values):.1f}", f"{found[name] / statistics.median(samples['valkey']):.2f}"])
     checks = [Check("start to the first PONG, ms", found["dkv"], targets.START_MS)]
+    others = {"Valkey": found["valkey"], "redis": found["redis"]}
+    told = ", ".join(f"{name} {value:.1f} ms" for name, value in others.items())
+    facts = [f"From the start of the process to the first PONG: DKV {found['dkv']:.1f} ms, {told} (medians of {runs})."]
+    losses = loss("start to the first PONG", found["dkv"], others, "ms")
     columns = ["server", "median ms", "least", "most", "of Valkey's"]
-    return Section("start", f"Start of the process to the first PONG, {runs} runs each", columns, rows, checks, samples)
+    return Section("start", f"Start of the process to the first PONG, {runs} runs each", columns, rows, checks, samples, facts=facts, losses=losses)
