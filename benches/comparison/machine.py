@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,15 +51,32 @@ class Machine:
 
     def __enter__(self):
         try:
-            subprocess.run(["ip", "netns", "add", self.namespace], check=True)
+            self.set_up()
         except (FileNotFoundError, subprocess.CalledProcessError):
+            self.__exit__()
             sys.exit("a network namespace cannot be made: run this as root, with iproute2 installed")
+        except BaseException:
+            # An interrupt in here is not followed by the end of the `with` block.
+            self.__exit__()
+            raise
+        return self
+
+    def set_up(self):
+        subprocess.run(["ip", "netns", "add", self.namespace], check=True)
         subprocess.run(["ip", "-n", self.namespace, "link", "set", "lo", "up"], check=True)
         # Ten thousand connections several times over; none of these ports is a server's.
         self.run("sh", "-c", "echo 10000 60999 > /proc/sys/net/ipv4/ip_local_port_range")
-        return self
 
     def __exit__(self, *_):
+        # A second interrupt must not leave half of this behind; it takes a moment only.
+        signals = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self.take_down()
+        finally:
+            for number, before in signals.items():
+                signal.signal(number, before)
+
+    def take_down(self):
         for child in self.started:
             child.kill()
         listing = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True).stdout
@@ -67,7 +85,8 @@ class Machine:
                 os.kill(int(pid), 9)
         for child in self.started:
             child.wait()
-        subprocess.run(["ip", "netns", "delete", self.namespace], check=False)
+        if pathlib.Path("/run/netns", self.namespace).exists():
+            subprocess.run(["ip", "netns", "delete", self.namespace], check=False)
         self.directory.cleanup()
 
     def inside(self, *command, cpu=None):
