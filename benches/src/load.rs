@@ -198,7 +198,10 @@ impl<'a> Client<'a> {
         }
         // Connecting is not measured: that begins when as many requests were answered as were sent at first. A fill is
         // measured from its first request, because each of them matters.
-        let warm = if self.load.test == Test::Fill { 0 } else { self.under_way };
+        let (warm, enough) = match self.load.test {
+            Test::Fill => (0, u64::MAX),
+            _ => (self.under_way, self.load.operations),
+        };
         let mut start = self.start();
         let mut started = warm == 0;
         let mut events = Vec::new();
@@ -234,7 +237,7 @@ impl<'a> Client<'a> {
                 start = self.start();
                 self.latency.reset();
                 self.misses = 0;
-            } else if started && self.answered - start.answered >= self.load.operations {
+            } else if started && self.answered - start.answered >= enough {
                 break;
             }
         }
@@ -403,8 +406,11 @@ mod tests {
 
     #[test]
     fn a_fill_sends_each_key_once_and_ends() {
-        let outcome = load(Test::Fill).run().expect("the echo server answers");
-        assert_eq!(outcome.operations, 100);
+        for keys in [1, 100, 3000] {
+            let fill = Load { keys: 0..keys, ..load(Test::Fill) };
+            let outcome = fill.run().expect("the echo server answers");
+            assert_eq!(outcome.operations, keys);
+        }
     }
 
     #[test]
