@@ -2,7 +2,7 @@
 
 use crate::ranges::{DEPTH_MAX, DIRECTORY_ENTRY_BYTES, Named};
 use crate::record::View;
-use crate::segment::{self, SEGMENT_BYTES, SEGMENT_LANES, home_of};
+use crate::segment::{self, LANES, SEGMENT_LANES, Spot, home_of};
 use crate::table::{Table, slot_bits_of};
 use crate::{OutOfMemory, Place, tick};
 use alloc::vec::Vec;
@@ -20,6 +20,7 @@ pub(crate) struct Moving {
     reference: Option<u32>,
     print: u8,
     tick: u16,
+    heat: u16,
 }
 
 /// A segment to be: its depth and which of the moving entries it gets.
@@ -65,11 +66,12 @@ fn halve(
 impl Table {
     /// Copies the entries of a segment to `moving`. Their keys are hashed anew, so all records are fetched first.
     fn collect(&self, now_ms: u64, segment: u32, moving: &mut Vec<Moving>) {
+        let heats = self.segments.heats(segment);
         let segment = self.segments.get(segment);
         for bucket in segment {
             bucket.lanes().for_each(|lane| self.records.prefetch(bucket.reference(lane)));
         }
-        for bucket in segment {
+        for (place, bucket) in segment.iter().enumerate() {
             for lane in bucket.lanes() {
                 let reference = bucket.reference(lane);
                 let View { key, entry } = self.records.view(reference);
@@ -80,6 +82,7 @@ impl Table {
                     reference: Some(reference),
                     print,
                     tick,
+                    heat: heats.map_or(0, |heats| heats[place * LANES + lane].get()),
                 });
             }
         }
@@ -88,15 +91,19 @@ impl Table {
     /// Puts entries that fit into a segment, in order.
     fn fill(&mut self, named: Named, moving: &[Moving]) {
         self.segments.wipe(named.segment);
-        let buckets = self.segments.get_mut(named.segment);
         let (mut len, mut earliest) = (0, tick::NONE);
         for m in moving {
             let Some(reference) = m.reference else { continue };
             let home = home_of(m.hash, named.depth);
-            let (bucket, _) =
+            let buckets = self.segments.get_mut(named.segment);
+            let (place, lane) =
                 segment::put(buckets, home, m.print, reference).expect("it was found to fit");
-            let bucket = &mut buckets[bucket];
+            let bucket = &mut buckets[place];
             bucket.set_tick(tick::earlier(bucket.tick(), m.tick));
+            let spot = Spot { segment: named.segment, bucket: place, lane };
+            if let Some(heat) = self.segments.heat(spot) {
+                heat.set(m.heat);
+            }
             earliest = tick::earlier(earliest, m.tick);
             len += 1;
         }
@@ -115,7 +122,13 @@ impl Table {
         let mut moving = core::mem::take(&mut self.moving);
         moving.clear();
         self.collect(now_ms, old.segment, &mut moving);
-        moving.push(Moving { hash: place.hash, reference: None, print: 0, tick: tick::NONE });
+        moving.push(Moving {
+            hash: place.hash,
+            reference: None,
+            print: 0,
+            tick: tick::NONE,
+            heat: 0,
+        });
         let result = self.split_into(range, old, &mut moving, cost);
         self.moving = moving;
         result
@@ -135,7 +148,8 @@ impl Table {
         divide(moving, high, old.depth + 1, &mut parts)?;
         let depth = parts.iter().map(|p| p.0).max().unwrap_or(0).max(self.ranges[range].depth());
         let entries = (1u64 << depth) - self.ranges[range].directory_len();
-        let growth = (parts.len() as u64 - 1) * SEGMENT_BYTES + entries * DIRECTORY_ENTRY_BYTES;
+        let growth =
+            (parts.len() as u64 - 1) * self.segments.bytes_each() + entries * DIRECTORY_ENTRY_BYTES;
         self.check_room(growth + cost)?;
         if !self.segments.reserve(&mut *self.memory, parts.len() - 1) {
             return Err(OutOfMemory);
@@ -203,7 +217,7 @@ impl Table {
             r.segments().for_each(|named| self.segments.give_back(memory, named.segment));
             self.directory_entries -= r.directory_len();
             self.open_ranges -= 1;
-            r.close();
+            drop(r.close());
         }
     }
 

@@ -129,8 +129,19 @@ impl Records {
         }
     }
 
+    /// Empty ones that go on counting where these stop.
+    pub(crate) fn successor(&self) -> Self {
+        Self { meter: self.meter.clone(), copied: self.copied, ..Self::new() }
+    }
+
+    /// Bytes of records and of large values, those included that are held elsewhere.
     pub(crate) fn bytes(&self) -> u64 {
-        self.slab.live_bytes() + self.blocks.key_bytes() + self.meter.bytes()
+        self.own_bytes() + self.meter.bytes()
+    }
+
+    /// The same without large values.
+    pub(crate) const fn own_bytes(&self) -> u64 {
+        self.slab.live_bytes() + self.blocks.key_bytes()
     }
 
     /// Takes everything apart and gives it back: up to `chunks` chunks, then up to `blocks` large values. Says whether
@@ -141,7 +152,8 @@ impl Records {
         chunks: usize,
         blocks: usize,
     ) -> bool {
-        self.slab.dismantle(memory, chunks) == chunks || self.blocks.dismantle(blocks) == blocks
+        let slab = self.slab.dismantle(memory, chunks) == chunks;
+        self.blocks.dismantle(blocks) == blocks || slab
     }
 
     /// What counts large values.
@@ -194,6 +206,12 @@ impl Records {
             slot[start..start + first as usize + second as usize].split_at(first as usize)
         };
         View { key, entry: Entry { value, version, expires_at_ms, large: None } }
+    }
+
+    /// When a record expires.
+    pub(crate) fn expires_at_ms(&self, reference: u32) -> Option<u64> {
+        let slot = self.slab.get(reference);
+        (u64_at(slot, 0) & HAS_EXPIRY != 0).then(|| u64_at(slot, HEADER))
     }
 
     /// What goes away with a record, in bytes.

@@ -8,6 +8,7 @@
 use crate::{CHUNK_BYTES, Memory};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Entries of a bucket: what fits a cache line with one byte of fingerprint, four of reference and a word of its own.
@@ -21,7 +22,7 @@ const STASH: usize = HOMES;
 /// Entries of a segment.
 pub(crate) const SEGMENT_LANES: usize = BUCKETS * LANES;
 /// What a segment costs, in bytes.
-pub(crate) const SEGMENT_BYTES: u64 = (size_of::<Segment>() + size_of::<About>()) as u64;
+const SEGMENT_BYTES: u64 = (size_of::<Segment>() + size_of::<About>()) as u64;
 /// Segments of a piece of the pool, which is a chunk.
 const PIECE: usize = CHUNK_BYTES / size_of::<Segment>();
 
@@ -266,6 +267,11 @@ pub(crate) struct About {
     pub(crate) tick: u16,
 }
 
+/// How hot the entries of a segment are, see `heat`. Reading a key changes it.
+type Heats = [Cell<u16>; SEGMENT_LANES];
+/// Segments whose heats are allocated together: little enough not to be felt.
+const ROW: usize = 32;
+
 struct Piece {
     segments: &'static mut [Segment; PIECE],
     about: Box<[About; PIECE]>,
@@ -308,9 +314,45 @@ pub(crate) struct Segments {
     /// Segments of all pieces that are not in use.
     room: u64,
     in_use: u64,
+    /// A row for every 32 numbers of segments, allocated when one of them is first used; nothing at all when heat is
+    /// not kept.
+    heats: Option<Vec<Option<Box<[Heats; ROW]>>>>,
 }
 
 impl Segments {
+    /// A pool, with or without the heat of entries.
+    pub(crate) fn new(with_heat: bool) -> Self {
+        Self { heats: with_heat.then(Vec::new), ..Self::default() }
+    }
+
+    /// What a segment costs, in bytes.
+    pub(crate) const fn bytes_each(&self) -> u64 {
+        if self.heats.is_some() { SEGMENT_BYTES + size_of::<Heats>() as u64 } else { SEGMENT_BYTES }
+    }
+
+    /// Bytes of the segments in use.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.in_use * self.bytes_each()
+    }
+
+    /// Numbers of segments that were ever in use are below this.
+    pub(crate) fn numbers(&self) -> u32 {
+        (self.pieces.len() * PIECE) as u32
+    }
+
+    /// The heats of a segment, if they are kept.
+    #[inline]
+    pub(crate) fn heats(&self, id: u32) -> Option<&Heats> {
+        let row = self.heats.as_ref()?.get(id as usize / ROW)?.as_ref()?;
+        Some(&row[id as usize % ROW])
+    }
+
+    /// The heat of an entry, if it is kept.
+    #[inline]
+    pub(crate) fn heat(&self, spot: Spot) -> Option<&Cell<u16>> {
+        self.heats(spot.segment).map(|heats| &heats[spot.bucket * LANES + spot.lane])
+    }
+
     /// Segments in use.
     pub(crate) const fn in_use(&self) -> u64 {
         self.in_use
@@ -351,6 +393,15 @@ impl Segments {
         self.in_use += 1;
         self.room -= 1;
         let id = (self.room_from * PIECE) as u32 + u32::from(place);
+        if let Some(heats) = &mut self.heats {
+            let row = id as usize / ROW;
+            if row >= heats.len() {
+                heats.resize_with(row + 1, || None);
+            }
+            heats[row].get_or_insert_with(|| {
+                Box::new([const { [const { Cell::new(0) }; SEGMENT_LANES] }; ROW])
+            });
+        }
         self.wipe(id);
         id
     }
@@ -373,6 +424,12 @@ impl Segments {
             self.room -= PIECE as u64;
             self.released.push(at as u32);
             piece.give_back(memory);
+            if let Some(heats) = &mut self.heats {
+                let rows = PIECE / ROW;
+                for row in heats.iter_mut().skip(at * rows).take(rows) {
+                    *row = None;
+                }
+            }
         }
     }
 
@@ -388,9 +445,12 @@ impl Segments {
                 self.in_use -= u64::from(piece.used);
                 piece.give_back(memory);
             }
+            if let Some(heats) = &mut self.heats {
+                heats.truncate(self.pieces.len() * (PIECE / ROW));
+            }
         }
         if self.pieces.is_empty() {
-            *self = Self::default();
+            *self = Self::new(self.heats.is_some());
         }
         given
     }
@@ -399,6 +459,12 @@ impl Segments {
     pub(crate) fn wipe(&mut self, id: u32) {
         *self.get_mut(id) = [Bucket::EMPTY; BUCKETS];
         *self.about_mut(id) = About::default();
+    }
+
+    /// Notes that nothing in a segment has an expiry.
+    pub(crate) fn forget_ticks(&mut self, id: u32) {
+        self.get_mut(id).iter_mut().for_each(|bucket| bucket.set_tick(0));
+        self.about_mut(id).tick = 0;
     }
 
     #[inline]

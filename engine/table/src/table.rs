@@ -1,16 +1,20 @@
 //! The table: finding, writing and removing keys, and what it all costs.
 
+use crate::evict::Evictor;
 use crate::growth::{MERGE_LOW, Moving};
 use crate::hash::KeyHash;
+use crate::heat;
 use crate::large::{self, Body};
+use crate::old::Old;
 use crate::ranges::{DIRECTORY_ENTRY_BYTES, OPENING_BYTES, Range};
 use crate::record::{Records, VERSION_MAX, View, cost_of, cost_of_large};
-use crate::segment::{self, SEGMENT_BYTES, Segments, Spot, buckets_of, home_of};
+use crate::segment::{self, Segments, Spot, buckets_of, home_of};
 use crate::sweep::Sweep;
 use crate::{
     Block, Entry, Expiry, Large, Memory, Options, OutOfMemory, Place, RANGES, SLOTS_PER_RANGE, tick,
 };
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -29,6 +33,13 @@ pub struct Table {
     pub(crate) sweep: Sweep,
     /// Entries that splits and merges moved.
     pub(crate) moved: u64,
+    pub(crate) evictor: Evictor,
+    /// What was cleared and is not yet given back.
+    pub(crate) old: VecDeque<Old>,
+    /// What the last write that found no room had asked for, in bytes.
+    lacking: Option<u64>,
+    /// The time of the last write or slice of background work, for what is not told the time.
+    pub(crate) now_ms: u64,
     pub(crate) memory: Box<dyn Memory>,
 }
 
@@ -66,9 +77,21 @@ impl Place {
 }
 
 /// A value that comes.
+#[derive(Clone, Copy)]
 enum Value<'a> {
     Bytes(&'a [u8]),
-    Large(Large),
+    Large(&'a Large),
+}
+
+/// The expiry of a key before a write, and after it.
+fn expiries(found: Option<&Found>, expiry: Expiry) -> (Option<u64>, Option<u64>) {
+    let before = found.and_then(|f| f.expires_at_ms);
+    let after = match expiry {
+        Expiry::Keep => before.filter(|_| found.is_some_and(|f| f.live)),
+        Expiry::Clear => None,
+        Expiry::At(at) => Some(at),
+    };
+    (before, after)
 }
 
 /// A key that was found.
@@ -82,6 +105,7 @@ struct Found {
 impl Table {
     /// An empty table. It holds next to no memory until keys come.
     pub fn new(options: Options, memory: Box<dyn Memory>) -> Self {
+        let evictor = Evictor::new(options.eviction, options.seed[0] ^ options.seed[1]);
         let ranges: Vec<Range> =
             (0..RANGES).map(|_| Range::new(options.first_version & VERSION_MAX)).collect();
         let ranges: Result<Box<[Range; RANGES]>, _> = ranges.into_boxed_slice().try_into();
@@ -89,7 +113,7 @@ impl Table {
             hash: KeyHash::new(options.seed),
             memory_bytes_max: options.memory_bytes_max,
             ranges: ranges.ok().expect("it was made with this length"),
-            segments: Segments::default(),
+            segments: Segments::new(evictor.keeps_heat()),
             records: Records::new(),
             len: 0,
             with_expiry: 0,
@@ -98,6 +122,10 @@ impl Table {
             moving: Vec::new(),
             sweep: Sweep::default(),
             moved: 0,
+            evictor,
+            old: VecDeque::new(),
+            lacking: None,
+            now_ms: 0,
             memory,
         }
     }
@@ -159,13 +187,58 @@ impl Table {
     /// The value of a key, unless there is none or it expired.
     #[inline]
     pub fn get(&self, now_ms: u64, place: Place, key: &[u8]) -> Option<Entry<'_>> {
-        let (_, _, view) = self.lookup(place, key)?;
+        let (spot, _, view) = self.lookup(place, key)?;
+        self.used(now_ms, spot);
         view.live(now_ms).then_some(view.entry)
     }
 
+    /// Notes that a key was used, for the policies that ask.
+    #[inline]
+    fn used(&self, now_ms: u64, spot: Spot) {
+        if let Some(heat) = self.segments.heat(spot) {
+            let chance = || self.evictor.chance();
+            heat.set(heat::again(self.evictor.kind, now_ms, heat.get(), chance));
+        }
+    }
+
     /// Whether so much more may be used.
-    pub(crate) fn check_room(&self, growth: u64) -> Result<(), OutOfMemory> {
-        if growth <= self.room() { Ok(()) } else { Err(OutOfMemory) }
+    pub(crate) fn has_room(&self, growth: u64) -> bool {
+        self.memory_bytes_max == 0 || growth <= self.room()
+    }
+
+    /// The same, noted when it is not so.
+    pub(crate) fn check_room(&mut self, growth: u64) -> Result<(), OutOfMemory> {
+        if self.has_room(growth) {
+            return Ok(());
+        }
+        self.lacking = Some(growth);
+        Err(OutOfMemory)
+    }
+
+    /// The limit, 0 for none.
+    pub(crate) const fn memory_bytes_max(&self) -> u64 {
+        self.memory_bytes_max
+    }
+
+    /// Does a write; when there is no room for it, makes a slice of room and does it again.
+    fn with_room<R>(
+        &mut self,
+        now_ms: u64,
+        place: Place,
+        key: &[u8],
+        write: impl Fn(&mut Self) -> Result<R, OutOfMemory>,
+    ) -> Result<R, OutOfMemory> {
+        let result = write(self);
+        match self.lacking.take() {
+            Some(bytes) if result.is_err() => {
+                let protected = self.lookup(place, key).map(|(_, reference, _)| reference);
+                self.free_up(now_ms, bytes, protected);
+                let result = write(self);
+                self.lacking = None;
+                result
+            }
+            _ => result,
+        }
     }
 
     fn room(&self) -> u64 {
@@ -199,6 +272,7 @@ impl Table {
             let about = self.segments.about_mut(spot.segment);
             about.tick = tick::earlier(about.tick, tick);
         }
+        self.now_ms = now_ms;
         self.with_expiry += u64::from(after.is_some());
         self.with_expiry -= u64::from(before.is_some());
         let range = &mut self.ranges[place.range()];
@@ -218,13 +292,19 @@ impl Table {
         value: &[u8],
         expiry: Expiry,
     ) -> Result<u64, OutOfMemory> {
+        self.with_room(now_ms, place, key, |table| table.try_set(now_ms, place, key, value, expiry))
+    }
+
+    fn try_set(
+        &mut self,
+        now_ms: u64,
+        place: Place,
+        key: &[u8],
+        value: &[u8],
+        expiry: Expiry,
+    ) -> Result<u64, OutOfMemory> {
         let found = self.find(now_ms, place, key);
-        let before = found.as_ref().and_then(|f| f.expires_at_ms);
-        let after = match expiry {
-            Expiry::Keep => before.filter(|_| found.as_ref().is_some_and(|f| f.live)),
-            Expiry::Clear => None,
-            Expiry::At(at) => Some(at),
-        };
+        let (before, after) = expiries(found.as_ref(), expiry);
         let version = self.next_version(place);
         let cost = cost_of(key.len(), value.len(), after.is_some());
         let Some(found) = found else {
@@ -243,6 +323,7 @@ impl Table {
             version,
             after,
         )?;
+        self.used(now_ms, found.spot);
         Ok(self.wrote(now_ms, place, found.spot, reference, before, after))
     }
 
@@ -251,7 +332,13 @@ impl Table {
     /// # Errors
     /// [`OutOfMemory`], when so much is not left.
     pub fn block(&mut self, bytes: usize) -> Result<Block, OutOfMemory> {
-        self.check_room(large::cost_of(bytes))?;
+        let cost = large::cost_of(bytes);
+        if !self.has_room(cost) {
+            self.free_up(self.now_ms, cost, None);
+        }
+        if !self.has_room(cost) {
+            return Err(OutOfMemory);
+        }
         Ok(Block::new(Body::new(&mut *self.memory, self.records.meter(), bytes)?, bytes))
     }
 
@@ -268,30 +355,41 @@ impl Table {
         mut value: Large,
         expiry: Expiry,
     ) -> Result<u64, OutOfMemory> {
-        let found = self.find(now_ms, place, key);
-        let before = found.as_ref().and_then(|f| f.expires_at_ms);
-        let after = match expiry {
-            Expiry::Keep => before.filter(|_| found.as_ref().is_some_and(|f| f.live)),
-            Expiry::Clear => None,
-            Expiry::At(at) => Some(at),
-        };
-        let Some(cost) = cost_of_large(key.len(), value.len(), after.is_some()) else {
-            return self.set(now_ms, place, key, &value, expiry);
-        };
         value.move_to(self.records.meter());
+        self.with_room(now_ms, place, key, |table| {
+            table.try_set_large(now_ms, place, key, &value, expiry)
+        })
+    }
+
+    fn try_set_large(
+        &mut self,
+        now_ms: u64,
+        place: Place,
+        key: &[u8],
+        value: &Large,
+        expiry: Expiry,
+    ) -> Result<u64, OutOfMemory> {
+        let found = self.find(now_ms, place, key);
+        let (before, after) = expiries(found.as_ref(), expiry);
+        let Some(cost) = cost_of_large(key.len(), value.len(), after.is_some()) else {
+            return self.try_set(now_ms, place, key, value, expiry);
+        };
         let Some(found) = found else {
             return self.insert(now_ms, place, key, Value::Large(value), after, cost);
         };
         // The value itself is counted already.
         let old = self.records.cost(found.reference);
+        let growth = cost.saturating_sub(old);
         let over = (self.memory_bytes() + cost).saturating_sub(old);
         if cost + value.held() > old && self.memory_bytes_max > 0 && over > self.memory_bytes_max {
+            self.lacking = Some(growth);
             return Err(OutOfMemory);
         }
         let version = self.next_version(place);
         let memory = &mut *self.memory;
-        let reference = self.records.insert_large(memory, key, value, version, after)?;
+        let reference = self.records.insert_large(memory, key, value.clone(), version, after)?;
         self.records.remove(memory, found.reference);
+        self.used(now_ms, found.spot);
         Ok(self.wrote(now_ms, place, found.spot, reference, before, after))
     }
 
@@ -307,7 +405,9 @@ impl Table {
     ) -> Result<u64, OutOfMemory> {
         let range = place.range();
         if !self.ranges[range].is_open() {
-            self.check_room(cost + OPENING_BYTES + SEGMENT_BYTES + DIRECTORY_ENTRY_BYTES)?;
+            self.check_room(
+                cost + OPENING_BYTES + self.segments.bytes_each() + DIRECTORY_ENTRY_BYTES,
+            )?;
         } else if self.is_full_for(place) {
             self.split(now_ms, place, cost)?;
         } else {
@@ -320,7 +420,9 @@ impl Table {
         let memory = &mut *self.memory;
         let reference = match value {
             Value::Bytes(value) => self.records.insert(memory, key, value, version, after)?,
-            Value::Large(value) => self.records.insert_large(memory, key, value, version, after)?,
+            Value::Large(value) => {
+                self.records.insert_large(memory, key, value.clone(), version, after)?
+            }
         };
         if !self.ranges[range].is_open() {
             let segment = self.segments.take();
@@ -337,6 +439,9 @@ impl Table {
         self.len += 1;
         self.ranges[range].count_one_more(place.slot);
         let spot = Spot { segment: named.segment, bucket, lane };
+        if let Some(heat) = self.segments.heat(spot) {
+            heat.set(heat::first(self.evictor.kind, now_ms));
+        }
         Ok(self.wrote(now_ms, place, spot, reference, None, after))
     }
 
@@ -358,22 +463,39 @@ impl Table {
         key: &[u8],
         tail: &[u8],
     ) -> Result<usize, OutOfMemory> {
+        self.with_room(now_ms, place, key, |table| table.try_append(now_ms, place, key, tail))
+    }
+
+    fn try_append(
+        &mut self,
+        now_ms: u64,
+        place: Place,
+        key: &[u8],
+        tail: &[u8],
+    ) -> Result<usize, OutOfMemory> {
         let Some(found) = self.find(now_ms, place, key).filter(|f| f.live) else {
-            self.set(now_ms, place, key, tail, Expiry::Clear)?;
+            self.try_set(now_ms, place, key, tail, Expiry::Clear)?;
             return Ok(tail.len());
         };
         let version = self.next_version(place);
         let room = self.room();
-        let reference =
-            self.records.append(&mut *self.memory, found.reference, key, tail, version, room)?;
         let expiry = found.expires_at_ms;
+        let result =
+            self.records.append(&mut *self.memory, found.reference, key, tail, version, room);
+        let Ok(reference) = result else {
+            let len = self.records.view(found.reference).entry.value.len() + tail.len();
+            let cost = cost_of(key.len(), len, expiry.is_some());
+            self.lacking = Some(cost.saturating_sub(self.records.cost(found.reference)));
+            return Err(OutOfMemory);
+        };
+        self.used(now_ms, found.spot);
         self.wrote(now_ms, place, found.spot, reference, expiry, expiry);
         Ok(self.records.view(reference).entry.value.len())
     }
 
     /// Sets or clears the expiry of a key and returns the new version, or `None` when there is no such key. A moment
     /// that is not in the future is the caller's to turn into [`Table::remove`]. The memory limit does not stop it: an
-    /// expiry costs 8 bytes and is how memory comes back.
+    /// expiry costs 8 bytes and is how memory comes back. (A slice of room is made for them where the policy allows.)
     pub fn set_expiry(
         &mut self,
         now_ms: u64,
@@ -381,10 +503,18 @@ impl Table {
         key: &[u8],
         expires_at_ms: Option<u64>,
     ) -> Option<u64> {
-        let found = self.find(now_ms, place, key)?;
+        let mut found = self.find(now_ms, place, key)?;
         if !found.live {
             self.remove(now_ms, place, key);
             return None;
+        }
+        if found.expires_at_ms.is_none() && expires_at_ms.is_some() {
+            let len = self.records.view(found.reference).entry.value.len();
+            let growth = cost_of(key.len(), len, true) - cost_of(key.len(), len, false);
+            if !self.has_room(growth) {
+                self.free_up(now_ms, growth, Some(found.reference));
+                found = self.find(now_ms, place, key)?;
+            }
         }
         let version = self.next_version(place);
         // It fails only in a process that has no memory at all, where the key is left as it was.
@@ -392,6 +522,7 @@ impl Table {
             .records
             .set_expiry(&mut *self.memory, found.reference, key, version, expires_at_ms)
             .ok()?;
+        self.used(now_ms, found.spot);
         Some(self.wrote(now_ms, place, found.spot, reference, found.expires_at_ms, expires_at_ms))
     }
 
@@ -442,16 +573,20 @@ impl Table {
     }
 
     /// Memory in use, in bytes: segments, directories and counters, records by the size of their slots, large values by
-    /// their capacity. Pages of the slab are not counted beyond the slots in use; the sweep keeps what lies idle
-    /// between those below half of them and a page per size.
+    /// what they hold, those included that only a reader still has. Pages of the slab are not counted beyond the slots in
+    /// use; the sweep keeps what lies idle between those below half of them and a page per size. What was cleared counts
+    /// until it is given back.
     pub fn memory_bytes(&self) -> u64 {
-        let fixed = (size_of::<Self>() + size_of::<[Range; RANGES]>()) as u64;
-        fixed
+        Self::FIXED_BYTES
             + self.records.bytes()
-            + self.segments.in_use() * SEGMENT_BYTES
+            + self.segments.bytes()
             + self.directory_entries * DIRECTORY_ENTRY_BYTES
             + self.open_ranges * OPENING_BYTES
+            + self.old.iter().map(Old::bytes).sum::<u64>()
     }
+
+    /// What an empty table costs.
+    pub(crate) const FIXED_BYTES: u64 = (size_of::<Self>() + size_of::<[Range; RANGES]>()) as u64;
 
     /// Memory that the slab holds for small records beyond [`Table::memory_bytes`]: room between records, which other
     /// records of the same size take, and which the sweep brings together. In bytes.
@@ -463,28 +598,5 @@ impl Table {
     /// they grew.
     pub const fn moved_and_copied(&self) -> (u64, u64) {
         (self.moved, self.records.copied())
-    }
-
-    fn dismantle(&mut self) {
-        let memory = &mut *self.memory;
-        while self.segments.dismantle(memory, 16) > 0 {}
-        while self.records.dismantle(memory, 16, 1024) {}
-    }
-
-    /// Removes everything. Versions go on from where they were.
-    pub fn clear(&mut self) {
-        self.ranges.iter_mut().for_each(Range::close);
-        self.dismantle();
-        self.len = 0;
-        self.with_expiry = 0;
-        self.directory_entries = 0;
-        self.open_ranges = 0;
-        self.sweep = Sweep::default();
-    }
-}
-
-impl Drop for Table {
-    fn drop(&mut self) {
-        self.dismantle();
     }
 }

@@ -1,6 +1,7 @@
-//! Random operations on the table and on a plain map, which must always agree.
+//! Random operations on the table and on a plain map, which must always agree; but for evicted keys, which may be gone.
 
-use dkv_table::{Eviction, Expiry, HeapMemory, Options, OutOfMemory, Table};
+use crate::counted::{Counted, Out};
+use dkv_table::{Eviction, Expiry, Options, OutOfMemory, Room, Table};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ struct Held {
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Set { key: u16, len: usize, expiry: Expire },
+    SetLarge { key: u16, len: usize, expiry: Expire },
     Append { key: u16, len: usize },
     SetExpiry { key: u16, after_ms: Option<u64> },
     Remove { key: u16 },
@@ -25,6 +27,10 @@ enum Op {
     KeysInSlot { slot: usize, max: usize },
     Random { entropy: u64 },
     Sweep { budget: u32 },
+    Background { budget: u32 },
+    MakeRoom { bytes: u64 },
+    Hold { key: u16 },
+    LetGo,
     Advance { ms: u64 },
     Clear,
 }
@@ -45,15 +51,20 @@ fn lengths() -> impl Strategy<Value = usize> {
     ]
 }
 
-fn ops(keys: u16) -> impl Strategy<Value = Op> {
-    let expiry = prop_oneof![
+fn expiry() -> impl Strategy<Value = Expire> {
+    prop_oneof![
         2 => Just(Expire::Keep),
         2 => Just(Expire::Clear),
         2 => (1u64..5_000).prop_map(Expire::After),
         1 => Just(Expire::After(1 << 45)),
-    ];
+    ]
+}
+
+fn ops(keys: u16) -> impl Strategy<Value = Op> {
     prop_oneof![
-        60 => (0..keys, lengths(), expiry).prop_map(|(key, len, expiry)| Op::Set { key, len, expiry }),
+        60 => (0..keys, lengths(), expiry()).prop_map(|(key, len, expiry)| Op::Set { key, len, expiry }),
+        6 => (0..keys, prop_oneof![8 => lengths(), 1 => 1_000_000usize..1_200_000], expiry())
+            .prop_map(|(key, len, expiry)| Op::SetLarge { key, len, expiry }),
         20 => (0..keys, prop_oneof![4 => 0usize..40, 1 => lengths()]).prop_map(|(key, len)| Op::Append { key, len }),
         10 => (0..keys, prop::option::of(1u64..5_000)).prop_map(|(key, after_ms)| Op::SetExpiry { key, after_ms }),
         30 => (0..keys).prop_map(|key| Op::Remove { key }),
@@ -62,6 +73,10 @@ fn ops(keys: u16) -> impl Strategy<Value = Op> {
         2 => (0..SLOTS.len(), 0usize..50).prop_map(|(slot, max)| Op::KeysInSlot { slot, max }),
         2 => any::<u64>().prop_map(|entropy| Op::Random { entropy }),
         3 => (1u32..2000).prop_map(|budget| Op::Sweep { budget }),
+        3 => (1u32..2000).prop_map(|budget| Op::Background { budget }),
+        1 => (0u64..100_000).prop_map(|bytes| Op::MakeRoom { bytes }),
+        3 => (0..keys).prop_map(|key| Op::Hold { key }),
+        2 => Just(Op::LetGo),
         5 => (1u64..800).prop_map(|ms| Op::Advance { ms }),
         1 => Just(Op::Advance { ms: 100_000_000 }),
         1 => Just(Op::Clear),
@@ -86,30 +101,49 @@ fn slot_of(key: u16) -> u16 {
 
 struct Both {
     table: Table,
+    out: Out,
     model: BTreeMap<u16, Held>,
     versions: BTreeMap<u16, u64>,
+    /// Handles of values as a connection holds them that sends, with what they must stay.
+    sent: Vec<(bytes::Bytes, Vec<u8>)>,
     now_ms: u64,
     max: u64,
+    evicts: bool,
     refused: u32,
 }
 
 impl Both {
-    fn new(max: u64) -> Self {
-        let options = Options {
-            seed: [7, 9],
-            memory_bytes_max: max,
-            eviction: Eviction::None,
-            first_version: FIRST_VERSION,
-        };
-        let table = Table::new(options, Box::new(HeapMemory));
+    fn new(max: u64, eviction: Eviction) -> Self {
+        let options =
+            Options { seed: [7, 9], memory_bytes_max: max, eviction, first_version: FIRST_VERSION };
+        let out = Out::default();
+        let table = Table::new(options, Box::new(Counted(out.clone())));
         Self {
             table,
+            out,
             model: BTreeMap::new(),
             versions: BTreeMap::new(),
+            sent: Vec::new(),
             now_ms: 1000,
             max,
+            evicts: eviction != Eviction::None,
             refused: 0,
         }
+    }
+
+    /// Takes over that keys are gone which the table may have evicted; `kept` is one that it may not.
+    fn forget_evicted(&mut self, kept: Option<u16>) {
+        if !self.evicts {
+            return;
+        }
+        let (table, now) = (&self.table, self.now_ms);
+        self.model.retain(|key, held| {
+            let bytes = key_bytes(*key);
+            let there = table.get(now, table.place(&bytes, slot_of(*key)), &bytes).is_some();
+            let expired = held.expires_at_ms.is_some_and(|at| at <= now);
+            assert!(there || expired || kept != Some(*key), "the key of a write was evicted");
+            there || expired
+        });
     }
 
     fn live(&self, key: u16) -> Option<&Held> {
@@ -151,19 +185,49 @@ impl Both {
                     Expire::Clear => Expiry::Clear,
                     Expire::After(ms) => Expiry::At(now + ms),
                 };
-                match self.table.set(now, place, &bytes, &value, expiry_given) {
-                    Ok(version) => {
-                        let expires_at_ms = match expiry {
-                            Expire::Keep => self.live(key).and_then(|h| h.expires_at_ms),
-                            Expire::Clear => None,
-                            Expire::After(ms) => Some(now + ms),
-                        };
-                        assert_eq!(version, self.next_version(key));
-                        self.model.insert(key, Held { value, version, expires_at_ms });
-                    }
-                    Err(OutOfMemory) => self.refused(before, len as u64 + 6000),
+                let result = self.table.set(now, place, &bytes, &value, expiry_given);
+                self.wrote(key, value, expiry, before, result);
+            }
+            Op::SetLarge { key, len, expiry } => {
+                let bytes = key_bytes(key);
+                let place = self.table.place(&bytes, slot_of(key));
+                let value = vec![(key as u8) ^ (len as u8); len];
+                let before = self.table.memory_bytes();
+                let Ok(mut block) = self.table.block(len) else {
+                    self.refused(before, len as u64 + 6000);
+                    self.forget_evicted(None);
+                    return;
+                };
+                for piece in value.chunks(1000) {
+                    block.extend(piece);
                 }
-                self.check_key(key);
+                assert_eq!((block.len(), block.capacity()), (len, len));
+                let expiry_given = match expiry {
+                    Expire::Keep => Expiry::Keep,
+                    Expire::Clear => Expiry::Clear,
+                    Expire::After(ms) => Expiry::At(now + ms),
+                };
+                let result = self.table.set_large(now, place, &bytes, block.freeze(), expiry_given);
+                self.wrote(key, value, expiry, before, result);
+            }
+            Op::Hold { key } => {
+                let bytes = key_bytes(key);
+                let place = self.table.place(&bytes, slot_of(key));
+                if let Some(large) = self.table.get(now, place, &bytes).and_then(|e| e.large) {
+                    self.sent.push((large.share(), large.to_vec()));
+                }
+            }
+            Op::LetGo => self.sent.clear(),
+            Op::Background { budget } => {
+                self.table.background(now, budget);
+                self.forget_evicted(None);
+            }
+            Op::MakeRoom { bytes } => {
+                let room = self.table.make_room(now, bytes);
+                if self.max == 0 || self.table.memory_bytes() + bytes <= self.max {
+                    assert_eq!(room, Room::Enough);
+                }
+                self.forget_evicted(None);
             }
             Op::Append { key, len } => {
                 let bytes = key_bytes(key);
@@ -171,6 +235,7 @@ impl Both {
                 let tail = vec![len as u8; len];
                 let before = self.table.memory_bytes();
                 let result = self.table.append(now, place, &bytes, &tail);
+                self.forget_evicted(Some(key));
                 if let Ok(new_len) = result {
                     let mut held = self.live(key).cloned().unwrap_or(Held {
                         value: Vec::new(),
@@ -193,6 +258,7 @@ impl Both {
                 let place = self.table.place(&bytes, slot_of(key));
                 let at = after_ms.map(|ms| now + ms);
                 let got = self.table.set_expiry(now, place, &bytes, at);
+                self.forget_evicted(Some(key));
                 let want = self.live(key).is_some().then(|| self.next_version(key));
                 assert_eq!(got, want);
                 if let Some(version) = want {
@@ -248,18 +314,47 @@ impl Both {
                 assert_eq!(self.table.len(), 0);
             }
         }
+        for (bytes, want) in &self.sent {
+            assert_eq!(bytes, want, "what is being sent never changes");
+        }
         if self.max > 0 {
-            // An expiry may take its 8 bytes beyond the limit.
+            // An expiry may take its 8 bytes beyond the limit, and up to 700 keys one granule of 512.
             assert!(
-                self.table.memory_bytes() <= self.max + 600 * 700,
+                self.table.memory_bytes() <= self.max + 300 * 512,
                 "{}",
                 self.table.memory_bytes()
             );
         }
     }
 
+    fn wrote(
+        &mut self,
+        key: u16,
+        value: Vec<u8>,
+        expiry: Expire,
+        before: u64,
+        result: Result<u64, OutOfMemory>,
+    ) {
+        if let Ok(version) = result {
+            let expires_at_ms = match expiry {
+                Expire::Keep => self.live(key).and_then(|h| h.expires_at_ms),
+                Expire::Clear => None,
+                Expire::After(ms) => Some(self.now_ms + ms),
+            };
+            assert_eq!(version, self.next_version(key));
+            self.model.insert(key, Held { value, version, expires_at_ms });
+        } else {
+            self.refused(before, value.len() as u64 + 6000);
+        }
+        self.forget_evicted(Some(key));
+        self.check_key(key);
+    }
+
     fn refused(&mut self, before: u64, at_most: u64) {
         self.refused += 1;
+        if self.evicts {
+            return;
+        }
         assert!(self.max > 0 && before + at_most > self.max, "refused at {before} of {}", self.max);
     }
 
@@ -307,9 +402,9 @@ impl Both {
     }
 }
 
-fn run(max: u64, script: Vec<Op>) -> u32 {
-    let empty = Both::new(max).table.memory_bytes();
-    let mut both = Both::new(max);
+fn run(max: u64, eviction: Eviction, script: Vec<Op>) -> Ran {
+    let empty = Both::new(max, eviction).table.memory_bytes();
+    let mut both = Both::new(max, eviction);
     for op in script {
         both.apply(op);
     }
@@ -317,8 +412,20 @@ fn run(max: u64, script: Vec<Op>) -> u32 {
     for key in both.model.keys().copied().collect::<Vec<_>>() {
         both.apply(Op::Remove { key });
     }
+    while both.table.background(both.now_ms, 100).more {}
+    both.sent.clear();
     assert_eq!(both.table.memory_bytes(), empty, "everything is given back");
-    both.refused
+    assert_eq!(both.out.regions(), 0);
+    assert!(both.out.chunks() <= 3, "{} chunks for nothing", both.out.chunks());
+    let ran = Ran { refused: both.refused, evicted: both.table.evicted() };
+    drop(both.table);
+    assert_eq!(both.out.chunks(), 0, "a table that goes gives back all");
+    ran
+}
+
+struct Ran {
+    refused: u32,
+    evicted: u64,
 }
 
 proptest! {
@@ -326,17 +433,37 @@ proptest! {
 
     #[test]
     fn the_table_does_what_a_map_does(script in prop::collection::vec(ops(700), 1..2500)) {
-        run(0, script);
+        run(0, Eviction::None, script);
     }
 
     #[test]
     fn a_refused_write_changes_nothing(script in prop::collection::vec(ops(300), 500..2500)) {
-        run(400_000, script);
+        run(400_000, Eviction::None, script);
+    }
+
+    #[test]
+    fn eviction_loses_keys_but_never_mistakes_them(
+        script in prop::collection::vec(ops(300), 500..2500),
+        eviction in prop::sample::select(vec![
+            Eviction::AllKeysLru,
+            Eviction::VolatileLru,
+            Eviction::AllKeysLfu,
+            Eviction::VolatileLfu,
+            Eviction::AllKeysRandom,
+            Eviction::VolatileRandom,
+            Eviction::VolatileTtl,
+        ]),
+    ) {
+        run(400_000, eviction, script);
     }
 }
 
 #[test]
-fn a_small_budget_does_refuse_writes() {
-    let script = (0..300).map(|key| Op::Set { key, len: 5000, expiry: Expire::Keep }).collect();
-    assert!(run(400_000, script) > 100);
+fn a_small_budget_does_refuse_writes_or_evict() {
+    let script: Vec<Op> =
+        (0..300).map(|key| Op::Set { key, len: 5000, expiry: Expire::Keep }).collect();
+    assert!(run(400_000, Eviction::None, script.clone()).refused > 100);
+    assert!(run(400_000, Eviction::VolatileTtl, script.clone()).refused > 100);
+    let ran = run(400_000, Eviction::AllKeysLru, script);
+    assert!(ran.refused == 0 && ran.evicted > 100, "{} {}", ran.refused, ran.evicted);
 }

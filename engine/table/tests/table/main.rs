@@ -1,0 +1,6 @@
+//! Tests of the table from outside: against a plain map, and its promises at sizes and in corners.
+
+mod counted;
+mod eviction;
+mod model;
+mod promises;
