@@ -529,7 +529,10 @@ impl Reactor for UringReactor {
             Wait::Until(time) if self.ready.is_empty() && !self.woken => Some(self.clamp(time)),
             Wait::Until(_) | Wait::Now => None,
         };
-        self.ring.enter(wait)?;
+        // After a spin there may be all that the call would bring: it is saved then.
+        if wait.is_some() || self.ring.has_queued() || !self.ring.has_completions() {
+            self.ring.enter(wait)?;
+        }
         events.append(&mut self.ready);
         self.collect(events);
         // By now the events of all of them are in the list.

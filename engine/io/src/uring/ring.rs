@@ -153,6 +153,11 @@ impl Ring {
         !self.uring.completion().is_empty()
     }
 
+    /// Whether there are completions to drain without an [`Ring::enter`].
+    pub(super) fn has_completions(&mut self) -> bool {
+        !self.uring.completion().is_empty()
+    }
+
     fn refill(&mut self) {
         while let Some(entry) = self.waiting.front() {
             // SAFETY: whoever pushed the entry vouched for it until its final completion, which cannot have come yet.
