@@ -49,6 +49,9 @@ enum Store {
 pub(crate) struct Body {
     store: Store,
     held: u64,
+    /// Whether it is being received: what was announced and has not come is not counted, or announcing would be enough to
+    /// use up the memory of others.
+    receiving: bool,
     meter: Meter,
 }
 
@@ -72,7 +75,7 @@ impl Body {
             heap.try_reserve_exact(bytes).map_err(|_| OutOfMemory)?;
             Store::Heap(heap)
         };
-        let mut body = Self { store, held: 0, meter: meter.clone() };
+        let mut body = Self { store, held: 0, receiving: false, meter: meter.clone() };
         body.count();
         Ok(body)
     }
@@ -81,11 +84,18 @@ impl Body {
     fn count(&mut self) {
         let held = OVERHEAD_BYTES
             + match &self.store {
+                Store::Heap(heap) if self.receiving => heap.len() as u64,
                 Store::Heap(heap) => heap.capacity() as u64,
                 Store::Mapped(_, _, touched) => touched.next_multiple_of(PAGE_BYTES) as u64,
             };
         self.meter.change(self.held, held);
         self.held = held;
+    }
+
+    /// Begins or ends to be received.
+    fn receive(&mut self, receiving: bool) {
+        self.receiving = receiving;
+        self.count();
     }
 
     fn bytes(&self) -> &[u8] {
@@ -208,7 +218,8 @@ pub struct Block {
 }
 
 impl Block {
-    pub(crate) const fn new(body: Body, capacity: usize) -> Self {
+    pub(crate) fn new(mut body: Body, capacity: usize) -> Self {
+        body.receive(true);
         Self { body, capacity }
     }
 
@@ -232,10 +243,12 @@ impl Block {
         let left = self.capacity - self.len();
         debug_assert!(bytes.len() <= left, "{} bytes where {left} are left", bytes.len());
         self.body.extend(&bytes[..bytes.len().min(left)]);
+        self.body.count();
     }
 
     /// The value.
-    pub fn freeze(self) -> Large {
+    pub fn freeze(mut self) -> Large {
+        self.body.receive(false);
         Large(Arc::new(self.body))
     }
 }

@@ -236,6 +236,21 @@ fn make_room_comes_to_an_end_and_says_so() {
 }
 
 #[test]
+fn what_is_announced_and_does_not_come_takes_nobodys_memory() {
+    let mut t = table(64 << 20, Eviction::None);
+    let before = t.memory_bytes();
+    let mut blocks: Vec<_> =
+        (0..200).map(|_| t.block(1 << 20).expect("nothing has come yet")).collect();
+    assert!(t.memory_bytes() - before < 200 * 1024, "{} bytes", t.memory_bytes() - before);
+    blocks[0].extend(&vec![1; 1000]);
+    assert!(t.memory_bytes() - before < 200 * 1024 + 1000);
+    blocks[0].extend(&vec![1; (1 << 20) - 1000]);
+    assert!(t.memory_bytes() - before > 1 << 20);
+    blocks.clear();
+    assert_eq!(t.memory_bytes(), before);
+}
+
+#[test]
 fn a_batch_meets_the_limit_in_its_middle_and_goes_on() {
     let mut t = table(2 << 20, Eviction::AllKeysLru);
     let mut batch = 0u64;
