@@ -33,10 +33,11 @@ def resident_bytes(pids):
     return total
 
 
-def raise_group(child):
-    """All of a session share one scheduler group; raises it, so that other jobs of the machine disturb less."""
+def raise_group(pid):
+    """All of a session share one scheduler group; raises it, so that other jobs of the machine disturb less. Every
+    contender's must be: who gets less of the CPU finds more to do at a time, and looks cheaper than it is."""
     with contextlib.suppress(OSError):
-        pathlib.Path(f"/proc/{child.pid}/autogroup").write_text("-10")
+        pathlib.Path(f"/proc/{pid}/autogroup").write_text("-10")
 
 
 class Machine:
@@ -108,7 +109,7 @@ class Machine:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        raise_group(child)
+        raise_group(child.pid)
         printed, said = child.communicate()
         if child.returncode != 0:
             sys.exit(f"{' '.join(map(str, command))}: exit {child.returncode}\n{printed}{said}")
@@ -135,7 +136,7 @@ class Machine:
             )
         child.log = log
         self.started.append(child)
-        raise_group(child)
+        raise_group(child.pid)
         return child
 
     def end(self, child):

@@ -5,7 +5,7 @@ import os
 import pathlib
 import sys
 
-from machine import SERVER_CPU
+from machine import SERVER_CPU, raise_group
 
 VALKEY_PORT, REDIS_PORT, ECHO_PORT = 6379, 6380, 6390
 # One above the connections of the section with the most of them, and some for ourselves.
@@ -81,6 +81,8 @@ class Manager:
         nodes = [Server("dkv", node["client_port"], [node["pid"]], node["shard_ports"]) for node in view["nodes"]]
         for node in nodes:
             self.machine.wait_for(node.port)
+            # The manager starts each in a session of its own.
+            raise_group(node.pids[0])
         return nodes
 
     def metrics(self):

@@ -47,6 +47,7 @@ pub fn serve(listener: TcpListener) -> Result<(), String> {
         for event in events.drain(..) {
             match event {
                 Event::Accepted { socket, .. } => {
+                    dkv_io::sockets::spare_congestion_control(&socket);
                     // A connection that ended at once is nobody's loss.
                     if let Ok(conn) = reactor.adopt(socket) {
                         let places = sessions.len().max(conn.index() + 1);
