@@ -248,6 +248,7 @@ impl Agent {
             password_sha256: definition.password_sha256.clone(),
             protected_mode: definition.protected_mode,
             memory_bytes_max: definition.memory_bytes_max,
+            eviction: definition.eviction,
             control_socket: text(&paths.socket)?,
             lock_file: text(&paths.lock)?,
         })

@@ -138,6 +138,8 @@ impl Agent {
             cpus: definition.cpus,
         };
         let plan = cpus::assign(&wish)?;
+        let cpus = plan.sets.iter().map(|(set, _)| set.len()).max().unwrap_or(0);
+        names::check_memory(definition, cpus as u32)?;
         // A store's named ports are those of its first nodes on a machine; a further node gets what is free.
         let first = known.is_none_or(|entry| entry.nodes.is_empty());
         let base = |asked: Option<u16>, defined: Option<u16>| asked.or(defined.filter(|_| first));

@@ -146,6 +146,7 @@ pub(crate) const CMDLETS: &[Cmdlet] = &[
             option("ClientPort", "--client-port"),
             option("Cpus", "--cpus"),
             option("MaxMemory", "--max-memory"),
+            alias(option("Eviction", "--eviction"), &["EvictionPolicy"]),
             option("PasswordFile", "--password-file"),
             flag("NoProtectedMode", "--no-protected-mode"),
             flag("WhatIf", "--dry-run"),

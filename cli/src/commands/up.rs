@@ -2,6 +2,7 @@
 //! the command can be run again at any point; what a failed run began it takes back.
 
 use super::store::wait_until_whole;
+use crate::amounts::{self, bytes_text};
 use crate::contexts::{self, Context, Contexts};
 use crate::failure::Failure;
 use crate::interrupt;
@@ -10,6 +11,7 @@ use crate::output::{self, Format, OutputArgs};
 use crate::reach::{admin_failure, read_token};
 use dkv_agent::coordinate::{self, Group, Outcome, Report, Settings};
 use dkv_protocol::admin::{NodeState, NodeView, StoreDefinition, StoreRecord, StoreView};
+use dkv_protocol::eviction::Eviction;
 use dkv_protocol::limits::{CLIENT_PORT, CLUSTER_PORT, NODES_PER_MACHINE_MAX};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -41,6 +43,12 @@ pub(crate) struct Args {
     /// First client port [default: 7861, or that which it has]
     #[arg(long, env = "DKV_CLIENT_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     client_port: Option<u16>,
+    /// Most memory for the data of each node, as 512MiB or 4GiB [default: no limit, or that which it has]
+    #[arg(long, env = "DKV_MAX_MEMORY", value_name = "SIZE", value_parser = amounts::bytes)]
+    max_memory: Option<u64>,
+    /// What happens when that is reached; see: dkv store create --help [default: noeviction, or that which it has]
+    #[arg(long, env = "DKV_EVICTION", value_name = "POLICY")]
+    eviction: Option<Eviction>,
     /// Directory of the catalogue, the token and the logs [default: $XDG_DATA_HOME/dkv or ~/.local/share/dkv]
     #[arg(long, env = "DKV_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -160,7 +168,8 @@ fn create(args: &Args, group: &Group, known: Option<&StoreView>) -> Result<bool,
         clustron_port: Some(args.clustron_port.unwrap_or(CLUSTER_PORT)),
         client_port: Some(args.client_port.unwrap_or(CLIENT_PORT)),
         cpus: None,
-        memory_bytes_max: 0,
+        memory_bytes_max: args.max_memory.unwrap_or(0),
+        eviction: args.eviction.unwrap_or_default(),
         password_sha256: None,
         protected_mode: true,
     };
@@ -195,6 +204,15 @@ fn differences(args: &Args, record: &StoreRecord) -> Vec<String> {
         if wanted != have {
             differences.push(format!("with {kind} ports from {have}, not {wanted}"));
         }
+    }
+    let memory = definition.memory_bytes_max;
+    if let Some(wanted) = args.max_memory.filter(|wanted| *wanted != memory) {
+        let have = if memory == 0 { "without a memory limit".into() } else { bytes_text(memory) };
+        differences.push(format!("with {have}, not {}", bytes_text(wanted)));
+    }
+    let eviction = definition.eviction;
+    if let Some(wanted) = args.eviction.filter(|wanted| *wanted != eviction) {
+        differences.push(format!("with {eviction}, not {wanted}"));
     }
     differences
 }

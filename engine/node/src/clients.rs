@@ -95,10 +95,11 @@ impl<R: Reactor> Driver<R> {
         let (reactor, received) = (&self.reactor, &self.received);
         self.shard.inputs(self.now, &received.ids, &|i| reactor.bytes(&received.chunks[i]));
         self.received.ids.clear();
+        self.received.bytes = 0;
         self.received.chunks.drain(..).for_each(|chunk| self.reactor.give_back(chunk));
         let commands = self.shard.commands() - before;
         if commands > 0 {
-            self.worked_until_ns = dkv_io::clock::boottime_ns();
+            self.worked();
             self.shard.note_latency(commands, self.worked_until_ns - self.now.boot_ns);
         }
     }

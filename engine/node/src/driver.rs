@@ -8,6 +8,7 @@ use crate::clients::Client;
 use crate::clocks::Clocks;
 use crate::links::{LinkEnd, Links};
 use crate::mail::{Letterbox, Mail, Post};
+use crate::meter::Meter;
 use crate::shared::Shared;
 use dkv_io::{Chunk, Conn, Event, ListenerId, Reactor, Wait, Wakeup};
 use dkv_protocol::ids::{ShardAddr, ShardIndex};
@@ -24,19 +25,22 @@ use std::time::Duration;
 const TICK_NS: u64 = 100_000_000;
 /// How long an idle shard with a CPU of its own looks around before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
-/// A turn with more work than this is a stall.
-const STALL_NS: u64 = 1_000_000;
-/// After so much work a turn ends, whatever else has come in: links are answered and fed, replies leave. A value of
-/// hundreds of megabytes takes longer than that alone.
-const TURN_NS_MAX: u64 = 20_000_000;
+/// After so much work a turn ends, whatever else has come in: links are answered and fed, replies leave. The rest of the
+/// turn and the piece of work that was going on must fit into a millisecond besides; another system call in so much
+/// work costs less than a hundredth of it.
+pub(crate) const TURN_NS_MAX: u64 = 400_000;
 /// Buckets that a background slice may look at: about 50 µs of them.
 const BACKGROUND_BUDGET: u32 = 512;
 /// Pieces of mail taken in one turn. Each may be a batch; the connections must get their turn too.
 const MAIL_PER_TURN_MAX: usize = 64;
 /// Accepting that fails is tried ten times a second and logged this often.
 const ACCEPT_LOG_NS: u64 = 60_000_000_000;
-/// Pieces of clients that the shard gets at a time.
+/// Pieces of clients that the shard gets at a time, and bytes after which it gets what there is: some hundred commands,
+/// which take a tenth of a millisecond, so that a turn can end between them.
 const RECEIVED_MAX: usize = 32;
+const RECEIVED_BYTES_MAX: usize = 16 * 1024;
+/// Events that need no look at the clock among them.
+const EVENTS_PER_LOOK: u32 = 16;
 /// Rounds of orders that beget orders in one turn.
 const ROUNDS_MAX: usize = 8;
 /// How long a node that was told to stop tries to answer what it had read.
@@ -62,6 +66,7 @@ pub(crate) enum Role {
 pub(crate) struct Received {
     pub(crate) ids: Vec<SessionId>,
     pub(crate) chunks: Vec<Chunk>,
+    pub(crate) bytes: usize,
 }
 
 /// A batch of another shard of this node, as far as it was executed.
@@ -114,14 +119,19 @@ pub(crate) struct Driver<R: Reactor> {
     reply_buffers: Vec<Vec<u8>>,
     /// By shard of this node: its batches of which requests are left to execute.
     unanswered: Vec<VecDeque<Unanswered>>,
+    /// The shard whose batches come first.
+    answer_first: usize,
     exclusive_cpu: bool,
     /// Whether the last turn found anything to do.
     busy: bool,
     /// Whether there is work that needs no event.
-    more: bool,
+    pub(crate) more: bool,
     next_tick_ns: u64,
     /// When the last work of clients or links was done, as far as it was looked at.
     pub(crate) worked_until_ns: u64,
+    meter: Meter,
+    /// Events since the last look at the clock.
+    unlooked: u32,
     stopping: Option<Stopping>,
     /// When it may be logged again that nobody can be accepted.
     accept_log_ns: u64,
@@ -159,11 +169,14 @@ impl<R: Reactor> Driver<R> {
             orders: Vec::new(),
             reply_buffers: Vec::new(),
             unanswered: posts.iter().map(|_| VecDeque::new()).collect(),
+            answer_first: 0,
             exclusive_cpu: shared.launch.document.cpus_exclusive,
             busy: false,
             more: false,
             next_tick_ns: now.boot_ns + TICK_NS,
             worked_until_ns: now.boot_ns,
+            meter: Meter::new(now.boot_ns),
+            unlooked: 0,
             stopping: None,
             accept_log_ns: 0,
             posts,
@@ -202,6 +215,9 @@ impl<R: Reactor> Driver<R> {
         self.wait(&mut events)?;
         self.now = self.clocks.now();
         let started_ns = self.now.boot_ns;
+        self.meter.turn_begins(started_ns);
+        self.more = false;
+        self.go_on_links();
 
         self.busy = !events.is_empty() || !self.backlog.is_empty();
         // Clients wait in their order when there is much to do, but never a link behind them: its silence would be taken
@@ -213,20 +229,23 @@ impl<R: Reactor> Driver<R> {
                 continue;
             }
             self.event(event);
-            late |= self.worked_until_ns > started_ns + TURN_NS_MAX;
+            self.look_at_clock();
+            late |= self.is_late();
         }
         self.clients_received();
         self.events = events;
         while let Some(event) = self.backlog.pop_front() {
             self.event(event);
-            if self.worked_until_ns > started_ns + TURN_NS_MAX {
+            self.look_at_clock();
+            if self.is_late() {
                 break;
             }
         }
         self.clients_received();
-        self.more = !self.backlog.is_empty();
+        self.more |= !self.backlog.is_empty();
         self.read_mail();
         self.send_out();
+        self.worked();
 
         if started_ns >= self.next_tick_ns {
             self.next_tick_ns = started_ns + TICK_NS;
@@ -234,17 +253,39 @@ impl<R: Reactor> Driver<R> {
             self.tick_links();
             self.tick_clients();
         }
+        let before = self.shard.commands();
         self.more |= self.shard.background(self.now, BACKGROUND_BUDGET);
+        self.worked();
+        let commands = self.shard.commands() - before;
+        if commands > 0 {
+            self.shard.note_latency(commands, self.worked_until_ns - self.now.boot_ns);
+        }
         // The background and the tick may have made orders and batches; they must not wait for an event.
         self.send_out();
         let last = self.stop_step();
 
-        let took_ns = dkv_io::clock::boottime_ns() - started_ns;
-        self.stats.turn_us_max.raise(took_ns / 1_000);
-        if took_ns > STALL_NS {
-            self.stats.stalls.add(1);
-        }
+        self.meter.turn_ends(dkv_io::clock::boottime_ns(), &self.stats);
         Ok(last)
+    }
+
+    /// A piece of work is done.
+    pub(crate) fn worked(&mut self) {
+        self.unlooked = 0;
+        self.worked_until_ns = dkv_io::clock::boottime_ns();
+        self.meter.piece_ends(self.worked_until_ns, &self.stats);
+    }
+
+    /// Whether the turn has done enough.
+    pub(crate) fn is_late(&self) -> bool {
+        self.worked_until_ns > self.now.boot_ns + TURN_NS_MAX
+    }
+
+    /// After an event: some are so short that a look at the clock would cost as much.
+    fn look_at_clock(&mut self) {
+        self.unlooked += 1;
+        if self.unlooked >= EVENTS_PER_LOOK {
+            self.worked();
+        }
     }
 
     /// The one system call of a turn: hands over what is queued and sleeps only when there is nothing to do.
@@ -301,8 +342,11 @@ impl<R: Reactor> Driver<R> {
                 Role::Client(client) => {
                     let session = client.session;
                     self.received.ids.push(session);
+                    self.received.bytes += self.reactor.bytes(&chunk).len();
                     self.received.chunks.push(chunk);
-                    if self.received.ids.len() == RECEIVED_MAX {
+                    if self.received.ids.len() == RECEIVED_MAX
+                        || self.received.bytes >= RECEIVED_BYTES_MAX
+                    {
                         self.clients_received();
                     }
                 }
@@ -390,8 +434,8 @@ impl<R: Reactor> Driver<R> {
                 Mail::Link(link) => self.new_link(link),
                 Mail::Stop { now } => self.begin_stop(now),
             }
-            self.worked_until_ns = dkv_io::clock::boottime_ns();
-            if self.worked_until_ns > self.now.boot_ns + TURN_NS_MAX {
+            self.worked();
+            if self.is_late() {
                 break;
             }
         }
@@ -404,13 +448,18 @@ impl<R: Reactor> Driver<R> {
         let (me, shard) = (self.me.shard, usize::from(from.0));
         while let Some(mut one) = self.unanswered[shard].pop_front() {
             while one.at < one.batch.len() && one.replies.len() <= OUTPUT_BYTES_MAX {
-                one.at += self
+                let used = self
                     .shard
                     .requests(self.now, &one.batch[one.at..], &mut one.replies)
                     .expect("a batch of this process is well formed");
+                one.at += used;
+                self.worked();
+                if used == 0 || self.is_late() {
+                    break;
+                }
             }
             if one.at < one.batch.len() {
-                if self.posts[shard].take_piece_seat(me) {
+                if one.replies.len() > OUTPUT_BYTES_MAX && self.posts[shard].take_piece_seat(me) {
                     let batch = std::mem::take(&mut one.replies);
                     self.post(from, Mail::Replies { from: me, batch, more: true });
                 }
@@ -427,9 +476,16 @@ impl<R: Reactor> Driver<R> {
 
     /// Goes on with what [`Self::answer_shard`] left.
     fn answer_rest(&mut self) {
-        for shard in 0..self.unanswered.len() {
-            if !self.unanswered[shard].is_empty() {
-                self.answer_shard(ShardIndex(shard as u16));
+        let shards = self.unanswered.len();
+        for i in 0..shards {
+            let shard = (self.answer_first + i) % shards;
+            if self.unanswered[shard].is_empty() {
+                continue;
+            }
+            self.answer_shard(ShardIndex(shard as u16));
+            if self.is_late() {
+                self.answer_first = (shard + 1) % shards;
+                return;
             }
         }
     }

@@ -19,6 +19,7 @@ mod links;
 mod log;
 mod mail;
 mod memory;
+mod meter;
 mod refusals;
 mod shard_thread;
 mod shared;
@@ -263,6 +264,7 @@ fn environment(launch: &Launch, boot: BootId, io: String) -> Result<Env, StartEr
         password_sha256: launch.password_sha256,
         protected_mode: document.protected_mode,
         memory_bytes_max: document.memory_bytes_max,
+        eviction: document.eviction,
         io,
         stats: (0..launch.shards()).map(|_| Arc::new(ShardStats::default())).collect(),
         process: ProcessStats::default(),

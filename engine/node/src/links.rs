@@ -5,8 +5,9 @@
 //! connection. Both sides say [`FrameKind::Ping`] when they have been quiet, so that a cut cable, which no one is told of,
 //! shows as silence. The handshake happened elsewhere; whoever is at the other end has proved who it is.
 
-use crate::driver::{Driver, Role};
+use crate::driver::{Driver, Role, TURN_NS_MAX};
 use crate::mail::NewLink;
+use dkv_io::clock::boottime_ns;
 use dkv_io::{Chunk, Conn, Reactor};
 use dkv_protocol::frame::{self, FrameError, FrameKind, FrameReader};
 use dkv_protocol::ids::{BootId, ShardAddr};
@@ -40,8 +41,12 @@ pub(crate) struct Link {
     reader: FrameReader,
     /// The start of a frame that is not complete, or frames held back while `held`.
     input: Vec<u8>,
-    /// The requests of a batch that wait for the replies to those before them to be sent.
+    /// A batch whose requests from `rest_at` on wait: for the replies to those before them to be sent, or for the next
+    /// turn.
     rest: Vec<u8>,
+    rest_at: usize,
+    /// There is more to do in what was received, and only the turn was over.
+    unfinished: bool,
     /// Frames to send when the send under way is done.
     output: Vec<u8>,
     /// The buffer of the last send.
@@ -91,6 +96,15 @@ impl fmt::Display for LinkEnd {
             Self::Replaced => f.write_str("a newer one stands"),
             Self::Stopping => f.write_str("this node stops"),
         }
+    }
+}
+
+impl Link {
+    /// Whether the next frame may be looked at.
+    fn is_ready(&self) -> bool {
+        self.rest.is_empty()
+            && !self.unfinished
+            && (self.dialled || self.output.len() <= OUTPUT_BYTES_MAX)
     }
 }
 
@@ -186,6 +200,8 @@ impl<R: Reactor> Driver<R> {
             reader: FrameReader::new(),
             input: Vec::new(),
             rest: Vec::new(),
+            rest_at: 0,
+            unfinished: false,
             output: Vec::new(),
             spare: Vec::new(),
             sending: false,
@@ -237,7 +253,7 @@ impl<R: Reactor> Driver<R> {
                 take_frames(link, bytes, &mut self.shard, self.now)
             };
             self.reactor.give_back(chunk);
-            self.worked_until_ns = dkv_io::clock::boottime_ns();
+            self.worked();
             self.after_frames(slot, result);
         } else {
             self.reactor.give_back(chunk);
@@ -252,12 +268,25 @@ impl<R: Reactor> Driver<R> {
         }
     }
 
+    /// Goes on with links for which the turn was too short.
+    pub(crate) fn go_on_links(&mut self) {
+        for slot in 0..self.links.slots.len() {
+            let link = self.links.slots[slot].as_mut();
+            let Some(link) = link.filter(|link| link.unfinished && !link.held) else { continue };
+            // Our own stillness was no silence of the other end.
+            link.heard_ns = self.now.boot_ns;
+            self.link_bytes(slot, &[]);
+            self.worked();
+        }
+    }
+
     fn after_frames(&mut self, slot: usize, result: Result<(), LinkEnd>) {
         if let Err(why) = result {
             self.end_link(slot, &why);
             return;
         }
         let Some(link) = self.links.slots.get_mut(slot).and_then(Option::as_mut) else { return };
+        self.more |= link.unfinished;
         // Only the side that answers holds back: would the asking side stop reading replies as well, two full links
         // could wait for each other for ever. What it may ask is bounded by the credits of its batches.
         if !link.dialled && !link.held && link.output.len() > OUTPUT_BYTES_MAX {
@@ -370,8 +399,9 @@ fn take_frames(
     shard: &mut dkv_shard::Shard,
     now: dkv_shard::command::Now,
 ) -> Result<(), LinkEnd> {
-    let rest = std::mem::take(&mut link.rest);
-    answer(link, &rest, shard, now)?;
+    let until_ns = now.boot_ns + TURN_NS_MAX;
+    link.unfinished = false;
+    answer_rest(link, shard, now, until_ns)?;
     // The common case is a chunk of whole frames and nothing kept: then nothing is copied.
     let kept = !link.input.is_empty();
     if kept {
@@ -380,17 +410,21 @@ fn take_frames(
     let mut input = std::mem::take(&mut link.input);
     let all: &[u8] = if kept { &input } else { bytes };
     let mut at = 0;
-    while at < all.len() && (link.dialled || link.output.len() <= OUTPUT_BYTES_MAX) {
+    while at < all.len() && link.is_ready() {
         let Some((kind, body, used)) = link.reader.next(&all[at..]).map_err(LinkEnd::Frame)? else {
             break;
         };
         at += used;
         match kind {
-            FrameKind::Requests if !link.dialled => answer(link, body, shard, now)?,
+            FrameKind::Requests if !link.dialled => {
+                let done = answer(link, body, shard, now, until_ns)?;
+                link.rest.extend_from_slice(&body[done..]);
+            }
             FrameKind::Replies if link.dialled => {
                 shard
                     .replies(now, link.peer, body)
                     .map_err(|e| LinkEnd::Batch(format!("replies: {e:?}")))?;
+                link.unfinished = boottime_ns() > until_ns;
             }
             FrameKind::Ping => {}
             other => {
@@ -413,25 +447,50 @@ fn take_frames(
     Ok(())
 }
 
-/// Executes a batch and frames its replies. Whatever the replies weigh, no more of them wait to be sent than one above
-/// the bound: the requests behind are kept for when they are out.
+/// Goes on with a batch that was left.
+fn answer_rest(
+    link: &mut Link,
+    shard: &mut dkv_shard::Shard,
+    now: dkv_shard::command::Now,
+    until_ns: u64,
+) -> Result<(), LinkEnd> {
+    let rest = std::mem::take(&mut link.rest);
+    link.rest_at += answer(link, &rest[link.rest_at..], shard, now, until_ns)?;
+    if link.rest_at == rest.len() {
+        link.rest_at = 0;
+    } else {
+        link.rest = rest;
+    }
+    Ok(())
+}
+
+/// Executes a batch and frames its replies; how many bytes of it were used. Whatever the replies weigh, no more of them
+/// wait to be sent than one above the bound, and whatever the requests take, the turn ends: the requests behind are to be
+/// kept.
 fn answer(
     link: &mut Link,
     batch: &[u8],
     shard: &mut dkv_shard::Shard,
     now: dkv_shard::command::Now,
-) -> Result<(), LinkEnd> {
+    until_ns: u64,
+) -> Result<usize, LinkEnd> {
     let mut at = 0;
-    while at < batch.len() {
-        if link.output.len() > OUTPUT_BYTES_MAX {
-            link.rest = batch[at..].to_vec();
-            break;
-        }
+    while at < batch.len() && link.output.len() <= OUTPUT_BYTES_MAX {
+        let before = link.output.len();
         let start = frame::begin_frame(&mut link.output);
-        at += shard
+        let used = shard
             .requests(now, &batch[at..], &mut link.output)
             .map_err(|e| LinkEnd::Batch(format!("requests: {e:?}")))?;
-        frame::end_frame(&mut link.output, start, FrameKind::Replies);
+        if used == 0 {
+            link.output.truncate(before);
+        } else {
+            frame::end_frame(&mut link.output, start, FrameKind::Replies);
+        }
+        at += used;
+        if used == 0 || boottime_ns() > until_ns {
+            link.unfinished = true;
+            break;
+        }
     }
-    Ok(())
+    Ok(at)
 }

@@ -2,6 +2,7 @@
 
 mod harness;
 
+use dkv_protocol::control::NodeStatus;
 use harness::{Client, PATIENCE, Store, bulk, encode};
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -121,8 +122,8 @@ fn a_client_that_never_reads_is_bounded_and_disturbs_nobody() {
     let status = store.wait_status(0, |s| s.shards[0].gets >= 60);
     assert!(status.resident_bytes < 400 << 20, "{} bytes resident", status.resident_bytes);
     // It is let go in the end, and what it held with it.
-    let status = store.wait_status(0, |s| s.shards[0].connections_cut == 1);
-    assert_eq!(status.shards[0].connections, 1);
+    let let_go = |s: &NodeStatus| s.shards[0].connections_cut == 1 && s.shards[0].connections == 1;
+    store.wait_status(0, let_go);
     assert_eq!(other.ask(&["PING"]), "+PONG\r\n");
 }
 

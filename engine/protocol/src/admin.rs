@@ -1,5 +1,6 @@
 //! The documents of the admin API: what the manager answers and what its clients send.
 
+use crate::eviction::Eviction;
 use crate::ids::{Epoch, StoreId};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -28,6 +29,9 @@ pub struct StoreDefinition {
     /// Most bytes of data of each node; 0 is no limit.
     #[serde(default)]
     pub memory_bytes_max: u64,
+    /// What happens when that is reached. Left out where it is the default, which managers of an earlier version know.
+    #[serde(default, skip_serializing_if = "Eviction::is_none")]
+    pub eviction: Eviction,
     /// SHA-256 of the client password, 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_sha256: Option<String>,
@@ -215,6 +219,7 @@ impl StoreDefinition {
             bytes => format!("{bytes} bytes"),
         };
         compare("memory of a node", bytes(self.memory_bytes_max), bytes(asked.memory_bytes_max));
+        compare("eviction", self.eviction.to_string(), asked.eviction.to_string());
         if self.password_sha256 != asked.password_sha256 {
             let named = |password: &Option<String>| {
                 if password.is_some() { "set" } else { "not set" }.to_string()

@@ -104,6 +104,8 @@ fn what_is_left_out_of_a_definition_is_the_safe_choice() {
     let least = json!({ "name": "S", "instance_prefix": "node", "instance_count": 1 });
     let read: StoreDefinition = serde_json::from_value(least).unwrap();
     assert!(read.protected_mode);
+    assert_eq!(read.eviction, Eviction::None);
+    assert!(!serde_json::to_string(&read).unwrap().contains("eviction"));
     assert_eq!((read.clustron_port, read.cpus, read.memory_bytes_max), (None, None, 0));
     for field in ["name", "instance_prefix", "instance_count"] {
         let mut partial = definition();
@@ -122,7 +124,7 @@ type Change = fn(&mut StoreDefinition);
 #[test]
 fn each_difference_of_two_definitions_is_named() {
     assert_eq!(parsed().differences(&parsed()), Vec::<String>::new());
-    let changes: [(Change, &str); 8] = [
+    let changes: [(Change, &str); 9] = [
         (|d| d.name = "Other".into(), "name is Orders, asked for Other"),
         (|d| d.instance_prefix = "n".into(), "instance prefix is node, asked for n"),
         (|d| d.instance_count = 3, "instance count is 2, asked for 3"),
@@ -130,6 +132,7 @@ fn each_difference_of_two_definitions_is_named() {
         (|d| d.client_port = Some(7870), "client port is 7861, asked for 7870"),
         (|d| d.cpus = Some(2), "CPUs of a node is shared out, asked for 2"),
         (|d| d.memory_bytes_max = 5, "memory of a node is without limit, asked for 5 bytes"),
+        (|d| d.eviction = Eviction::AllKeysLru, "eviction is noeviction, asked for allkeys-lru"),
         (|d| d.protected_mode = false, "protected mode is on, asked for off"),
     ];
     for (change, expected) in changes {

@@ -44,8 +44,10 @@ pub struct NodeStatus {
     pub shards: Vec<ShardCounters>,
 }
 
-/// What one shard has counted since its start; gauges are as of now.
+/// What one shard has counted since its start; gauges are as of now. A node that is older than its manager has not
+/// counted everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ShardCounters {
     /// Commands answered to clients of this shard, forwarded ones included.
     pub commands: u64,
@@ -77,9 +79,15 @@ pub struct ShardCounters {
     pub bytes_in: u64,
     /// Bytes queued for clients.
     pub bytes_out: u64,
-    /// Turns of the loop over 1 ms of work.
+    /// Keys that were evicted because memory was at its limit.
+    pub evicted: u64,
+    /// Pieces of work (some commands, a slice of the background) that took over 1 ms of the shard's CPU time.
     pub stalls: u64,
-    /// The longest turn, microseconds.
+    /// Turns of the loop that took over 1 ms of the shard's CPU time.
+    pub long_turns: u64,
+    /// The longest piece of work, microseconds of CPU time.
+    pub piece_us_max: u64,
+    /// The longest turn, microseconds of CPU time.
     pub turn_us_max: u64,
     /// Gauge: client connections.
     pub connections: u64,
@@ -154,6 +162,12 @@ mod tests {
         for bad in [r#"{"op":"explode"}"#, r#"{"op":null}"#, "{}", "[]", r#""status""#, ""] {
             assert!(serde_json::from_str::<ControlRequest>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_counters_of_an_older_node_are_understood() {
+        let shard: ShardCounters = serde_json::from_str(r#"{"gets":7}"#).unwrap();
+        assert_eq!(shard, ShardCounters { gets: 7, ..Default::default() });
     }
 
     #[test]

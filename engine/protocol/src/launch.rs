@@ -1,5 +1,6 @@
 //! The launch document: everything a node needs to know, given by its manager as one JSON document on standard input.
 
+use crate::eviction::Eviction;
 use crate::ids::{Epoch, NodeIndex, StoreId};
 use crate::map::NodeInfo;
 use alloc::string::String;
@@ -42,6 +43,9 @@ pub struct LaunchDocument {
     pub protected_mode: bool,
     /// Most bytes of memory for the node's data; 0 is no limit.
     pub memory_bytes_max: u64,
+    /// What happens when that is reached. Left out where it is the default, which nodes of an earlier version know.
+    #[serde(default, skip_serializing_if = "Eviction::is_none")]
+    pub eviction: Eviction,
     /// Path of the Unix socket on which the node answers its manager (mode 0600).
     pub control_socket: String,
     /// Path of a file on which the node holds a lock for as long as it lives: a second start with one identity fails.
@@ -116,6 +120,15 @@ mod tests {
         assert_eq!(read.nodes[0].shard_ports, vec![7900, 7901]);
         assert_eq!(read.bind, ["127.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);
         assert_eq!(serde_json::to_value(&read).unwrap(), document());
+    }
+
+    #[test]
+    fn a_policy_of_eviction_may_be_named() {
+        let mut evicting = document();
+        evicting["eviction"] = json!("volatile-ttl");
+        let read: LaunchDocument = serde_json::from_value(evicting.clone()).unwrap();
+        assert_eq!(read.eviction, Eviction::VolatileTtl);
+        assert_eq!(serde_json::to_value(&read).unwrap(), evicting);
     }
 
     #[test]

@@ -10,6 +10,7 @@ extern crate alloc;
 
 pub mod admin;
 pub mod control;
+pub mod eviction;
 pub mod frame;
 pub mod hello;
 pub mod hex;

@@ -62,6 +62,10 @@ pub const REPLY_BYTES_MAX: usize = VALUE_BYTES_MAX + 64 * 1024;
 /// may exceed it, and fits a frame behind so many bytes.
 pub const REPLIES_BYTES_SOFT_MAX: usize = 512 * 1024;
 
+/// Least memory limit of a node for each of its shards, in bytes: a table takes memory in pieces of 2 MiB and works with a
+/// few of them.
+pub const MEMORY_BYTES_PER_SHARD_MIN: u64 = 8 * 1024 * 1024;
+
 /// Client connections of a node (Redis' own default for `maxclients`).
 pub const CLIENTS_MAX: usize = 10_000;
 /// Nodes of a store on one machine: as many as the documented client port range holds.

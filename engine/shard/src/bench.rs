@@ -5,10 +5,11 @@ use crate::stats::ShardStats;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv4Addr};
+use dkv_protocol::eviction::Eviction;
 use dkv_protocol::ids::{Epoch, NodeIndex, ShardAddr, ShardIndex};
 use dkv_protocol::map::{NodeInfo, StoreMap};
 use dkv_protocol::resp::Proto;
-use dkv_table::{Eviction, HeapMemory, Options, Table};
+use dkv_table::{HeapMemory, Options, Table};
 use std::vec;
 
 /// The first shard of a store of so many nodes with a shard each.
@@ -42,12 +43,17 @@ pub(crate) fn with_exec<R>(work: impl FnOnce(&Exec<'_>) -> R) -> R {
         password_sha256: None,
         protected_mode: true,
         memory_bytes_max: 0,
+        eviction: Eviction::None,
         io: "test".into(),
         stats: vec![stats.clone()],
         process: ProcessStats::default(),
     };
-    let options =
-        Options { seed: [1, 2], memory_bytes_max: 0, eviction: Eviction::None, first_version: 1 };
+    let options = Options {
+        seed: [1, 2],
+        memory_bytes_max: 0,
+        eviction: dkv_table::Eviction::None,
+        first_version: 1,
+    };
     let mut table = Table::new(options, Box::new(HeapMemory));
     work(&Exec {
         now: Now::default(),

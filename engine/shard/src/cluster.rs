@@ -1,12 +1,13 @@
 //! CLUSTER: the store as cluster clients see it. Every shard is a master with an id, an address and slots of its own.
 
-use crate::command::{Args, Env, Exec, Now, Spec};
+use crate::command::{Args, Env, Now, Spec};
 use crate::connection::{help, parse};
 use crate::face::PortKind;
 use crate::links::Links;
 use crate::refusal;
 use crate::session::Session;
 use crate::shard::Shard;
+use crate::walk::Wanted;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
@@ -108,10 +109,16 @@ impl Shard {
             match slot_argument(args) {
                 Ok(slot) => {
                     let owner = self.links.owner(slot);
+                    if is("GETKEYSINSLOT") {
+                        session.last = (spec.name, "getkeysinslot");
+                        let count = parse(args.get(3)).and_then(|n| usize::try_from(n).ok());
+                        let wanted = Wanted::OfSlot(slot.0, count.unwrap_or(0));
+                        return self.walk(now, session, &[owner], wanted);
+                    }
                     if owner != self.links.me() {
                         return self.forward(session, spec, owner, args);
                     }
-                    self.slot_command(now, args, &mut out);
+                    self.slot_command(args, &mut out);
                 }
                 Err(text) => reply::error(&mut out, text),
             }
@@ -140,40 +147,14 @@ impl Shard {
         ControlFlow::Continue(())
     }
 
-    /// A subcommand about a slot of this shard. Also reached by other shards.
-    pub(crate) fn slot_command(&mut self, now: Now, args: Args<'_>, out: &mut Vec<u8>) {
+    /// COUNTKEYSINSLOT of a slot of this shard. Also reached by other shards.
+    pub(crate) fn slot_command(&self, args: Args<'_>, out: &mut Vec<u8>) {
         let slot = match slot_argument(args) {
             Ok(slot) if self.links.owner(slot) == self.links.me() => slot,
             Ok(_) => return reply::error(out, "CLUSTERDOWN Hash slot not served here"),
             Err(text) => return reply::error(out, text),
         };
-        let exec = self.exec(now, Proto::Resp2);
-        if args.get(1).eq_ignore_ascii_case(b"COUNTKEYSINSLOT") {
-            return reply::integer(out, exec.table.count_in_slot(slot.0) as i64);
-        }
-        let count = parse(args.get(3)).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-        let mut keys = Vec::new();
-        let mut found = 0;
-        exec.table.keys_in_slot(exec.now.boot_ms(), slot.0, count, &mut |key: &[u8]| {
-            reply::bulk(&mut keys, key);
-            found += 1;
-        });
-        reply::array(out, found);
-        out.extend_from_slice(&keys);
-    }
-
-    fn exec(&mut self, now: Now, proto: Proto) -> Exec<'_> {
-        Exec {
-            now,
-            table: &mut self.table,
-            env: &self.env,
-            me: self.me,
-            whole_store: false,
-            proto,
-            stats: &self.stats,
-            place: None,
-            inserts: None,
-        }
+        reply::integer(out, self.table.count_in_slot(slot.0) as i64);
     }
 
     /// Who a port speaks for: the shard on its own port, the node's first shard on the client port.

@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::IpAddr;
+use dkv_protocol::eviction::Eviction;
 use dkv_protocol::ids::ShardAddr;
 use dkv_protocol::map::StoreMap;
 use dkv_protocol::resp::Proto;
@@ -132,6 +133,8 @@ pub struct Env {
     pub protected_mode: bool,
     /// The memory limit of the node, bytes; 0 is none.
     pub memory_bytes_max: u64,
+    /// What happens when that is reached.
+    pub eviction: Eviction,
     /// Kernel features in use, for INFO.
     pub io: String,
     /// The counters of this node's shards, in order.

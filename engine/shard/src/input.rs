@@ -125,6 +125,7 @@ impl Shard {
     pub(crate) fn feed(&mut self, now: Now, session: &mut Session, bytes: &[u8]) {
         if session.stall != Stall::None {
             keep(session, bytes);
+            self.kept(session);
             return;
         }
         let mut given = 0;
@@ -247,7 +248,7 @@ impl Shard {
             }
             for (i, one) in begun[..at - first].iter_mut().enumerate() {
                 let Some(mut session) = one.session.take() else {
-                    self.input(now, ids[first + i], bytes(first + i));
+                    self.input_of_one(now, ids[first + i], bytes(first + i));
                     continue;
                 };
                 let bytes = bytes(first + i);
@@ -434,8 +435,9 @@ impl Shard {
             Scope::Session | Scope::Slot => Plan::Session,
             Scope::Split(merge) => self.plan_split(spec, merge, args),
             Scope::Whole(merge) => {
-                let here = port == PortKind::Shard
-                    || self.links.len() == 1
+                // What is walked goes in steps wherever the keys are.
+                let here = merge != Merge::Concat
+                    && (port == PortKind::Shard || self.links.len() == 1)
                     || (merge == Merge::Info && !commands::info::needs_keyspace(args));
                 if here { Plan::Here(None) } else { Plan::Everywhere(merge) }
             }
@@ -495,6 +497,10 @@ impl Shard {
     ) -> ControlFlow<()> {
         let Some((spec, plan)) = batch.items[at].planned else { return ControlFlow::Continue(()) };
         let args = batch.args(at, buf);
+        if self.pace.is_over() {
+            self.later(session);
+            return ControlFlow::Break(());
+        }
         if session.replies.unsent() > OUTPUT_FAIR_BYTES.min(session.output_bytes_max()) {
             self.check_output(session)?;
         }
@@ -529,6 +535,7 @@ impl Shard {
                 if value::is_error(&out[start..]) {
                     self.stats.errors.add(1);
                 }
+                self.pace.spend(spec, args, out.len() - start);
                 session.replies.wrote(start);
                 session.replies.inserted(inserts);
             }
@@ -636,7 +643,11 @@ impl Shard {
     }
 
     /// Whether all of `shards` can be asked now; a refusal is the reply. None: the session is stalled.
-    fn admit_all(&mut self, session: &mut Session, shards: &[u16]) -> ControlFlow<(), bool> {
+    pub(crate) fn admit_all(
+        &mut self,
+        session: &mut Session,
+        shards: &[u16],
+    ) -> ControlFlow<(), bool> {
         for &to in shards {
             if !self.links.is_up(to) {
                 let error = self.unreachable(to);
@@ -724,6 +735,9 @@ impl Shard {
         merge: Merge,
         args: Args<'_>,
     ) -> ControlFlow<()> {
+        if merge == Merge::Concat {
+            return self.keys(now, session, spec, args);
+        }
         let info = merge == Merge::Info;
         let shards: Vec<u16> =
             (0..self.links.len()).filter(|to| !info || self.links.is_up(*to)).collect();
@@ -802,6 +816,10 @@ impl Shard {
         reply: Cow<'_, [u8]>,
     ) {
         session.replies.lend(|| self.buffers.take());
+        if let Some(cursor) = session.replies.walk_on(slot, &reply) {
+            session.progress_ms = now.boot_ms();
+            return self.walk_goes_on(session, slot, part, cursor);
+        }
         let exec = Exec {
             now,
             table: &mut self.table,

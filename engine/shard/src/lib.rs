@@ -21,11 +21,13 @@ mod face;
 mod input;
 mod links;
 mod merge;
+mod pace;
 mod queue;
 mod refusal;
 mod session;
 mod shard;
 pub mod stats;
+mod walk;
 
 pub use dkv_protocol::frame::BatchError;
 pub use face::{Opened, Order, Output, PortKind, SessionId};

@@ -2,6 +2,8 @@
 
 use crate::command::{Args, Exec, Merge};
 use crate::commands::info::{self, Keyspace};
+use crate::commands::scan::{self, WALK_BYTES_MAX, WALK_TOO_LONG};
+use crate::walk::{Request, Wanted};
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use dkv_protocol::resp::{Proto, reply, value};
@@ -26,9 +28,13 @@ enum Kind {
         order: Vec<u32>,
         bytes: usize,
     },
-    Concat {
+    /// What the steps of a walk have found. In pieces: one buffer that grows to hundreds of megabytes would be copied
+    /// again and again.
+    Walk {
+        wanted: Wanted,
         count: usize,
-        elements: Vec<u8>,
+        pieces: Vec<Vec<u8>>,
+        bytes: usize,
     },
     /// Texts put one behind the other.
     Text(Proto, Vec<u8>),
@@ -42,6 +48,8 @@ enum Kind {
 
 /// Room for the head of an array.
 const HEAD_BYTES_MAX: usize = 32;
+/// What a walk finds is kept in pieces of so many bytes, or as they come.
+const PIECE_BYTES: usize = 256 * 1024;
 const MALFORMED: &str =
     "ERR a shard answered a part of this command with something else than it should";
 
@@ -51,11 +59,11 @@ impl Merging {
     pub(crate) fn new(merge: Merge, parts: u32, order: Vec<u32>) -> Self {
         let kind = match merge {
             Merge::Sum => Kind::Sum(0),
-            Merge::Ok => Kind::Ok,
+            // Walks and INFO have beginnings of their own.
+            Merge::Ok | Merge::Concat | Merge::Info => Kind::Ok,
             Merge::InOrder => {
                 Kind::InOrder { parts: (0..parts).map(|_| Vec::new()).collect(), order, bytes: 0 }
             }
-            Merge::Concat | Merge::Info => Kind::Concat { count: 0, elements: Vec::new() },
         };
         Self { kind, left: parts, error: None }
     }
@@ -72,6 +80,41 @@ impl Merging {
             kind: Kind::Info { keyspace: Keyspace::default(), request, spans },
             left: parts,
             error: None,
+        }
+    }
+
+    /// For keys that are looked for in steps.
+    pub(crate) fn walk(wanted: Wanted, parts: u32) -> Self {
+        let kind = Kind::Walk { wanted, count: 0, pieces: Vec::new(), bytes: 0 };
+        Self { kind, left: parts, error: None }
+    }
+
+    /// Takes the reply to a step after which more are to come, and says where to go on. None: it is another reply, or
+    /// the last of its part, or no more is wanted; [`Self::add`] takes it then.
+    pub(crate) fn walk_on(&mut self, reply: &[u8]) -> Option<u64> {
+        let Kind::Walk { wanted, count, pieces, bytes } = &mut self.kind else { return None };
+        let (cursor, found, elements) = scan::step_of(reply)?;
+        if cursor == 0 || self.error.is_some() || *count + found >= wanted.count_max() {
+            return None;
+        }
+        *count += found;
+        keep_piece(pieces, bytes, elements);
+        if *bytes > WALK_BYTES_MAX {
+            let mut error = Vec::new();
+            reply::error(&mut error, WALK_TOO_LONG);
+            (*count, *bytes) = (0, 0);
+            pieces.clear();
+            self.error = Some(error);
+        }
+        // After an error the part is asked once more, and its answer ends it.
+        Some(cursor)
+    }
+
+    /// The request for the next step.
+    pub(crate) fn walk_request(&self, cursor: u64) -> Option<Request> {
+        match &self.kind {
+            Kind::Walk { wanted, count, .. } => Some(wanted.request(cursor, *count)),
+            _ => None,
         }
     }
 
@@ -119,15 +162,13 @@ impl Merging {
             }),
             Kind::Ok => reply.starts_with(b"+"),
             Kind::InOrder { .. } => false,
-            Kind::Concat { count, elements } => match value::elements(reply) {
-                Ok(found) => {
-                    *count += found.len();
-                    let head =
-                        reply.iter().position(|&b| b == b'\n').map_or(reply.len(), |i| i + 1);
-                    elements.extend_from_slice(&reply[head..]);
+            Kind::Walk { count, pieces, bytes, .. } => match scan::step_of(reply) {
+                Some((_, found, elements)) => {
+                    *count += found;
+                    keep_piece(pieces, bytes, elements);
                     true
                 }
-                Err(_) => false,
+                None => false,
             },
             Kind::Text(_, text) => match text_of(reply) {
                 Some(more) => {
@@ -160,7 +201,7 @@ impl Merging {
         let held = match &self.kind {
             Kind::Sum(_) | Kind::Ok => 0,
             Kind::InOrder { order, bytes, .. } => order.len() * size_of::<u32>() + bytes,
-            Kind::Concat { elements, .. } => elements.len(),
+            Kind::Walk { bytes, .. } => *bytes,
             Kind::Text(_, text) => text.len(),
             Kind::Info { request, .. } => request.len(),
         };
@@ -183,14 +224,28 @@ impl Merging {
                     reply::error(out, MALFORMED);
                 }
             }
-            Kind::Concat { count, elements } => {
+            Kind::Walk { count, pieces, bytes, .. } => {
+                out.reserve(bytes + HEAD_BYTES_MAX);
                 reply::array(out, *count);
-                out.extend_from_slice(elements);
+                pieces.iter().for_each(|piece| out.extend_from_slice(piece));
             }
             Kind::Text(proto, text) => reply::verbatim(out, *proto, text),
             Kind::Info { keyspace, request, spans } => {
                 info::render(exec, Args::new(request, spans), keyspace, out);
             }
+        }
+    }
+}
+
+/// Adds to pieces that are joined while they are small.
+fn keep_piece(pieces: &mut Vec<Vec<u8>>, bytes: &mut usize, piece: &[u8]) {
+    *bytes += piece.len();
+    match pieces.last_mut() {
+        Some(last) if last.len() + piece.len() <= last.capacity() => last.extend_from_slice(piece),
+        _ => {
+            let mut fresh = Vec::with_capacity(piece.len().max(PIECE_BYTES.min(*bytes)));
+            fresh.extend_from_slice(piece);
+            pieces.push(fresh);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of merging.
 
 use super::*;
+use crate::walk::Wanted;
 use std::vec;
 
 fn merged(mut merging: Merging, parts: &[(u32, &[u8])]) -> Vec<u8> {
@@ -20,9 +21,12 @@ fn sums_oks_arrays_and_texts_become_one() {
     assert_eq!(merged(sum, &[(0, b":2\r\n"), (1, b":40\r\n")]), b":42\r\n");
     let ok = Merging::new(Merge::Ok, 2, vec![]);
     assert_eq!(merged(ok, &[(0, b"+OK\r\n"), (1, b"+OK\r\n")]), b"+OK\r\n");
-    let concat = Merging::new(Merge::Concat, 2, vec![]);
-    let parts: [(u32, &[u8]); 2] = [(1, b"*1\r\n$1\r\na\r\n"), (0, b"*0\r\n")];
-    assert_eq!(merged(concat, &parts), b"*1\r\n$1\r\na\r\n");
+    let mut walk = Merging::walk(Wanted::Matching(b"*".to_vec()), 2);
+    assert_eq!(walk.walk_on(b"*2\r\n:7\r\n*1\r\n$1\r\nb\r\n"), Some(7));
+    assert_eq!(walk.walk_on(b"*2\r\n:0\r\n*1\r\n$1\r\na\r\n"), None);
+    let parts: [(u32, &[u8]); 2] =
+        [(1, b"*2\r\n:0\r\n*1\r\n$1\r\na\r\n"), (0, b"*2\r\n:0\r\n*0\r\n")];
+    assert_eq!(merged(walk, &parts), b"*2\r\n$1\r\nb\r\n$1\r\na\r\n");
     let text = Merging::texts(Proto::Resp2, 2);
     assert_eq!(merged(text, &[(0, b"$2\r\na\n\r\n"), (1, b"$2\r\nb\n\r\n")]), b"$4\r\na\nb\n\r\n");
 }
@@ -46,10 +50,24 @@ fn the_first_error_is_the_reply_but_an_unknown_outcome_outranks_it() {
 
 #[test]
 fn a_part_that_is_not_what_it_should_be_is_an_error() {
-    for merge in [Merge::Sum, Merge::Concat, Merge::InOrder] {
+    let walk = Merging::walk(Wanted::Matching(b"*".to_vec()), 1);
+    assert!(merged(walk, &[(0, b"+what\r\n")]).starts_with(b"-ERR a shard answered"));
+    for merge in [Merge::Sum, Merge::InOrder] {
         let out = merged(Merging::new(merge, 1, vec![0]), &[(0, b"+what\r\n")]);
         assert!(out.starts_with(b"-ERR a shard answered"), "{merge:?}");
     }
     let short = merged(Merging::new(Merge::InOrder, 1, vec![0, 0]), &[(0, b"*1\r\n:1\r\n")]);
     assert!(short.starts_with(b"-ERR a shard answered"));
+}
+
+#[test]
+fn a_walk_that_found_enough_or_failed_goes_no_further() {
+    let step = b"*2\r\n:7\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n";
+    let mut walk = Merging::walk(Wanted::OfSlot(1, 3), 1);
+    assert_eq!(walk.walk_on(step), Some(7));
+    assert_eq!(walk.walk_on(step), None, "more than were wanted");
+    let mut walk = Merging::walk(Wanted::Matching(b"*".to_vec()), 2);
+    walk.add(0, b"-CLUSTERDOWN gone\r\n".into());
+    assert_eq!(walk.walk_on(step), None);
+    assert_eq!(merged(walk, &[(1, step)]), b"-CLUSTERDOWN gone\r\n");
 }

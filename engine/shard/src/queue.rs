@@ -6,6 +6,7 @@
 use crate::command::{Exec, Inserts};
 use crate::face::Output;
 use crate::merge::Merging;
+use crate::walk::Request;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -167,6 +168,24 @@ impl Replies {
             self.release();
         }
         Some(Answered { failed })
+    }
+
+    /// A reply that is a step of a walk, with more to come: takes it, and says where to go on.
+    pub(crate) fn walk_on(&mut self, number: u32, reply: &[u8]) -> Option<u64> {
+        let at = number.wrapping_sub(self.first) as usize;
+        let Some(Slot::Merging(merging)) = self.slots.get_mut(at) else { return None };
+        let before = merging.bytes();
+        let cursor = merging.walk_on(reply);
+        self.kept = self.kept + merging.bytes() - before;
+        cursor
+    }
+
+    /// The request for the next step of a walk, if it still goes on.
+    pub(crate) fn walk_request(&self, number: u32, cursor: u64) -> Option<Request> {
+        match self.slots.get(number.wrapping_sub(self.first) as usize) {
+            Some(Slot::Merging(merging)) => merging.walk_request(cursor),
+            _ => None,
+        }
     }
 
     /// Moves what no longer waits to the output.

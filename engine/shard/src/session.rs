@@ -39,6 +39,8 @@ pub(crate) enum Stall {
     Link(u16),
     /// The client has many replies to read.
     Output,
+    /// They have had their share of this turn.
+    Turn,
 }
 
 /// How a connection ends.

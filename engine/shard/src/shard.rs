@@ -7,9 +7,11 @@ use crate::connection::CLIENT_LIST_REQUEST;
 use crate::face::{Opened, Order, Output, SessionId};
 use crate::input::{BATCH_MAX, Batch, Begun};
 use crate::links::{Links, Lost};
+use crate::pace::Pace;
 use crate::refusal::{self, Refusal};
 use crate::session::{End, OUTPUT_FAIR_BYTES, Session, Sessions, Stall};
 use crate::stats::ShardStats;
+use crate::walk::Step;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -48,6 +50,11 @@ pub struct Shard {
     pub(crate) batch: Batch,
     /// Scratch for the input of several connections.
     pub(crate) begun: Vec<Begun>,
+    pub(crate) pace: Pace,
+    /// Connections that go on at the end of the turn.
+    pub(crate) later: VecDeque<SessionId>,
+    /// Steps of walks that are to be taken.
+    pub(crate) walks: VecDeque<Step>,
     /// Scratch for the requests of other shards.
     served: Vec<Served>,
     /// Times at which connections are looked at, ascending.
@@ -90,6 +97,9 @@ impl Shard {
             buffers: Buffers::default(),
             batch: Batch::default(),
             begun: Vec::new(),
+            pace: Pace::default(),
+            later: VecDeque::new(),
+            walks: VecDeque::new(),
             served: Vec::new(),
             deadlines: VecDeque::new(),
             unsent_total: 0,
@@ -126,6 +136,11 @@ impl Shard {
     /// Bytes of a client. All of them are taken: what cannot be executed yet is kept by the session.
     pub fn input(&mut self, now: Now, id: SessionId, bytes: &[u8]) {
         self.now = now;
+        self.pace.begin();
+        self.input_of_one(now, id, bytes);
+    }
+
+    pub(crate) fn input_of_one(&mut self, now: Now, id: SessionId, bytes: &[u8]) {
         let Some(mut session) = self.sessions.take(id) else { return };
         self.stats.bytes_in.add(bytes.len() as u64);
         session.active_ms = now.boot_ms();
@@ -139,6 +154,7 @@ impl Shard {
     /// [`Self::input`] for one after the other, and quicker.
     pub fn inputs<'a>(&mut self, now: Now, ids: &[SessionId], bytes: &dyn Fn(usize) -> &'a [u8]) {
         self.now = now;
+        self.pace.begin();
         self.feed_together(now, ids, bytes);
     }
 
@@ -201,7 +217,8 @@ impl Shard {
 
     /// Executes a batch of another shard and appends the replies, in the order of the requests, to `replies`. Returns how
     /// many bytes of the batch were used: less than all when the replies have become many
-    /// ([`REPLIES_BYTES_SOFT_MAX`]); they are to be sent, and the rest given again when there is room for more.
+    /// ([`REPLIES_BYTES_SOFT_MAX`]), when they are to be sent and the rest given again when there is room for more; or
+    /// when it took long, and the rest is for later in this turn or the next; none when it must be the next.
     ///
     /// # Errors
     /// The batch is not one: drop the link it came over. What was executed before the error stays executed.
@@ -212,12 +229,13 @@ impl Shard {
         replies: &mut Vec<u8>,
     ) -> Result<usize, BatchError> {
         self.now = now;
+        self.pace.begin();
         let full = replies.len() + REPLIES_BYTES_SOFT_MAX;
         let mut requests = RequestIter::new(batch);
         let mut served = core::mem::take(&mut self.served);
         let mut heads: [Option<Head<'_>>; BATCH_MAX] = [None; BATCH_MAX];
         let mut result = Ok(0);
-        while result.is_ok() && replies.len() < full {
+        while result.is_ok() && replies.len() < full && !self.pace.is_over() {
             let mut count = 0;
             while count < BATCH_MAX {
                 if served.len() == count {
@@ -256,7 +274,11 @@ impl Shard {
                 if let Ok(used) = &mut result {
                     *used = *end;
                 }
-                if replies.len() >= full {
+                if let Some(spec) = one.spec {
+                    let args = Args::new(bytes, &one.spans);
+                    self.pace.spend(spec, args, replies.len() - start);
+                }
+                if replies.len() >= full || self.pace.is_over() {
                     break;
                 }
             }
@@ -295,12 +317,9 @@ impl Shard {
             Scope::Session | Scope::Slot => {
                 let slots = spec.name == "CLUSTER"
                     && refusal::check_subcommand(spec, args).is_none()
-                    && matches!(
-                        refusal::subcommand_of(spec, args),
-                        "countkeysinslot" | "getkeysinslot"
-                    );
+                    && refusal::subcommand_of(spec, args) == "countkeysinslot";
                 if slots {
-                    return self.slot_command(now, args, out);
+                    return self.slot_command(args, out);
                 }
                 return refusal::write(Refusal::Unknown, None, args, out);
             }
@@ -330,6 +349,7 @@ impl Shard {
     /// The other side does not keep to the protocol: drop that link and call `link_down`.
     pub fn replies(&mut self, now: Now, from: ShardAddr, batch: &[u8]) -> Result<(), BatchError> {
         self.now = now;
+        self.pace.begin();
         let Some(from) = self.links.number(from) else { return Ok(()) };
         let mut result = Ok(());
         for one in ReplyIter::new(batch) {
@@ -353,7 +373,7 @@ impl Shard {
     }
 
     /// A connection has got a reply: it may go on when it waited for that.
-    fn wake(&mut self, now: Now, mut session: Box<Session>) {
+    pub(crate) fn wake(&mut self, now: Now, mut session: Box<Session>) {
         if session.stall == Stall::Replies
             && session.replies.waiting() <= session.waiting_max() / 2
             && session.end == End::No
@@ -459,7 +479,9 @@ impl Shard {
             self.settle(session);
         }
         self.cut_slow(now);
-        expired.more
+        let waiting = self.go_on_later(now);
+        let walking = self.walk_on(now);
+        expired.more || waiting || walking
     }
 
     /// Cuts those who read too slowly: always when they want more, and whoever has much to read while all together have

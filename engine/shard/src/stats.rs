@@ -6,19 +6,24 @@ use dkv_protocol::control::{LATENCY_BUCKETS, ShardCounters};
 
 /// A number that one thread writes and any may read. Nothing is ordered by it.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub struct Counter {
+    value: AtomicU64,
+    /// What it was when somebody asked to count from 0 again. Only what people read goes by it; who takes differences
+    /// would see a counter that runs backwards.
+    base: AtomicU64,
+}
 
 impl Counter {
     /// Adds. Only the owning shard calls it, so load and store need not be one step.
     #[inline]
     pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        self.value.store(self.value.load(Ordering::Relaxed) + n, Ordering::Relaxed);
     }
 
     /// Sets a gauge.
     #[inline]
     pub fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
+        self.value.store(n, Ordering::Relaxed);
     }
 
     /// Keeps the greater.
@@ -32,7 +37,16 @@ impl Counter {
     /// The value of now.
     #[inline]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.value.load(Ordering::Relaxed)
+    }
+
+    /// What was counted since [`ShardStats::reset`].
+    pub fn since_reset(&self) -> u64 {
+        self.get().saturating_sub(self.base.load(Ordering::Relaxed))
+    }
+
+    fn count_from_here(&self) {
+        self.base.store(self.get(), Ordering::Relaxed);
     }
 }
 
@@ -58,6 +72,15 @@ macro_rules! counters {
         }
 
         impl ShardStats {
+            /// CONFIG RESETSTAT: [`Counter::since_reset`] counts from 0 again, and the greatest piece and turn are looked
+            /// for anew. Any thread may call it; one that the shard records at the same moment may stand.
+            pub fn reset(&self) {
+                $(self.$name.count_from_here();)*
+                self.latency.iter().for_each(Counter::count_from_here);
+                self.piece_us_max.set(0);
+                self.turn_us_max.set(0);
+            }
+
             /// A copy to report.
             pub fn snapshot(&self) -> ShardCounters {
                 ShardCounters {
@@ -85,7 +108,10 @@ counters!(
     connections_cut,
     bytes_in,
     bytes_out,
+    evicted,
     stalls,
+    long_turns,
+    piece_us_max,
     turn_us_max,
     connections,
     keys,

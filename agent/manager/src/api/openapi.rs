@@ -157,6 +157,7 @@ fn object(fields: &[(&str, &str)]) -> Value {
 }
 
 fn schemas() -> Value {
+    const EVICTION: &str = "noeviction|allkeys-lru|allkeys-lfu|allkeys-random|volatile-lru|volatile-lfu|volatile-random|volatile-ttl";
     const STATES: &str = "Requested|Spawning|Running|Stopping|Stopped|Restarting|Failed";
     let node_record = [
         ("name", "string"),
@@ -184,6 +185,7 @@ fn schemas() -> Value {
             ("client_port?", "integer"),
             ("cpus?", "integer"),
             ("memory_bytes_max?", "integer"),
+            ("eviction?", EVICTION),
             ("password_sha256?", "string"),
             ("protected_mode?", "boolean"),
         ]),
@@ -281,6 +283,7 @@ mod tests {
         Reservation, ReservationRequest, StoreChange, StoreChanged, StoreDefinition, StoreRecord,
         StoreStatus, StoreView, StoresView,
     };
+    use dkv_protocol::eviction::Eviction;
     use dkv_protocol::ids::{Epoch, StoreId};
     use serde::Serialize;
     use std::collections::BTreeSet;
@@ -299,6 +302,7 @@ mod tests {
             client_port: Some(1),
             cpus: Some(1),
             memory_bytes_max: 1,
+            eviction: Eviction::AllKeysLru,
             password_sha256: Some(text()),
             protected_mode: true,
         };

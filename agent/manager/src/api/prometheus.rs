@@ -46,10 +46,31 @@ const SHARD_METRICS: &[ShardMetric] = &[
     }),
     ("received_bytes_total", "counter", "Bytes read from clients.", |c| c.bytes_in),
     ("sent_bytes_total", "counter", "Bytes queued for clients.", |c| c.bytes_out),
-    ("loop_stalls_total", "counter", "Turns of the loop with more than 1 ms of work.", |c| {
-        c.stalls
-    }),
-    ("loop_turn_microseconds_max", "gauge", "The longest turn of the loop.", |c| c.turn_us_max),
+    ("evicted_total", "counter", "Keys evicted because memory was at its limit.", |c| c.evicted),
+    (
+        "loop_stalls_total",
+        "counter",
+        "Pieces of work (some commands, a slice of the background) over 1 ms of the shard's CPU time.",
+        |c| c.stalls,
+    ),
+    (
+        "loop_long_turns_total",
+        "counter",
+        "Turns of the loop over 1 ms of the shard's CPU time.",
+        |c| c.long_turns,
+    ),
+    (
+        "loop_piece_microseconds_max",
+        "gauge",
+        "The longest piece of work since the start or CONFIG RESETSTAT, CPU time.",
+        |c| c.piece_us_max,
+    ),
+    (
+        "loop_turn_microseconds_max",
+        "gauge",
+        "The longest turn of the loop since the start or CONFIG RESETSTAT, CPU time.",
+        |c| c.turn_us_max,
+    ),
     ("connections", "gauge", "Client connections.", |c| c.connections),
     ("keys", "gauge", "Keys.", |c| c.keys),
     ("keys_with_expiry", "gauge", "Keys with an expiry.", |c| c.keys_with_expiry),

@@ -497,6 +497,7 @@ fn connected(manager: &str, added: &[String]) -> ActionRow {
 mod tests {
     use super::*;
     use dkv_protocol::admin::StoreDefinition;
+    use dkv_protocol::eviction::Eviction;
     use dkv_protocol::ids::{Epoch, StoreId};
 
     fn record(protected_mode: bool, nodes: &[(&str, u16)]) -> StoreRecord {
@@ -518,6 +519,7 @@ mod tests {
                 client_port: None,
                 cpus: None,
                 memory_bytes_max: 0,
+                eviction: Eviction::None,
                 password_sha256: None,
                 protected_mode,
             },

@@ -2,7 +2,7 @@
 
 use crate::refusal::Refusal;
 use dkv_protocol::admin::StoreDefinition;
-use dkv_protocol::limits::NODES_PER_MACHINE_MAX;
+use dkv_protocol::limits::{MEMORY_BYTES_PER_SHARD_MIN, NODES_PER_MACHINE_MAX};
 use std::net::SocketAddr;
 
 /// Longest name of a store, a prefix or a node.
@@ -93,6 +93,17 @@ pub(crate) fn check_definition(definition: &StoreDefinition) -> Result<(), Refus
         }
         _ => {}
     }
+    check_memory(definition, definition.cpus.unwrap_or(1))?;
+    if definition.memory_bytes_max == 0 && !definition.eviction.is_none() {
+        return Err(Refusal::bad(
+            "bad_eviction",
+            format!(
+                "{} says what goes when memory is at its limit, and there is no limit",
+                definition.eviction
+            ),
+            "give a limit, as --max-memory 4GiB, or leave --eviction out",
+        ));
+    }
     let hash = definition.password_sha256.as_ref();
     if hash.is_some_and(|h| h.len() != 64 || !h.bytes().all(|b| b.is_ascii_hexdigit())) {
         return Err(Refusal::bad(
@@ -102,6 +113,25 @@ pub(crate) fn check_definition(definition: &StoreDefinition) -> Result<(), Refus
         ));
     }
     Ok(())
+}
+
+/// Whether the memory limit of a node of that many CPUs is one to work with.
+pub(crate) fn check_memory(definition: &StoreDefinition, cpus: u32) -> Result<(), Refusal> {
+    const MIB: u64 = 1 << 20;
+    let least = u64::from(cpus) * MEMORY_BYTES_PER_SHARD_MIN;
+    if definition.memory_bytes_max == 0 || definition.memory_bytes_max >= least {
+        return Ok(());
+    }
+    Err(Refusal::bad(
+        "bad_memory",
+        format!(
+            "a memory limit of {} bytes is too small for a node of {cpus} CPU{}: each needs {} MiB",
+            definition.memory_bytes_max,
+            if cpus == 1 { "" } else { "s" },
+            MEMORY_BYTES_PER_SHARD_MIN / MIB
+        ),
+        format!("give --max-memory {}MiB or more, or leave it out", least / MIB),
+    ))
 }
 
 /// Checks the machines of a group: addresses that the others can connect to.
@@ -135,6 +165,7 @@ pub(crate) fn check_machines(machines: &[String], loopback_fine: bool) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dkv_protocol::eviction::Eviction;
 
     fn definition(name: &str, prefix: &str, count: u32) -> StoreDefinition {
         StoreDefinition {
@@ -145,6 +176,7 @@ mod tests {
             client_port: None,
             cpus: None,
             memory_bytes_max: 0,
+            eviction: Eviction::None,
             password_sha256: None,
             protected_mode: true,
         }
@@ -169,6 +201,23 @@ mod tests {
         }
         let refused = check_definition(&definition("S", "n", 40)).unwrap_err();
         assert!(refused.message.contains("39") && refused.hint.contains("39"));
+    }
+
+    #[test]
+    fn a_memory_limit_is_one_to_work_with_and_a_policy_has_one() {
+        let with = |bytes: u64, eviction: Eviction, cpus: Option<u32>| StoreDefinition {
+            memory_bytes_max: bytes,
+            eviction,
+            cpus,
+            ..definition("S", "n", 1)
+        };
+        let code = |definition| check_definition(&definition).err().map(|r| r.code);
+        assert_eq!(code(with(1, Eviction::None, None)), Some("bad_memory"));
+        assert_eq!(code(with(8 << 20, Eviction::None, None)), None);
+        assert_eq!(code(with(8 << 20, Eviction::AllKeysLru, None)), None);
+        assert_eq!(code(with(0, Eviction::AllKeysLru, None)), Some("bad_eviction"));
+        let refused = check_definition(&with((32 << 20) - 1, Eviction::None, Some(4))).unwrap_err();
+        assert!(refused.hint.contains("--max-memory 32MiB"), "{}", refused.hint);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use dkv_agent::client::AdminClient;
 use dkv_agent::coordinate::{Group, Settings};
 use dkv_agent::{AgentOptions, Pace, StartError};
 use dkv_protocol::admin::{NodeView, StoreDefinition};
+use dkv_protocol::eviction::Eviction;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -152,6 +153,7 @@ pub(crate) fn definition(name: &str, count: u32) -> StoreDefinition {
         client_port: Some(7861),
         cpus: None,
         memory_bytes_max: 0,
+        eviction: Eviction::None,
         password_sha256: None,
         protected_mode: true,
     }

@@ -11,6 +11,7 @@ use dkv_agent::auth::password_sha256;
 use dkv_agent::client::parse_address;
 use dkv_agent::coordinate::{self, ActionResult, Group, NewInstance, Outcome, Report};
 use dkv_protocol::admin::StoreDefinition;
+use dkv_protocol::eviction::Eviction;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ const PASSWORD_BYTES_MAX: u64 = 4096;
 Examples:
   dkv store create TestStore --instance-prefix node --instance-count 2 --clustron-port 7811 --client-port 7861
   dkv store create Orders --instance-count 2 --max-memory 4GiB --password-file orders.password
+  dkv store create Cache --max-memory 4GiB --eviction allkeys-lru
   dkv store create Orders --instance-count 2 --no-protected-mode --dry-run
   dkv New-DkvStore -Name TestStore -InstancePrefix node -InstanceCount 2 -ClustronPort 7811 -ClientPort 7861
 
@@ -51,6 +53,16 @@ pub(crate) struct Args {
     /// Most memory for the data of each node, as 512MiB or 4GiB [default: no limit]
     #[arg(long, env = "DKV_MAX_MEMORY", value_name = "SIZE", value_parser = amounts::bytes)]
     max_memory: Option<u64>,
+    /// What happens when that is reached: noeviction refuses writes (-OOM); allkeys-lru, allkeys-lfu, allkeys-random,
+    /// volatile-lru, volatile-lfu, volatile-random and volatile-ttl (volatile: keys with an expiry) let keys go for them
+    #[arg(
+        long,
+        env = "DKV_EVICTION",
+        value_name = "POLICY",
+        default_value_t,
+        hide_possible_values = true
+    )]
+    eviction: Eviction,
     /// File with the password that clients must give
     #[arg(
         long,
@@ -156,6 +168,7 @@ impl Args {
             client_port: self.client_port,
             cpus: self.cpus,
             memory_bytes_max: self.max_memory.unwrap_or(0),
+            eviction: self.eviction,
             password_sha256: password.as_deref().map(password_sha256),
             protected_mode: !self.no_protected_mode,
         })

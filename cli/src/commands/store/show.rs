@@ -93,6 +93,7 @@ pub(super) fn show(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8
             "instance_count": definition.instance_count,
             "cpus": definition.cpus,
             "memory_bytes_max": definition.memory_bytes_max,
+            "eviction": definition.eviction,
             "password": definition.password_sha256.is_some(),
             "protected_mode": definition.protected_mode,
             "nodes": store.nodes.iter().map(node_object).collect::<Vec<_>>(),
@@ -101,7 +102,7 @@ pub(super) fn show(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8
         Format::Table => {
             let memory = match definition.memory_bytes_max {
                 0 => "no limit".to_owned(),
-                bytes => bytes_text(bytes),
+                bytes => format!("{}, {}", bytes_text(bytes), definition.eviction),
             };
             let access = match (&definition.password_sha256, definition.protected_mode) {
                 (Some(_), _) => "password",
@@ -256,6 +257,7 @@ fn node_object(node: &NodeView) -> Value {
 mod tests {
     use super::*;
     use dkv_protocol::admin::{NodeRecord, StoreDefinition, StoreRecord, StoreStatus};
+    use dkv_protocol::eviction::Eviction;
     use dkv_protocol::ids::{Epoch, StoreId};
 
     fn store(states: &[Option<NodeState>]) -> StoreView {
@@ -267,6 +269,7 @@ mod tests {
             client_port: None,
             cpus: None,
             memory_bytes_max: 0,
+            eviction: Eviction::None,
             password_sha256: None,
             protected_mode: true,
         };

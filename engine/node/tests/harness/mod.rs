@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "each test binary uses a part of it")]
 
 use dkv_protocol::control::NodeStatus;
+use dkv_protocol::eviction::Eviction;
 use dkv_protocol::ids::{Epoch, NodeIndex, StoreId};
 use dkv_protocol::launch::{LAUNCH_VERSION, LaunchDocument, ReadyLine};
 use dkv_protocol::map::{NodeInfo, StoreMap};
@@ -73,6 +74,7 @@ impl Store {
                 password_sha256: None,
                 protected_mode: true,
                 memory_bytes_max: 0,
+                eviction: Eviction::None,
                 control_socket: directory.path().join(format!("{node}.sock")).display().to_string(),
                 lock_file: directory.path().join(format!("{node}.lock")).display().to_string(),
             })

@@ -1,5 +1,5 @@
 //! CONFIG GET: the settings that clients and exporters ask for, each as it really is here. Nothing can be set: a store's
-//! settings are its definition, which the manager keeps.
+//! settings are its definition, which the manager keeps. RESETSTAT begins the counters of INFO anew.
 
 use super::glob::{PATTERN_BYTES_MAX, Pattern};
 use super::{errors, help, unknown_subcommand, wrong_arity};
@@ -33,6 +33,15 @@ pub(super) const CONFIG: Spec = Spec {
             summary: "Returns helpful text about the different subcommands.",
             since: "5.0.0",
         },
+        Subcommand {
+            name: "resetstat",
+            arity: 2,
+            flags: &["admin", "noscript", "loading", "stale"],
+            categories: &["@admin", "@slow", "@dangerous"],
+            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+            summary: "Resets the server's statistics.",
+            since: "2.0.0",
+        },
     ],
     scope: Scope::Anywhere,
     handler: config,
@@ -58,7 +67,7 @@ const PARAMETERS: &[(&str, Value)] = &[
     ("io-threads", Of(|x| x.env.map.node(x.me.node).shard_ports.len().to_string())),
     ("maxclients", Of(|_| CLIENTS_MAX.to_string())),
     ("maxmemory", Of(|x| memory_bytes_max(x).to_string())),
-    ("maxmemory-policy", Always("noeviction")),
+    ("maxmemory-policy", Of(|x| x.env.eviction.to_string())),
     ("notify-keyspace-events", Always("")),
     ("port", Of(|x| port(x).to_string())),
     ("proto-max-bulk-len", Of(|_| VALUE_BYTES_MAX.to_string())),
@@ -112,9 +121,19 @@ fn config(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
             &[
                 "GET <pattern> [<pattern> ...]",
                 "    Return parameters matching the glob-like patterns and their values.",
+                "RESETSTAT",
+                "    Reset statistics reported by the INFO command.",
             ],
             out,
         ),
+        2 if is("RESETSTAT") => {
+            match x.env.stats.get(x.me.shard.0 as usize) {
+                Some(own) if !x.whole_store => own.reset(),
+                _ => x.env.stats.iter().for_each(|shard| shard.reset()),
+            }
+            reply::ok(out);
+        }
+        _ if is("RESETSTAT") => wrong_arity("config|resetstat", out),
         _ if is("GET") => wrong_arity("config|get", out),
         _ if is("HELP") => wrong_arity("config|help", out),
         _ => unknown_subcommand("CONFIG", args.get(1), out),

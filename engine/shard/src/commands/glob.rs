@@ -67,6 +67,11 @@ impl Pattern {
         self.last += 1;
     }
 
+    /// About what [`Self::matches`] takes.
+    pub(super) fn cost_ns(&self, text: &[u8]) -> usize {
+        text.len() * self.words
+    }
+
     /// Whether the whole of `text` matches.
     pub(super) fn matches(&self, text: &[u8]) -> bool {
         if self.words == 1 { self.matches_short(text) } else { self.matches_long(text) }

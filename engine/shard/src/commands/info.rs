@@ -203,7 +203,7 @@ impl Facts<'_> {
 
     /// The service time that `share` per mille of the requests did not exceed, in microseconds.
     fn service_us(&self, share: u64) -> f64 {
-        let count = |bucket: usize| self.sum(|shard| shard.latency[bucket].get());
+        let count = |bucket: usize| self.sum(|shard| shard.latency[bucket].since_reset());
         let wanted = ((0..LATENCY_BUCKETS).map(count).sum::<u64>() * share).div_ceil(1000);
         let mut seen = 0;
         for bucket in 0..LATENCY_BUCKETS {
@@ -288,7 +288,7 @@ fn memory(text: &mut Text, facts: &Facts<'_>) {
     }
     text.field("used_memory_dataset", used);
     text.bytes("maxmemory", memory_bytes_max(facts.x));
-    text.field("maxmemory_policy", "noeviction");
+    text.field("maxmemory_policy", facts.x.env.eviction);
     text.field("mem_allocator", "mimalloc");
     text.field("number_of_cached_scripts", 0);
 }
@@ -309,29 +309,32 @@ fn persistence(text: &mut Text, _: &Facts<'_>) {
 
 fn stats(text: &mut Text, facts: &Facts<'_>) {
     let [commands, bytes_in, bytes_out] = facts.rates();
-    text.field("total_connections_received", facts.sum(|s| s.connections_accepted.get()));
-    text.field("total_commands_processed", facts.sum(|s| s.commands.get()));
+    text.field("total_connections_received", facts.sum(|s| s.connections_accepted.since_reset()));
+    text.field("total_commands_processed", facts.sum(|s| s.commands.since_reset()));
     text.field("instantaneous_ops_per_sec", commands);
-    text.field("total_net_input_bytes", facts.sum(|s| s.bytes_in.get()));
-    text.field("total_net_output_bytes", facts.sum(|s| s.bytes_out.get()));
+    text.field("total_net_input_bytes", facts.sum(|s| s.bytes_in.since_reset()));
+    text.field("total_net_output_bytes", facts.sum(|s| s.bytes_out.since_reset()));
     for (name, rate) in
         [("instantaneous_input_kbps", bytes_in), ("instantaneous_output_kbps", bytes_out)]
     {
         text.field(name, format_args!("{:.2}", rate as f64 / 1024.0));
     }
-    text.field("rejected_connections", facts.sum(|s| s.connections_refused.get()));
+    text.field("rejected_connections", facts.sum(|s| s.connections_refused.since_reset()));
     for name in ["sync_full", "sync_partial_ok", "sync_partial_err"] {
         text.field(name, 0);
     }
-    text.field("expired_keys", facts.sum(|s| s.expired.get()));
-    text.field("evicted_keys", 0);
-    text.field("keyspace_hits", facts.sum(|s| s.hits.get()));
-    text.field("keyspace_misses", facts.sum(|s| s.misses.get()));
+    text.field("expired_keys", facts.sum(|s| s.expired.since_reset()));
+    text.field("evicted_keys", facts.sum(|s| s.evicted.since_reset()));
+    text.field("keyspace_hits", facts.sum(|s| s.hits.since_reset()));
+    text.field("keyspace_misses", facts.sum(|s| s.misses.since_reset()));
     for name in ["pubsub_channels", "pubsub_patterns", "latest_fork_usec"] {
         text.field(name, 0);
     }
-    text.field("client_output_buffer_limit_disconnections", facts.sum(|s| s.connections_cut.get()));
-    text.field("total_error_replies", facts.sum(|s| s.errors.get()));
+    text.field(
+        "client_output_buffer_limit_disconnections",
+        facts.sum(|s| s.connections_cut.since_reset()),
+    );
+    text.field("total_error_replies", facts.sum(|s| s.errors.since_reset()));
 }
 
 fn replication(text: &mut Text, facts: &Facts<'_>) {
@@ -385,10 +388,12 @@ fn dkv(text: &mut Text, facts: &Facts<'_>) {
     text.field("dkv_io", &env.io);
     text.field("dkv_shards_missing", facts.keyspace.shards_missing);
     text.field("dkv_expiry_lag_ms", facts.max(|s| s.expiry_lag_ms.get()));
-    text.field("dkv_stalls", facts.sum(|s| s.stalls.get()));
+    text.field("dkv_stalls", facts.sum(|s| s.stalls.since_reset()));
+    text.field("dkv_long_turns", facts.sum(|s| s.long_turns.since_reset()));
+    text.field("dkv_piece_us_max", facts.max(|s| s.piece_us_max.get()));
     text.field("dkv_turn_us_max", facts.max(|s| s.turn_us_max.get()));
-    text.field("dkv_forwarded", facts.sum(|s| s.forwarded.get()));
-    text.field("dkv_served_for_others", facts.sum(|s| s.served_for_others.get()));
+    text.field("dkv_forwarded", facts.sum(|s| s.forwarded.since_reset()));
+    text.field("dkv_served_for_others", facts.sum(|s| s.served_for_others.since_reset()));
     let [p50, p99, p999] = [500, 990, 999].map(|share| facts.service_us(share));
     text.field("dkv_service_us", format_args!("p50={p50:.3},p99={p99:.3},p99.9={p999:.3}"));
 }

@@ -45,7 +45,7 @@ const FAMILIES: [&[Spec]; 9] = [
 const INTROSPECTION: &[Spec] = &[info::INFO, config::CONFIG];
 
 /// What only shards ask of each other.
-const INTERNAL: &[Spec] = &[info::KEYSPACE];
+const INTERNAL: &[Spec] = &[info::KEYSPACE, scan::WALK];
 
 const COUNT: usize = {
     let mut count = 0;

@@ -2,19 +2,21 @@
 //!
 //! A cursor is a range of slots and a position in it, the same number whoever looks at it: a client may go on with it
 //! at any node. A plain client walks all ranges in order, so a shard that has come to the end of its own run names the
-//! first range of the next.
+//! first range of the next. KEYS is a walk that the session drives, in steps that are commands of their own.
 
 use super::errors;
 use super::glob::{PATTERN_BYTES_MAX, Pattern};
 use super::number::{parse_i64, parse_u64};
-use super::record::REPLY_BYTES_MAX;
 use crate::command::{Args, Exec, Merge, Scope, Spec};
 use alloc::vec::Vec;
+use core::cell::Cell;
+use core::ops::Range;
 use dkv_protocol::ids::RangeId;
-use dkv_protocol::limits::RANGES;
+use dkv_protocol::limits::{RANGES, SLOTS_PER_RANGE};
 use dkv_protocol::resp::reply;
+use dkv_protocol::slots::slot_of;
 
-const WALK: Spec = Spec {
+const LOOKING: Spec = Spec {
     flags: &["readonly", "touches_arbitrary_keys"],
     since: "1.0.0",
     group: "generic",
@@ -31,7 +33,7 @@ pub(super) const SPECS: &[Spec] = &[
         handler: scan,
         summary: "Iterates over the key names in the database.",
         since: "2.8.0",
-        ..WALK
+        ..LOOKING
     },
     Spec {
         name: "KEYS",
@@ -39,19 +41,37 @@ pub(super) const SPECS: &[Spec] = &[
         categories: &["@keyspace", "@read", "@slow", "@dangerous"],
         tips: &["request_policy:all_shards", "nondeterministic_output_order"],
         scope: Scope::Whole(Merge::Concat),
-        handler: keys,
         summary: "Returns all key names that match a pattern.",
-        ..WALK
+        ..LOOKING
     },
 ];
 
 /// Where the range stands in a cursor; below it is the table's position in the range.
 const RANGE_SHIFT: u32 = 48;
 
-/// Keys that a call looks at when the client names no number (Redis' own), and at most: a greater COUNT is a wish, and
-/// one turn must stay short.
+/// Keys that a call looks at when the client names no number (Redis' own), and at most: a greater COUNT is a wish.
 const COUNT: i64 = 10;
-const COUNT_MAX: i64 = 10_000;
+const COUNT_MAX: i64 = 1000;
+
+/// What a shard is asked for a step of a walk: `DKV.WALK cursor pattern`, or `DKV.WALK cursor * slot count` for keys of a
+/// slot. The reply is where to go on, as an integer, and the keys.
+pub(crate) const WALK_REQUEST: &[u8] = b"DKV.WALK";
+/// Bytes of keys after which a step ends, or a call of SCAN.
+pub(crate) const STEP_BYTES_MAX: usize = 64 * 1024;
+/// What a step, or a call of SCAN, may cost, in nanoseconds as they are estimated below.
+const STEP_NS_MAX: usize = 120_000;
+/// A look at a key that is not in the processor's cache, and at the buckets of a few that are not there.
+const KEY_NS: usize = 120;
+const LOOK_NS: usize = 1_500;
+/// Keys that are looked at before the cost is.
+const LOOK: usize = 8;
+
+/// The longest reply of a walk, and the refusal of a longer one.
+pub(crate) const WALK_BYTES_MAX: usize = super::record::REPLY_BYTES_MAX;
+pub(crate) const WALK_TOO_LONG: &str = errors::REPLY_TOO_LONG;
+
+pub(super) const WALK: Spec =
+    Spec { name: "DKV.WALK", arity: -3, scope: Scope::Cursor, handler: walk, ..Spec::NOTHING };
 
 /// The range that the cursor of a SCAN names, whose owner executes it on a client port; none when it names none (any
 /// shard answers then).
@@ -60,14 +80,51 @@ pub fn cursor_range(args: Args<'_>) -> Option<RangeId> {
     u8::try_from(range).ok().map(RangeId)
 }
 
+/// Whether a text is a pattern; otherwise the refusal is written.
+pub(crate) fn is_pattern(text: &[u8], out: &mut Vec<u8>) -> bool {
+    let fits = text.len() <= PATTERN_BYTES_MAX;
+    if !fits {
+        reply::error(out, errors::PATTERN_TOO_LONG);
+    }
+    fits
+}
+
 /// The pattern of MATCH or KEYS, compiled; outer none after a refusal, inner none when everything matches.
 #[expect(clippy::option_option, reason = "a refusal is not the pattern that matches everything")]
 fn pattern(text: &[u8], out: &mut Vec<u8>) -> Option<Option<Pattern>> {
-    if text.len() > PATTERN_BYTES_MAX {
-        reply::error(out, errors::PATTERN_TOO_LONG);
-        return None;
+    is_pattern(text, out).then(|| (text != b"*").then(|| Pattern::new(text)))
+}
+
+/// Looks at about `count` keys of `run`, or fewer when that is much work, and writes those that are wanted. Where to go
+/// on, and how many were written.
+fn look(
+    x: &Exec<'_>,
+    mut cursor: u64,
+    run: &Range<u16>,
+    count: usize,
+    matching: Option<&Pattern>,
+    wanted: &dyn Fn(&[u8]) -> bool,
+    out: &mut Vec<u8>,
+) -> (u64, usize) {
+    let (mut found, mut seen, mut cost_ns) = (0, 0, 0);
+    if run.is_empty() {
+        return (0, 0);
     }
-    Some((text != b"*").then(|| Pattern::new(text)))
+    loop {
+        let few = LOOK.min(count - seen);
+        cursor = x.table.scan(x.now.boot_ms(), cursor, run.clone(), few, &mut |key, _| {
+            seen += 1;
+            cost_ns += KEY_NS + matching.map_or(0, |pattern| pattern.cost_ns(key));
+            if wanted(key) && matching.is_none_or(|pattern| pattern.matches(key)) {
+                reply::bulk(out, key);
+                found += 1;
+            }
+        });
+        cost_ns += LOOK_NS;
+        if cursor == 0 || seen >= count || cost_ns > STEP_NS_MAX || out.len() > STEP_BYTES_MAX {
+            return (cursor, found);
+        }
+    }
 }
 
 fn scan(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
@@ -105,12 +162,9 @@ fn scan(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     let mut elements = Vec::new();
     if ours && !run.is_empty() {
         let end = run.end;
-        cursor = x.table.scan(x.now.boot_ms(), cursor, run, count as usize, &mut |key, _| {
-            if strings && matching.as_ref().is_none_or(|pattern| pattern.matches(key)) {
-                reply::bulk(&mut elements, key);
-                found += 1;
-            }
-        });
+        let matching = matching.as_ref();
+        (cursor, found) =
+            look(x, cursor, &run, count as usize, matching, &|_| strings, &mut elements);
         if cursor == 0 && x.whole_store && usize::from(end) < RANGES {
             cursor = u64::from(end) << RANGE_SHIFT;
         }
@@ -124,32 +178,53 @@ fn scan(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     out.append(&mut elements);
 }
 
-fn keys(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
-    let Some(matching) = pattern(args.get(1), out) else { return };
-    let run = x.env.map.run(x.me);
-    let mut found = 0;
+/// A step of a walk; see [`WALK_REQUEST`].
+fn walk(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
+    let Some(cursor) = parse_u64(args.get(1)) else {
+        return reply::error(out, errors::INVALID_CURSOR);
+    };
+    let Some(matching) = pattern(args.get(2), out) else { return };
+    let mut run = x.env.map.run(x.me);
     let mut elements = Vec::new();
-    let mut cursor = 0;
-    while !run.is_empty() {
-        cursor = x.table.scan(
-            x.now.boot_ms(),
-            cursor,
-            run.clone(),
-            COUNT_MAX as usize,
-            &mut |key, _| {
-                if matching.as_ref().is_none_or(|pattern| pattern.matches(key)) {
-                    reply::bulk(&mut elements, key);
-                    found += 1;
-                }
-            },
-        );
-        if elements.len() > REPLY_BYTES_MAX {
-            return reply::error(out, errors::REPLY_TOO_LONG);
+    let (mut next, mut found) = (0, 0);
+    if let Some((slot, count)) = slot_of_walk(args) {
+        let range = slot / SLOTS_PER_RANGE;
+        run = if run.contains(&range) { range..range + 1 } else { 0..0 };
+        let left = Cell::new(count);
+        let wanted = |key: &[u8]| {
+            let of_slot = left.get() > 0 && slot_of(key).0 == slot;
+            left.set(left.get() - usize::from(of_slot));
+            of_slot
+        };
+        if count > 0 {
+            (next, found) = look(x, cursor, &run, usize::MAX, None, &wanted, &mut elements);
         }
-        if cursor == 0 {
-            break;
-        }
+    } else {
+        (next, found) =
+            look(x, cursor, &run, usize::MAX, matching.as_ref(), &|_| true, &mut elements);
     }
+    reply::array(out, 2);
+    reply::integer(out, next as i64);
     reply::array(out, found);
     out.append(&mut elements);
+}
+
+fn slot_of_walk(args: Args<'_>) -> Option<(u16, usize)> {
+    if args.len() < 5 {
+        return None;
+    }
+    let slot = u16::try_from(parse_u64(args.get(3))?).ok()?;
+    Some((slot, parse_u64(args.get(4))? as usize))
+}
+
+/// The reply to a step: where to go on, how many keys, and the keys. None: it is something else.
+pub(crate) fn step_of(reply: &[u8]) -> Option<(u64, usize, &[u8])> {
+    let (cursor, rest) = line_of(reply.strip_prefix(b"*2\r\n:")?)?;
+    let (count, elements) = line_of(rest.strip_prefix(b"*")?)?;
+    Some((cursor, count as usize, elements))
+}
+
+fn line_of(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let end = bytes.iter().take(24).position(|byte| *byte == b'\r')?;
+    Some((parse_u64(&bytes[..end])?, bytes.get(end + 2..)?))
 }

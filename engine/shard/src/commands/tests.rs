@@ -3,6 +3,7 @@
 //! A line of a case file is a request, ` => `, and the bytes of its reply with `|` for CR LF. A line that starts with
 //! `==` begins a fresh shard; `@` lines change what surrounds the requests: the protocol, the port, the clocks.
 
+use super::scan::{WALK_REQUEST, is_pattern, step_of};
 use super::{fits, internal, lookup, unknown, wrong_arity};
 use crate::command::{Args, Env, Exec, Handler, Now, ProcessStats};
 use crate::stats::ShardStats;
@@ -10,10 +11,11 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
+use dkv_protocol::eviction::Eviction;
 use dkv_protocol::ids::{Epoch, NodeIndex, ShardAddr, ShardIndex};
 use dkv_protocol::map::{NodeInfo, StoreMap};
-use dkv_protocol::resp::Proto;
-use dkv_table::{Eviction, HeapMemory, Options, Table};
+use dkv_protocol::resp::{Proto, reply};
+use dkv_table::{HeapMemory, Options, Table};
 use std::{format, vec};
 
 /// Milliseconds of calendar time at which every shard of these tests begins.
@@ -60,6 +62,7 @@ impl Bench {
             password_sha256: None,
             protected_mode: true,
             memory_bytes_max,
+            eviction: Eviction::None,
             io: "test".to_string(),
             stats: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
             process: ProcessStats::default(),
@@ -69,7 +72,7 @@ impl Bench {
                 Options {
                     seed: [1, 2],
                     memory_bytes_max,
-                    eviction: Eviction::None,
+                    eviction: dkv_table::Eviction::None,
                     first_version: 1 << 16,
                 },
                 alloc::boxed::Box::new(HeapMemory),
@@ -95,9 +98,30 @@ impl Bench {
         match internal(words[0]).or_else(|| lookup(words[0])) {
             None => unknown(args, &mut out),
             Some(spec) if !fits(spec, args.len()) => wrong_arity(spec.name, &mut out),
+            Some(spec) if spec.name == "KEYS" => self.keys(words[1], &mut out),
             Some(spec) => self.handle(spec.handler, args, &mut out),
         }
         out
+    }
+
+    /// KEYS as the session drives it, in a store of one shard.
+    fn keys(&mut self, pattern: &[u8], out: &mut Vec<u8>) {
+        if !is_pattern(pattern, out) {
+            return;
+        }
+        let (mut cursor, mut count, mut keys) = (0, 0, Vec::new());
+        loop {
+            let step = self.run(&[WALK_REQUEST, cursor.to_string().as_bytes(), pattern]);
+            let (next, found, elements) = step_of(&step).expect("a step");
+            count += found;
+            keys.extend_from_slice(elements);
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        reply::array(out, count);
+        out.append(&mut keys);
     }
 
     fn handle(&mut self, handler: Handler, args: Args<'_>, out: &mut Vec<u8>) {

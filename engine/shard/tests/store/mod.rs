@@ -2,12 +2,13 @@
 //! of events. Links between nodes can be cut and mended; batches that are on the way over a cut link are lost.
 #![expect(dead_code, reason = "each test file uses a part of it")]
 
+use dkv_protocol::eviction::Eviction;
 use dkv_protocol::ids::{Epoch, NodeIndex, ShardAddr, ShardIndex};
 use dkv_protocol::map::{NodeInfo, StoreMap};
 use dkv_shard::command::{Env, Now, ProcessStats};
 use dkv_shard::stats::ShardStats;
 use dkv_shard::{Opened, Order, Output, PortKind, SessionId, Shard};
-use dkv_table::{Eviction, HeapMemory, Options, Table};
+use dkv_table::{HeapMemory, Options, Table};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -111,6 +112,7 @@ impl Store {
                     password_sha256: settings.password,
                     protected_mode: settings.protected_mode,
                     memory_bytes_max: 0,
+                    eviction: Eviction::None,
                     io: "test".into(),
                     stats: node
                         .shard_ports
@@ -128,7 +130,7 @@ impl Store {
                     Options {
                         seed: [3, 4],
                         memory_bytes_max: 0,
-                        eviction: Eviction::None,
+                        eviction: dkv_table::Eviction::None,
                         first_version: 1 << 32,
                     },
                     Box::new(HeapMemory),
@@ -282,7 +284,9 @@ impl Store {
     /// One event. False: nothing is left to happen.
     pub(crate) fn step(&mut self) -> bool {
         self.now.boot_ns += 1000;
+        let mut more = false;
         for at in 0..self.shards.len() {
+            more |= self.shards[at].1.background(self.now, 16);
             self.collect(at);
         }
         let sends = self.clients.iter().enumerate().filter(|(_, c)| c.sending.is_some() && c.reads);
@@ -300,7 +304,7 @@ impl Store {
             )
             .collect();
         if events.is_empty() {
-            return false;
+            return more;
         }
         let (what, a, b) = events[self.random.below(events.len())];
         match what {

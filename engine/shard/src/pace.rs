@@ -1,0 +1,91 @@
+//! How much one call into a shard does before it lets others have their turn.
+//!
+//! The driver's clock is not known here, so work is counted: in units of about a quarter of a microsecond, most of all
+//! for what is long. A connection that has more waits for the end of the turn; what other shards asked for is executed
+//! in part. No single command is cut: those that may be long themselves are in `walk`.
+
+use crate::command::{Args, Now, Scope, Spec};
+use crate::face::Order;
+use crate::session::{End, Session, Stall};
+use crate::shard::Shard;
+
+/// Units after which a call ends: about 250 µs. Input that the driver gives at a time is far below it but for commands
+/// with many keys, long replies or many keys looked at.
+const UNITS_MAX: u32 = 1200;
+/// What a SCAN or a step of a walk counts: about 100 µs.
+const UNITS_OF_WALK: u32 = 400;
+/// Bytes of a reply that count one unit.
+const BYTES_PER_UNIT: usize = 4096;
+/// A connection whose commands wait for the next turn is read on until it has so much that waits.
+const WAITING_BYTES_MAX: usize = 256 * 1024;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    spent: u32,
+}
+
+impl Pace {
+    /// A call begins.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        self.spent = 0;
+    }
+
+    /// Whether the call has done enough.
+    #[inline]
+    pub(crate) fn is_over(&self) -> bool {
+        self.spent > UNITS_MAX
+    }
+
+    /// A command was executed.
+    #[inline]
+    pub(crate) fn spend(&mut self, spec: &Spec, args: Args<'_>, reply_bytes: usize) {
+        // A word or two besides the key of a plain command are free.
+        let units = 1 + args.len() / 4 * 2 + reply_bytes / BYTES_PER_UNIT;
+        self.spent = self.spent.saturating_add(u32::try_from(units).unwrap_or(u32::MAX));
+        if spec.scope == Scope::Cursor {
+            self.walked();
+        }
+    }
+
+    /// Many keys were looked at.
+    pub(crate) fn walked(&mut self) {
+        self.spent = self.spent.saturating_add(UNITS_OF_WALK);
+    }
+}
+
+impl Shard {
+    /// A connection goes on at the end of the turn.
+    #[cold]
+    pub(crate) fn later(&mut self, session: &mut Session) {
+        session.stall = Stall::Turn;
+        self.later.push_back(session.id);
+    }
+
+    /// A stalled connection has got more bytes. One that only waits for the next turn is read on for a while: to stop
+    /// reading costs more than the turn.
+    pub(crate) fn kept(&mut self, session: &mut Session) {
+        if !session.paused && session.input.len() > WAITING_BYTES_MAX {
+            session.paused = true;
+            self.orders.push(Order::Pause(session.id));
+        }
+    }
+
+    /// Goes on with connections that had to wait for the end of the turn. Whether some still wait.
+    pub(crate) fn go_on_later(&mut self, now: Now) -> bool {
+        self.pace.begin();
+        for _ in 0..self.later.len() {
+            if self.pace.is_over() {
+                break;
+            }
+            let Some(id) = self.later.pop_front() else { break };
+            let Some(mut session) = self.sessions.take(id) else { continue };
+            if session.stall == Stall::Turn && session.end == End::No {
+                self.go_on(now, &mut session);
+            }
+            self.settle(session);
+        }
+        !self.later.is_empty()
+    }
+}
