@@ -11,6 +11,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod asking;
 #[cfg(test)]
 mod bench;
 mod cluster;

@@ -227,7 +227,9 @@ impl Merging {
             Kind::Walk { count, pieces, bytes, .. } => {
                 out.reserve(bytes + HEAD_BYTES_MAX);
                 reply::array(out, *count);
-                pieces.iter().for_each(|piece| out.extend_from_slice(piece));
+                for piece in pieces {
+                    out.extend_from_slice(piece);
+                }
             }
             Kind::Text(proto, text) => reply::verbatim(out, *proto, text),
             Kind::Info { keyspace, request, spans } => {

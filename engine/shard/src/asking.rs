@@ -1,0 +1,267 @@
+//! Commands that other shards execute, whole or in part: whether they may be asked now, what they are asked, and where
+//! their replies go.
+
+use crate::command::{Args, Exec, Merge, Now, Spec};
+use crate::commands;
+use crate::links::Waiting;
+use crate::merge::Merging;
+use crate::session::{OUTPUT_FAIR_BYTES, Session, Stall};
+use crate::shard::Shard;
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+use dkv_protocol::resp::reply;
+use dkv_protocol::slots::slot_of;
+
+impl Shard {
+    /// Whether a connection may have one more command under way; it is stalled otherwise.
+    #[inline]
+    pub(crate) fn admit(&mut self, session: &mut Session, to: u16) -> ControlFlow<()> {
+        if session.replies.waiting() >= session.waiting_max() {
+            self.stall(session, Stall::Replies);
+            return ControlFlow::Break(());
+        }
+        if self.links.is_full(to) {
+            self.stall(session, Stall::Link(to));
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Sends a command to the shard that runs it.
+    pub(crate) fn forward(
+        &mut self,
+        session: &mut Session,
+        spec: &'static Spec,
+        to: u16,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        if !self.links.is_up(to) {
+            let error = self.unreachable(to);
+            session.replies.push(&error);
+            self.stats.errors.add(1);
+            return ControlFlow::Continue(());
+        }
+        self.admit(session, to)?;
+        session.last = (spec.name, "");
+        let waiting = Waiting {
+            session: session.id,
+            slot: session.replies.wait(),
+            part: 0,
+            write: spec.write,
+            shared: false,
+            weight: session.expected_bytes(),
+        };
+        let whole_store = session.whole_store();
+        self.links.push(to, waiting, session.proto, whole_store, args.iter_from(0));
+        self.stats.forwarded.add(1);
+        ControlFlow::Continue(())
+    }
+
+    /// Whether all of `shards` can be asked now; a refusal is the reply. None: the session is stalled.
+    pub(crate) fn admit_all(
+        &mut self,
+        session: &mut Session,
+        shards: &[u16],
+    ) -> ControlFlow<(), bool> {
+        for &to in shards {
+            if !self.links.is_up(to) {
+                let error = self.unreachable(to);
+                session.replies.push(&error);
+                self.stats.errors.add(1);
+                return ControlFlow::Continue(false);
+            }
+        }
+        for &to in shards {
+            if to != self.links.me() {
+                self.admit(session, to)?;
+            }
+        }
+        ControlFlow::Continue(true)
+    }
+
+    /// Sends each owner its keys. Nothing is executed when one of them cannot be reached.
+    pub(crate) fn split(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        merge: Merge,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        let (first, step) = (spec.first_key as usize, spec.key_step as usize);
+        let owners: Vec<u16> =
+            args.iter_from(first).step_by(step).map(|key| self.links.owner(slot_of(key))).collect();
+        // Parts in the order in which their first key comes; `part_of` is by shard.
+        let mut shards = Vec::new();
+        let mut part_of = alloc::vec![u32::MAX; self.links.len() as usize];
+        for &owner in &owners {
+            if part_of[owner as usize] == u32::MAX {
+                part_of[owner as usize] = shards.len() as u32;
+                shards.push(owner);
+            }
+        }
+        if !self.admit_all(session, &shards)? {
+            return ControlFlow::Continue(());
+        }
+        let order: Vec<u32> = owners.iter().map(|owner| part_of[*owner as usize]).collect();
+        let mut keys: Vec<Vec<u32>> = shards.iter().map(|_| Vec::new()).collect();
+        for (key, part) in order.iter().enumerate() {
+            keys[*part as usize].push(key as u32);
+        }
+        let order = if merge == Merge::InOrder { order } else { Vec::new() };
+        let merging = Merging::new(merge, shards.len() as u32, order);
+        session.last = (spec.name, "");
+        let slot = session.replies.wait_for_all(merging);
+        let mut here = None;
+        for (part, &to) in shards.iter().enumerate() {
+            let positions = keys[part]
+                .iter()
+                .flat_map(|key| (0..step).map(move |i| first + *key as usize * step + i));
+            if to == self.links.me() {
+                here =
+                    Some((part as u32, core::iter::once(0).chain(positions).collect::<Vec<_>>()));
+                continue;
+            }
+            let waiting = Waiting {
+                session: session.id,
+                slot,
+                part: part as u32,
+                write: spec.write,
+                shared: true,
+                weight: session.expected_bytes(),
+            };
+            let parts = core::iter::once(0).chain(positions).map(|i| args.get(i));
+            self.links.push(to, waiting, session.proto, session.whole_store(), parts);
+            self.stats.forwarded.add(1);
+        }
+        if let Some((part, positions)) = here {
+            let spans = args.select(&positions);
+            self.part_here(now, session, spec, slot, part, args.with_spans(&spans));
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Asks every shard of the store.
+    pub(crate) fn everywhere(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        merge: Merge,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        if merge == Merge::Concat {
+            return self.keys(now, session, spec, args);
+        }
+        let info = merge == Merge::Info;
+        let shards: Vec<u16> =
+            (0..self.links.len()).filter(|to| !info || self.links.is_up(*to)).collect();
+        if !self.admit_all(session, &shards)? {
+            return ControlFlow::Continue(());
+        }
+        session.last = (spec.name, "");
+        let all = u32::from(self.links.len());
+        let (asked, spec, merging) =
+            match (info, commands::internal(commands::info::KEYSPACE_REQUEST)) {
+                (true, Some(keyspace)) => (None, keyspace, Merging::info(args, all)),
+                _ => (Some(args), spec, Merging::new(merge, all, Vec::new())),
+            };
+        let keyspace: &[(u32, u32)] = &[(0, commands::info::KEYSPACE_REQUEST.len() as u32)];
+        let asked = asked.unwrap_or(Args::new(commands::info::KEYSPACE_REQUEST, keyspace));
+        let slot = session.replies.wait_for_all(merging);
+        let me = self.links.me();
+        for &to in shards.iter().filter(|to| **to != me) {
+            let waiting = Waiting {
+                session: session.id,
+                slot,
+                part: u32::from(to),
+                write: spec.write,
+                shared: true,
+                weight: session.expected_bytes(),
+            };
+            self.links.push(to, waiting, session.proto, session.whole_store(), asked.iter_from(0));
+            self.stats.forwarded.add(1);
+        }
+        for to in (0..self.links.len()).filter(|to| !shards.contains(to)) {
+            let error = self.unreachable(to);
+            self.resolve(now, session, slot, u32::from(to), error.into());
+        }
+        self.part_here(now, session, spec, slot, u32::from(me), asked);
+        ControlFlow::Continue(())
+    }
+
+    /// Runs this shard's part of a command.
+    pub(crate) fn part_here(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        slot: u32,
+        part: u32,
+        args: Args<'_>,
+    ) {
+        let mut out = self.buffers.take();
+        let mut exec = Exec {
+            now,
+            table: &mut self.table,
+            env: &self.env,
+            me: self.me,
+            whole_store: session.whole_store(),
+            proto: session.proto,
+            stats: &self.stats,
+            place: None,
+            inserts: None,
+        };
+        (spec.handler)(&mut exec, args, &mut out);
+        if out.len() > OUTPUT_FAIR_BYTES {
+            self.resolve(now, session, slot, part, Cow::Owned(out));
+        } else {
+            self.resolve(now, session, slot, part, Cow::Borrowed(&out));
+            self.buffers.give(out);
+        }
+    }
+
+    /// A reply, or part of one, for a place in the queue of a connection.
+    pub(crate) fn resolve(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        slot: u32,
+        part: u32,
+        reply: Cow<'_, [u8]>,
+    ) {
+        session.replies.lend(|| self.buffers.take());
+        if let Some(cursor) = session.replies.walk_on(slot, &reply) {
+            session.progress_ms = now.boot_ms();
+            return self.walk_goes_on(session, slot, part, cursor);
+        }
+        let exec = Exec {
+            now,
+            table: &mut self.table,
+            env: &self.env,
+            me: self.me,
+            whole_store: session.whole_store(),
+            proto: session.proto,
+            stats: &self.stats,
+            place: None,
+            inserts: None,
+        };
+        if session.replies.resolve(slot, part, reply, &exec).is_some_and(|a| a.failed) {
+            self.stats.errors.add(1);
+        }
+    }
+
+    /// The error for a shard that cannot be reached.
+    #[cold]
+    pub(crate) fn unreachable(&self, to: u16) -> Vec<u8> {
+        let mut error = Vec::new();
+        let node = &self.env.map.node(self.links.addr(to).node).name;
+        reply::error(
+            &mut error,
+            &format!("CLUSTERDOWN Hash slot not served: {node} is unreachable"),
+        );
+        error
+    }
+}
