@@ -223,21 +223,8 @@ impl Sessions {
         if place.generation == id.generation { place.session.take() } else { None }
     }
 
-    /// The same if it is such a one.
-    #[inline]
-    pub(crate) fn take_if(
-        &mut self,
-        id: SessionId,
-        such: impl FnOnce(&Session) -> bool,
-    ) -> Option<Box<Session>> {
-        let place = self.places.get_mut(id.index as usize)?;
-        if place.generation != id.generation {
-            return None;
-        }
-        place.session.take_if(|session| such(session))
-    }
-
     /// A look at a connection.
+    #[inline]
     pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
         let place = self.places.get(id.index as usize)?;
         if place.generation == id.generation { place.session.as_deref() } else { None }
