@@ -21,15 +21,16 @@ def dkv(machine):
 
 def measure(world):
     sizes = QUICK_SIZES if world.options.quick else SIZES
+    settle = 0 if world.options.quick else SETTLE_SECONDS
     found, stalls = {}, {}
     for name, start in (("valkey", servers.valkey), ("redis", servers.redis), ("dkv", dkv)):
         with Machine(world.options.built) as machine:
             server = start(machine)
-            time.sleep(SETTLE_SECONDS)
+            time.sleep(settle)
             empty, first = resident_bytes(server.pids), 0
             for keys in sizes:
                 grown = machine.load(server, "fill", first_key=first, keys=keys - first, pipeline=64)
-                time.sleep(SETTLE_SECONDS)
+                time.sleep(settle)
                 first = keys
                 held = int(machine.redis(server.port, "dbsize"))
                 assert held == keys, f"{name} holds {held} keys of {keys}"
