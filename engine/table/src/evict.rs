@@ -14,7 +14,7 @@ use crate::{Expired, RANGES, tick};
 use core::cell::Cell;
 
 /// Keys that a slice removes at most.
-const VICTIMS_MAX: u32 = 64;
+const VICTIMS_MAX: u32 = 32;
 /// Keys of a sample that go at most.
 const VICTIMS_TOGETHER: usize = 4;
 /// Keys that a sample has, if that many are found in so many segments.
@@ -277,6 +277,10 @@ impl Table {
         while victims < VICTIMS_MAX && work < WORK_MAX && !self.has_room(bytes) && self.may_evict()
         {
             let sample = self.sample(now_ms, protected, &mut work);
+            for candidate in sample.coldest.iter().flatten() {
+                let bucket = &self.segments.get(candidate.spot.segment)[candidate.spot.bucket];
+                self.records.prefetch(bucket.reference(candidate.spot.lane));
+            }
             // All of them, also when fewer would do: a sample costs more than they, and the next writes need room too.
             for candidate in sample.coldest.iter().flatten() {
                 self.evict_one(now_ms, candidate);

@@ -28,3 +28,60 @@ impl KeyHash {
         rapidhash_v3_micro_inline::<true, true>(key, &self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Eviction, Expiry, HeapMemory, Options, Table};
+    use alloc::boxed::Box;
+    use alloc::vec::Vec;
+
+    fn table(seed: [u64; 2]) -> Table {
+        let options =
+            Options { seed, memory_bytes_max: 0, eviction: Eviction::None, first_version: 1 };
+        Table::new(options, Box::new(HeapMemory))
+    }
+
+    /// Depth of the directory when these keys are put into one slot.
+    fn depth_with(seed: [u64; 2], keys: &[[u8; 16]]) -> u32 {
+        let mut table = table(seed);
+        for key in keys {
+            let place = table.place(key, 0);
+            table.set(0, place, key, b"", Expiry::Clear).expect("there is no limit");
+        }
+        table.ranges[0].depth()
+    }
+
+    #[test]
+    fn keys_crafted_for_one_bucket_of_one_seed_spread_evenly_under_another() {
+        let known = [1, 2];
+        // Whoever knows a seed finds such keys by trying: all in one of 4096 parts of the range.
+        let hash = KeyHash::new(known);
+        let crafted: Vec<[u8; 16]> = (0..4_000_000u128)
+            .map(u128::to_le_bytes)
+            .filter(|key| hash.of(key) >> 52 == 0)
+            .take(900)
+            .collect();
+        assert!(crafted.len() > 800);
+        assert!(depth_with(known, &crafted) >= 14, "under their seed they all collide");
+        for seed in [[1, 3], [2, 1], [0, 0], [u64::MAX, 7], [1 << 63 | 1, 2]] {
+            assert!(depth_with(seed, &crafted) <= 5, "seed {seed:?} is not told apart");
+            let other = KeyHash::new(seed);
+            let mut counts = [0u32; 16];
+            for key in &crafted {
+                counts[(other.of(key) >> 60) as usize] += 1;
+            }
+            let mean = crafted.len() as u32 / 16;
+            assert!(counts.iter().all(|n| (mean / 2..mean * 2).contains(n)), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn tables_with_different_seeds_disagree_about_every_place() {
+        let (one, same, other) = (table([1, 2]), table([1, 2]), table([1, 1 << 40]));
+        for key in (0..1000u32).map(u32::to_le_bytes) {
+            assert_eq!(one.place(&key, 5), same.place(&key, 5));
+            assert_ne!(one.place(&key, 5), other.place(&key, 5));
+        }
+    }
+}

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 const DIRECTORIES: usize = 32;
 const PIECES: usize = 4;
 const CHUNKS: usize = 8;
-const VALUES: usize = 128;
+const VALUES: usize = 64;
 
 /// The inside of a table that was cleared.
 pub(crate) struct Old {

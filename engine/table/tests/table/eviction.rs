@@ -197,7 +197,7 @@ fn the_background_leaves_room_so_that_writes_seldom_evict() {
     }
     let (mut slices, mut evicted) = (0, t.evicted());
     while t.background(i, 100).more {
-        assert!(t.evicted() - evicted <= 64, "a slice is bounded");
+        assert!(t.evicted() - evicted <= 36, "a slice is bounded");
         evicted = t.evicted();
         slices += 1;
         assert!(slices < 1_000);

@@ -2,5 +2,7 @@
 
 mod counted;
 mod eviction;
+mod growth;
+mod large;
 mod model;
 mod promises;
