@@ -9,7 +9,6 @@ use crate::memory::NodeMemory;
 use crate::shared::Shared;
 use crate::start::StartError;
 use dkv_io::{Options, Reactor, UringReactor, WakeHandle, self_test};
-use dkv_protocol::eviction::Eviction;
 use dkv_protocol::launch::exit;
 use dkv_shard::{PortKind, Shard};
 use dkv_table::Table;
@@ -143,22 +142,8 @@ fn make_table(shared: &Shared, memory: NodeMemory) -> Table {
         } else {
             (limit / shared.launch.shards() as u64).max(1)
         },
-        eviction: policy(shared.launch.document.eviction),
+        eviction: shared.env.table_eviction(),
         first_version: seconds << 16,
     };
     Table::new(options, Box::new(memory))
-}
-
-/// The launch document's word for a policy as the table knows it.
-fn policy(policy: Eviction) -> dkv_table::Eviction {
-    match policy {
-        Eviction::None => dkv_table::Eviction::None,
-        Eviction::AllKeysLru => dkv_table::Eviction::AllKeysLru,
-        Eviction::AllKeysLfu => dkv_table::Eviction::AllKeysLfu,
-        Eviction::AllKeysRandom => dkv_table::Eviction::AllKeysRandom,
-        Eviction::VolatileLru => dkv_table::Eviction::VolatileLru,
-        Eviction::VolatileLfu => dkv_table::Eviction::VolatileLfu,
-        Eviction::VolatileRandom => dkv_table::Eviction::VolatileRandom,
-        Eviction::VolatileTtl => dkv_table::Eviction::VolatileTtl,
-    }
 }

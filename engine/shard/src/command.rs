@@ -143,6 +143,23 @@ pub struct Env {
     pub process: ProcessStats,
 }
 
+impl Env {
+    /// The policy as the tables know it.
+    pub fn table_eviction(&self) -> dkv_table::Eviction {
+        use dkv_table::Eviction as Table;
+        match self.eviction {
+            Eviction::None => Table::None,
+            Eviction::AllKeysLru => Table::AllKeysLru,
+            Eviction::AllKeysLfu => Table::AllKeysLfu,
+            Eviction::AllKeysRandom => Table::AllKeysRandom,
+            Eviction::VolatileLru => Table::VolatileLru,
+            Eviction::VolatileLfu => Table::VolatileLfu,
+            Eviction::VolatileRandom => Table::VolatileRandom,
+            Eviction::VolatileTtl => Table::VolatileTtl,
+        }
+    }
+}
+
 /// Gauges of the process, sampled by whoever drives the shards (the node's control thread); 0 until it has.
 #[derive(Debug, Default)]
 pub struct ProcessStats {

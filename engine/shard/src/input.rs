@@ -47,6 +47,12 @@ pub(crate) enum Plan {
     Refused(Refusal),
 }
 
+impl Plan {
+    fn place(self) -> Option<Place> {
+        if let Self::Here(place) = self { place } else { None }
+    }
+}
+
 /// One parsed command of a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Item {
@@ -516,6 +522,12 @@ impl Shard {
             (_, None) => return ControlFlow::Continue(()),
             (_, Some(spec)) => spec,
         };
+        if let Plan::Here(_) | Plan::Split(_) = plan
+            && !self.has_room(now, spec, plan.place(), args)
+        {
+            self.later(session);
+            return ControlFlow::Break(());
+        }
         match plan {
             Plan::Here(place) => {
                 session.last = (spec.name, "");

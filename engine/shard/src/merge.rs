@@ -6,6 +6,7 @@ use crate::commands::scan::{self, WALK_BYTES_MAX, WALK_TOO_LONG};
 use crate::walk::{Request, Wanted};
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
+use bytes::Bytes;
 use dkv_protocol::resp::{Proto, reply, value};
 
 /// The reply to a command that several shards execute, as far as it has come. The first error is the whole reply, and a
@@ -206,6 +207,17 @@ impl Merging {
             Kind::Info { request, .. } => request.len(),
         };
         held + self.error.as_ref().map_or(0, Vec::len)
+    }
+
+    /// A long reply of a walk: in its pieces, which need not be copied. None: it is to be written by [`Self::finish`].
+    pub(crate) fn take_pieces(&mut self) -> Option<Vec<Bytes>> {
+        let Kind::Walk { count, pieces, bytes, .. } = &mut self.kind else { return None };
+        if self.error.is_some() || *bytes < PIECE_BYTES {
+            return None;
+        }
+        let mut head = Vec::with_capacity(HEAD_BYTES_MAX);
+        reply::array(&mut head, *count);
+        Some(core::iter::once(head).chain(pieces.drain(..)).map(Bytes::from).collect())
     }
 
     /// Writes the whole reply. `exec` is the shard of the client, for what speaks of the node.

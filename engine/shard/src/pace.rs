@@ -2,12 +2,14 @@
 //!
 //! The driver's clock is not known here, so work is counted: in units of about a quarter of a microsecond, most of all
 //! for what is long. A connection that has more waits for the end of the turn; what other shards asked for is executed
-//! in part. No single command is cut: those that may be long themselves are in `walk`.
+//! in part. No single command is cut: those that may be long themselves are in `walk`. Memory that others must leave first
+//! is a reason to wait for the next turn, too.
 
 use crate::command::{Args, Now, Scope, Spec};
 use crate::face::Order;
 use crate::session::{End, Session, Stall};
 use crate::shard::Shard;
+use dkv_table::{Place, Room};
 
 /// Units after which a call ends: about 250 µs. Input that the driver gives at a time is far below it but for commands
 /// with many keys, long replies or many keys looked at.
@@ -16,6 +18,8 @@ const UNITS_MAX: u32 = 1200;
 const UNITS_OF_WALK: u32 = 400;
 /// Bytes of a reply that count one unit.
 const BYTES_PER_UNIT: usize = 4096;
+/// What a record takes besides key and value, and a little more.
+const RECORD_BYTES: usize = 32;
 /// A connection whose commands wait for the next turn is read on until it has so much that waits.
 const WAITING_BYTES_MAX: usize = 256 * 1024;
 
@@ -56,6 +60,41 @@ impl Pace {
 }
 
 impl Shard {
+    /// Whether a write may run as far as memory goes: when its store has a limit and lets keys go for new ones, they go
+    /// in slices, one a turn, and the write waits. One for which nothing can be done runs, and is refused by the table.
+    pub(crate) fn has_room(
+        &mut self,
+        now: Now,
+        spec: &Spec,
+        place: Option<Place>,
+        args: Args<'_>,
+    ) -> bool {
+        if self.env.memory_bytes_max == 0 || !spec.write || !spec.flags.contains(&"denyoom") {
+            return true;
+        }
+        if self.starved {
+            return false;
+        }
+        let bytes = self.growth(now, spec, place, args);
+        self.starved = self.table.make_room(now.boot_ms(), bytes) == Room::More;
+        !self.starved
+    }
+
+    /// How many bytes a write may need. What was received into memory of its own is counted already.
+    fn growth(&self, now: Now, spec: &Spec, place: Option<Place>, args: Args<'_>) -> u64 {
+        let inside = (1..args.len()).filter(|i| args.large(*i).is_none());
+        let mut bytes = inside.map(|i| args.get(i).len() + RECORD_BYTES).sum::<usize>();
+        if spec.name == "APPEND"
+            && let Some(place) = place
+            && let Some(entry) = self.table.get(now.boot_ms(), place, args.get(1))
+        {
+            // It may move to a place with room to grow.
+            bytes += entry.value.len();
+        }
+        // A record takes the next size that there is.
+        (bytes + bytes / 4) as u64
+    }
+
     /// A connection goes on at the end of the turn.
     #[cold]
     pub(crate) fn later(&mut self, session: &mut Session) {

@@ -11,6 +11,7 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use bytes::Bytes;
 use dkv_protocol::resp::value;
 
 /// Capacity of the buffers that an idle connection may keep.
@@ -28,6 +29,8 @@ enum Slot {
     Merging(Box<Merging>),
     /// Came before its turn.
     Ready(Vec<u8>),
+    /// The same in pieces, of so many bytes.
+    Pieces(Vec<Bytes>, usize),
 }
 
 /// See the module.
@@ -149,7 +152,15 @@ impl Replies {
                     return None;
                 }
                 let failed = merging.failed();
-                if front {
+                if let Some(pieces) = merging.take_pieces() {
+                    let bytes = pieces.iter().map(Bytes::len).sum();
+                    if front {
+                        self.insert(pieces);
+                    } else {
+                        self.kept += bytes;
+                        *slot = Slot::Pieces(pieces, bytes);
+                    }
+                } else if front {
                     merging.finish(exec, &mut self.output);
                 } else {
                     let mut whole = Vec::new();
@@ -159,7 +170,7 @@ impl Replies {
                 }
                 failed
             }
-            Slot::Held(_) | Slot::Ready(_) => return None,
+            Slot::Held(_) | Slot::Ready(_) | Slot::Pieces(..) => return None,
         };
         self.waiting -= 1;
         if front {
@@ -188,18 +199,33 @@ impl Replies {
         }
     }
 
+    /// Puts pieces of a reply into the output. Their end is copied: there are always bytes behind an insert.
+    fn insert(&mut self, mut pieces: Vec<Bytes>) {
+        let end = pieces.last_mut().map(|last| last.split_off(last.len().saturating_sub(2)));
+        for piece in pieces {
+            self.inserted += piece.len();
+            self.inserts.push((self.output.len(), piece));
+        }
+        self.output.extend_from_slice(&end.unwrap_or_default());
+    }
+
     /// Moves what no longer waits to the output.
     fn release(&mut self) {
         loop {
-            match self.slots.front() {
+            match self.slots.front_mut() {
                 Some(Slot::Held(len)) => {
-                    let end = self.held_at + len;
+                    let end = self.held_at + *len;
                     self.output.extend_from_slice(&self.held[self.held_at..end]);
                     self.held_at = end;
                 }
                 Some(Slot::Ready(bytes)) => {
                     self.kept -= bytes.len();
                     self.output.extend_from_slice(bytes);
+                }
+                Some(Slot::Pieces(pieces, bytes)) => {
+                    self.kept -= *bytes;
+                    let pieces = core::mem::take(pieces);
+                    self.insert(pieces);
                 }
                 Some(Slot::Waiting | Slot::Merging(_)) => break,
                 None => {

@@ -53,6 +53,8 @@ pub struct Shard {
     pub(crate) pace: Pace,
     /// Connections that go on at the end of the turn.
     pub(crate) later: VecDeque<SessionId>,
+    /// Whether writes wait for memory until the next turn.
+    pub(crate) starved: bool,
     /// Steps of walks that are to be taken.
     pub(crate) walks: VecDeque<Step>,
     /// Scratch for the requests of other shards.
@@ -99,6 +101,7 @@ impl Shard {
             begun: Vec::new(),
             pace: Pace::default(),
             later: VecDeque::new(),
+            starved: false,
             walks: VecDeque::new(),
             served: Vec::new(),
             deadlines: VecDeque::new(),
@@ -235,7 +238,8 @@ impl Shard {
         let mut served = core::mem::take(&mut self.served);
         let mut heads: [Option<Head<'_>>; BATCH_MAX] = [None; BATCH_MAX];
         let mut result = Ok(0);
-        while result.is_ok() && replies.len() < full && !self.pace.is_over() {
+        let mut waits = false;
+        while result.is_ok() && replies.len() < full && !self.pace.is_over() && !waits {
             let mut count = 0;
             while count < BATCH_MAX {
                 if served.len() == count {
@@ -267,15 +271,19 @@ impl Shard {
             places().for_each(|place| self.table.prefetch_record(place));
             for (one, head) in served[..count].iter().zip(&heads) {
                 let Some((head, bytes, end)) = head else { continue };
+                let args = Args::new(bytes, &one.spans);
+                if one.spec.is_some_and(|spec| !self.has_room(now, spec, one.place, args)) {
+                    waits = true;
+                    break;
+                }
                 let start = begin_reply(replies, head.id);
-                self.serve(now, *head, one, Args::new(bytes, &one.spans), replies);
+                self.serve(now, *head, one, args, replies);
                 end_reply(replies, start);
                 self.stats.served_for_others.add(1);
                 if let Ok(used) = &mut result {
                     *used = *end;
                 }
                 if let Some(spec) = one.spec {
-                    let args = Args::new(bytes, &one.spans);
                     self.pace.spend(spec, args, replies.len() - start);
                 }
                 if replies.len() >= full || self.pace.is_over() {
@@ -456,11 +464,14 @@ impl Shard {
         self.unsent_total
     }
 
-    /// A slice of background work: expiry (at most `budget` buckets looked at), gauges, deadlines. Whether more is due.
+    /// The end of a turn: expiry (at most `budget` buckets looked at), eviction and other slices of the table, connections
+    /// and walks that go on, gauges, deadlines. Whether more is due.
     /// To be called at least every 100 ms.
     pub fn background(&mut self, now: Now, budget: u32) -> bool {
         self.now = now;
-        let expired = self.table.expire_due(now.boot_ms(), budget);
+        let expired = self.table.background(now.boot_ms(), budget);
+        self.starved = false;
+        self.stats.evicted.set(self.table.evicted());
         self.stats.expired.add(u64::from(expired.removed));
         self.stats.expiry_lag_ms.set(expired.lag_ms);
         self.stats.keys.set(self.table.len());

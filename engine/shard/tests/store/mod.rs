@@ -36,10 +36,20 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     pub(crate) password: Option<[u8; 32]>,
     pub(crate) protected_mode: bool,
+    /// Of each node; 0 is none.
+    pub(crate) memory_bytes_max: u64,
+    pub(crate) eviction: Eviction,
 }
 
-pub(crate) const PLAIN: Settings =
-    Settings { nodes: 1, shards: 1, seed: 1, password: None, protected_mode: true };
+pub(crate) const PLAIN: Settings = Settings {
+    nodes: 1,
+    shards: 1,
+    seed: 1,
+    password: None,
+    protected_mode: true,
+    memory_bytes_max: 0,
+    eviction: Eviction::None,
+};
 
 pub(crate) struct Client {
     at: usize,
@@ -111,8 +121,8 @@ impl Store {
                     map: map.clone(),
                     password_sha256: settings.password,
                     protected_mode: settings.protected_mode,
-                    memory_bytes_max: 0,
-                    eviction: Eviction::None,
+                    memory_bytes_max: settings.memory_bytes_max,
+                    eviction: settings.eviction,
                     io: "test".into(),
                     stats: node
                         .shard_ports
@@ -129,8 +139,8 @@ impl Store {
                 let table = Table::new(
                     Options {
                         seed: [3, 4],
-                        memory_bytes_max: 0,
-                        eviction: dkv_table::Eviction::None,
+                        memory_bytes_max: settings.memory_bytes_max / u64::from(settings.shards),
+                        eviction: envs[addr.node.0 as usize].table_eviction(),
                         first_version: 1 << 32,
                     },
                     Box::new(HeapMemory),
@@ -351,10 +361,15 @@ impl Store {
                 let mut at = 0;
                 while at < batch.len() {
                     let mut replies = Vec::new();
-                    at += self.shards[b]
+                    let used = self.shards[b]
                         .1
                         .requests(self.now, &batch[at..], &mut replies)
                         .expect("a batch");
+                    if used == 0 {
+                        self.shards[b].1.background(self.now, 16);
+                        continue;
+                    }
+                    at += used;
                     self.longest_replies = self.longest_replies.max(replies.len());
                     self.mail.entry((Kind::Replies, b, a)).or_default().push_back(replies);
                 }
