@@ -207,7 +207,7 @@ impl Table {
             self.dismantle_slice();
             return if self.has_room(bytes) { Room::Enough } else { Room::More };
         }
-        if !self.may_evict() || bytes > self.memory_bytes_max().saturating_sub(Self::FIXED_BYTES) {
+        if !self.may_evict() || !self.could_fit(bytes) {
             return Room::Never;
         }
         self.evict(now_ms, bytes, None);
@@ -239,6 +239,11 @@ impl Table {
         self.evictor.evicted
     }
 
+    /// Whether there would be room for so much in an empty table.
+    fn could_fit(&self, bytes: u64) -> bool {
+        bytes <= self.memory_bytes_max().saturating_sub(Self::FIXED_BYTES)
+    }
+
     /// Whether there is anything that the policy lets go.
     fn may_evict(&self) -> bool {
         match self.evictor.eviction {
@@ -253,7 +258,7 @@ impl Table {
         if self.has_old() {
             self.dismantle_slice();
         }
-        if !self.has_room(bytes) && self.may_evict() {
+        if !self.has_room(bytes) && self.may_evict() && self.could_fit(bytes) {
             self.evict(now_ms, bytes, protected);
         }
     }
