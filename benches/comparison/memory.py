@@ -37,7 +37,7 @@ def measure(world):
                 per_key = (resident_bytes(server.pids) - empty) / keys
                 found[name, keys] = {"bytes_per_key": per_key, "server_ns": grown["server_ns"], "p999_us": grown["p999_us"], "max_us": grown["max_us"]}
             if name == "dkv":
-                stalls = {field: value for field, value in servers.info(machine, server).items() if "stall" in field or "turn" in field}
+                stalls = {field: value for field, value in servers.info(machine, server).items() if servers.is_about_stalls(field)}
     rows, checks, losses = [], [], []
     for keys in sizes:
         bytes_of = {name: found[name, keys]["bytes_per_key"] for name in ("valkey", "redis", "dkv")}
@@ -49,7 +49,7 @@ def measure(world):
         if not world.options.quick:
             checks.append(Check(f"bytes per key at {keys:,}", bytes_of["dkv"], *targets.BYTES_PER_KEY))
     if "dkv_stalls" in stalls:
-        checks.append(Check(f"turns over 1 ms while growing to {sizes[-1]:,} keys", float(stalls["dkv_stalls"]), targets.STALLS))
+        checks.append(Check(f"stalls over 1 ms while growing to {sizes[-1]:,} keys", float(stalls["dkv_stalls"]), targets.STALLS))
     columns = ["keys", "Valkey, bytes", "redis", "DKV", "DKV/Valkey", "Valkey, CPU µs an insert", "redis CPU", "DKV CPU"]
     data = {"sizes": [{"server": name, "keys": keys, **about} for (name, keys), about in found.items()], "stalls": stalls}
     return Section("memory", "Resident bytes per key of 16 + 64 bytes", columns, rows, checks, data, losses=losses)

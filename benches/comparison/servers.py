@@ -91,6 +91,10 @@ class Manager:
         return self.machine.run("curl", "-sf", "-H", header, "http://127.0.0.1:7801/metrics")
 
 
+def is_about_stalls(name):
+    return any(word in name for word in ("stall", "turn", "piece"))
+
+
 def info(machine, server, port=None):
     """INFO of a server as a dictionary. On a shard port it speaks of that shard and asks no other one."""
     lines = machine.redis(port or server.port, "info", "everything").splitlines()

@@ -2,6 +2,7 @@
 import statistics
 import time
 
+import servers
 import targets
 from machine import cpu_ns, resident_bytes
 from report import Check, Section, loss
@@ -121,17 +122,15 @@ def forwarding(world):
 
 
 def stalls(world):
-    """Turns of DKV's shard that took too long in all of the runs before, by its own counters."""
-    from servers import info
-
+    """Work of DKV's shard that took too long in all of the runs before, by its own counters."""
     node = world.contenders["dkv"]
-    fields = {name: value for name, value in info(world.machine, node).items() if "stall" in name or "turn" in name}
-    lines = [line for line in world.manager.metrics().splitlines() if 'store="One"' in line and ("stall" in line or "turn" in line)]
+    fields = {name: value for name, value in servers.info(world.machine, node).items() if servers.is_about_stalls(name)}
+    lines = [line for line in world.manager.metrics().splitlines() if 'store="One"' in line and servers.is_about_stalls(line)]
     rows = [["INFO", name, value] for name, value in fields.items()]
     rows += [["/metrics", *line.rsplit(" ", 1)] for line in lines]
     checks = []
     if "dkv_stalls" in fields:
-        checks.append(Check("turns over 1 ms", float(fields["dkv_stalls"]), targets.STALLS))
+        checks.append(Check("stalls over 1 ms of CPU time", float(fields["dkv_stalls"]), targets.STALLS))
     told = ", ".join(f"{name} {value}" for name, value in fields.items())
     facts = [f"Stalls by DKV's own counters after all of the runs above: {told}."]
     return Section("stalls", "DKV's own count of stalls over all sections", ["where", "name", "value"], rows, checks, fields, facts=facts)

@@ -23,5 +23,5 @@ FORWARDED = 0
 START_MS = 15.0
 # Resident bytes for a key of 16 and a value of 64 bytes: (must, goal).
 BYTES_PER_KEY = (106, 102)
-# Turns of a shard over 1 ms of its thread's CPU time.
+# Pieces of work of a shard over 1 ms of its thread's CPU time, by its own counter.
 STALLS = 0
