@@ -5,12 +5,11 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::UringReactor;
 use crate::{Conn, Event, IoUnavailable, Reactor, Wait, clock, probe, sockets};
 
-/// Messages echoed; small enough for all to fit a socket buffer.
-const MESSAGES: usize = 64;
-const MESSAGE_BYTES: usize = 32;
 /// A machine that needs longer is stalled, not slow.
 const LIMIT_NS: u64 = 5_000_000_000;
 
@@ -38,32 +37,15 @@ fn run(reactor: &mut UringReactor) -> io::Result<()> {
         _ => None,
     })?;
     let conn = test.reactor.adopt(socket)?;
-    for number in 0..MESSAGES {
-        peer.write_all(&[number as u8; MESSAGE_BYTES])?;
-    }
-    let mut echo = Vec::new();
-    while echo.len() < MESSAGES * MESSAGE_BYTES {
-        let chunk = test.until("receiving", |event| match event {
-            Event::Received { chunk, .. } => Some(chunk),
-            _ => None,
-        })?;
-        echo.extend_from_slice(test.reactor.bytes(&chunk));
-        test.reactor.give_back(chunk);
-    }
-    let wanted: Vec<u8> = (0..MESSAGES).flat_map(|number| [number as u8; MESSAGE_BYTES]).collect();
-    if echo != wanted {
-        return Err(io::Error::other("received bytes differ from those sent"));
-    }
-    test.reactor.send(conn, echo, Vec::new());
-    test.until("sending", |event| match event {
-        Event::Sent { .. } => Some(()),
-        _ => None,
-    })?;
-    let mut answer = vec![0; wanted.len()];
-    peer.read_exact(&mut answer)?;
-    if answer != wanted {
-        return Err(io::Error::other("sent bytes differ from those given"));
-    }
+    let small = test.exchange(conn, &mut peer, 8, 32)?;
+    test.send(conn, small.clone(), Vec::new(), &mut peer, &small)?;
+    // Through the great buffers, in two pieces of one buffer if the kernel fills them so, and back with an insert.
+    test.reactor.expect(conn, usize::MAX);
+    let first = test.exchange(conn, &mut peer, 2, 3000)?;
+    let second = test.exchange(conn, &mut peer, 3, 2000)?;
+    let whole = [&first[..4000], &second, &first[4000..]].concat();
+    let insert = vec![(4000, Bytes::from(second))];
+    test.send(conn, first, insert, &mut peer, &whole)?;
     test.reactor.wake.clone().wake();
     test.until("being woken", |event| matches!(event, Event::Woken).then_some(()))?;
     drop(peer);
@@ -98,6 +80,54 @@ impl Test<'_> {
                 return Err(io::Error::other(format!("{what} took too long")));
             }
             self.reactor.turn(Wait::Until(Duration::from_millis(100)), &mut self.events)?;
+        }
+    }
+
+    /// Has the peer send messages, few enough for all to fit a socket buffer, and receives them.
+    fn exchange(
+        &mut self,
+        conn: Conn,
+        peer: &mut TcpStream,
+        messages: u8,
+        bytes: usize,
+    ) -> io::Result<Vec<u8>> {
+        let mut wanted = Vec::new();
+        for number in 0..messages {
+            wanted.resize(wanted.len() + bytes, number + bytes as u8);
+            peer.write_all(&wanted[wanted.len() - bytes..])?;
+        }
+        let mut received = Vec::new();
+        while received.len() < wanted.len() {
+            let chunk = self.until("receiving", |event| match event {
+                Event::Received { chunk, conn: from } if from == conn => Some(chunk),
+                _ => None,
+            })?;
+            received.extend_from_slice(self.reactor.bytes(&chunk));
+            self.reactor.give_back(chunk);
+        }
+        if received == wanted {
+            Ok(received)
+        } else {
+            Err(io::Error::other("received bytes differ from those sent"))
+        }
+    }
+
+    fn send(
+        &mut self,
+        conn: Conn,
+        buffer: Vec<u8>,
+        inserts: Vec<(usize, Bytes)>,
+        peer: &mut TcpStream,
+        wanted: &[u8],
+    ) -> io::Result<()> {
+        self.reactor.send(conn, buffer, inserts);
+        self.until("sending", |event| matches!(event, Event::Sent { .. }).then_some(()))?;
+        let mut answer = vec![0; wanted.len()];
+        peer.read_exact(&mut answer)?;
+        if answer == wanted {
+            Ok(())
+        } else {
+            Err(io::Error::other("sent bytes differ from those given"))
         }
     }
 
