@@ -17,7 +17,7 @@ const DEPTH_BITS: u32 = 5;
 const _: () = assert!(DEPTH_MAX < 1 << DEPTH_BITS);
 
 /// What the first key of a range costs beside its segment and its directory, in bytes: the counters of its slots.
-pub(crate) const OPENING_BYTES: u64 = (SLOTS_PER_RANGE * size_of::<u32>()) as u64;
+pub(crate) const OPENING_BYTES: u64 = size_of::<Beside>() as u64;
 /// What an entry of a directory costs, in bytes.
 pub(crate) const DIRECTORY_ENTRY_BYTES: u64 = size_of::<u32>() as u64;
 
@@ -44,11 +44,10 @@ impl Named {
 const AHEAD_FROM: usize = 4096;
 const AHEAD: usize = 16;
 
-/// A range of the table. A range without keys owns no memory.
+/// A range of the table. A range without keys owns no memory. Every lookup reads one, so it fills a cache line of its own.
+#[repr(align(64))]
 pub(crate) struct Range {
     directory: Vec<u32>,
-    /// What the directory will be when it doubles, as far as it is touched.
-    ahead: Vec<u32>,
     /// The directory has 2^depth entries.
     depth: u32,
     /// Segments whose depth is the directory's.
@@ -57,20 +56,22 @@ pub(crate) struct Range {
     pub(crate) len: u64,
     /// The last version given.
     pub(crate) version: u64,
-    slots: Option<Box<[u32; SLOTS_PER_RANGE]>>,
+    beside: Option<Box<Beside>>,
 }
+
+/// What a range with keys has beside.
+struct Beside {
+    /// Keys of each slot.
+    slots: [u32; SLOTS_PER_RANGE],
+    /// What the directory will be when it doubles, as far as it is touched.
+    ahead: Vec<u32>,
+}
+
+const _: () = assert!(size_of::<Range>() == 64);
 
 impl Range {
     pub(crate) const fn new(version: u64) -> Self {
-        Self {
-            directory: Vec::new(),
-            ahead: Vec::new(),
-            depth: 0,
-            deepest: 0,
-            len: 0,
-            version,
-            slots: None,
-        }
+        Self { directory: Vec::new(), depth: 0, deepest: 0, len: 0, version, beside: None }
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -82,7 +83,7 @@ impl Range {
         self.directory = vec![Named { segment, depth: 0 }.pack()];
         self.depth = 0;
         self.deepest = 1;
-        self.slots = Some(Box::new([0; SLOTS_PER_RANGE]));
+        self.beside = Some(Box::new(Beside { slots: [0; SLOTS_PER_RANGE], ahead: Vec::new() }));
     }
 
     /// Forgets its segments and keys; the version stays. Returns its directory, if it had any.
@@ -129,7 +130,8 @@ impl Range {
         let entries = self.directory.len() * times;
         if times > 1 {
             // Zeroed and then filled in place: a tenth of the time that pushing takes.
-            let mut directory = core::mem::take(&mut self.ahead);
+            let ahead = self.beside.as_mut().map(|beside| &mut beside.ahead);
+            let mut directory = ahead.map(core::mem::take).unwrap_or_default();
             directory.resize(entries, 0);
             for (words, &word) in directory.chunks_exact_mut(times).zip(&self.directory) {
                 words.fill(word);
@@ -137,11 +139,14 @@ impl Range {
             self.directory = directory;
             self.depth = depth;
             self.deepest = 0;
-        } else if entries >= AHEAD_FROM && self.ahead.len() < 2 * entries {
-            if self.ahead.is_empty() {
-                self.ahead.reserve_exact(2 * entries);
+        } else if entries >= AHEAD_FROM
+            && let Some(Beside { ahead, .. }) = self.beside.as_deref_mut()
+            && ahead.len() < 2 * entries
+        {
+            if ahead.is_empty() {
+                ahead.reserve_exact(2 * entries);
             }
-            self.ahead.resize(self.ahead.len() + AHEAD, 0);
+            ahead.resize(ahead.len() + AHEAD, 0);
         }
     }
 
@@ -172,7 +177,9 @@ impl Range {
             if self.directory.capacity() >= 4 * half {
                 self.directory.shrink_to_fit();
             }
-            self.ahead = Vec::new();
+            if let Some(beside) = &mut self.beside {
+                beside.ahead = Vec::new();
+            }
             self.depth -= 1;
             let depth = self.depth;
             self.deepest =
@@ -182,20 +189,20 @@ impl Range {
 
     /// Keys of a slot of this range.
     pub(crate) fn count(&self, slot: u16) -> u64 {
-        self.slots.as_ref().map_or(0, |s| u64::from(s[slot as usize % SLOTS_PER_RANGE]))
+        self.beside.as_ref().map_or(0, |b| u64::from(b.slots[slot as usize % SLOTS_PER_RANGE]))
     }
 
     pub(crate) fn count_one_more(&mut self, slot: u16) {
         self.len += 1;
-        if let Some(slots) = &mut self.slots {
-            slots[slot as usize % SLOTS_PER_RANGE] += 1;
+        if let Some(beside) = &mut self.beside {
+            beside.slots[slot as usize % SLOTS_PER_RANGE] += 1;
         }
     }
 
     pub(crate) fn count_one_less(&mut self, slot: u16) {
         self.len -= 1;
-        if let Some(slots) = &mut self.slots {
-            slots[slot as usize % SLOTS_PER_RANGE] -= 1;
+        if let Some(beside) = &mut self.beside {
+            beside.slots[slot as usize % SLOTS_PER_RANGE] -= 1;
         }
     }
 }

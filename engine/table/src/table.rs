@@ -220,25 +220,13 @@ impl Table {
         self.memory_bytes_max
     }
 
-    /// Does a write; when there is no room for it, makes a slice of room and does it again.
-    fn with_room<R>(
-        &mut self,
-        now_ms: u64,
-        place: Place,
-        key: &[u8],
-        write: impl Fn(&mut Self) -> Result<R, OutOfMemory>,
-    ) -> Result<R, OutOfMemory> {
-        let result = write(self);
-        match self.lacking.take() {
-            Some(bytes) if result.is_err() => {
-                let protected = self.lookup(place, key).map(|(_, reference, _)| reference);
-                self.free_up(now_ms, bytes, protected);
-                let result = write(self);
-                self.lacking = None;
-                result
-            }
-            _ => result,
-        }
+    /// After a write that found no room: makes a slice of room for it, and says that it may be tried again.
+    #[cold]
+    fn make_way(&mut self, now_ms: u64, place: Place, key: &[u8]) -> bool {
+        let Some(bytes) = self.lacking.take() else { return false };
+        let protected = self.lookup(place, key).map(|(_, reference, _)| reference);
+        self.free_up(now_ms, bytes, protected);
+        true
     }
 
     fn room(&self) -> u64 {
@@ -265,7 +253,10 @@ impl Table {
         after: Option<u64>,
     ) -> u64 {
         let bucket = &mut self.segments.get_mut(spot.segment)[spot.bucket];
-        bucket.set_reference(spot.lane, reference);
+        // A bucket that stays as it is need not be written back to memory.
+        if bucket.reference(spot.lane) != reference {
+            bucket.set_reference(spot.lane, reference);
+        }
         if after.is_some() {
             let tick = tick::of(now_ms, after);
             bucket.set_tick(tick::earlier(bucket.tick(), tick));
@@ -292,7 +283,12 @@ impl Table {
         value: &[u8],
         expiry: Expiry,
     ) -> Result<u64, OutOfMemory> {
-        self.with_room(now_ms, place, key, |table| table.try_set(now_ms, place, key, value, expiry))
+        match self.try_set(now_ms, place, key, value, expiry) {
+            Err(OutOfMemory) if self.make_way(now_ms, place, key) => {
+                self.try_set(now_ms, place, key, value, expiry)
+            }
+            result => result,
+        }
     }
 
     fn try_set(
@@ -306,11 +302,13 @@ impl Table {
         let found = self.find(now_ms, place, key);
         let (before, after) = expiries(found.as_ref(), expiry);
         let version = self.next_version(place);
-        let cost = cost_of(key.len(), value.len(), after.is_some());
         let Some(found) = found else {
+            let cost = cost_of(key.len(), value.len(), after.is_some());
             return self.insert(now_ms, place, key, Value::Bytes(value), after, cost);
         };
-        if let Some(growth) = cost.checked_sub(self.records.cost(found.reference))
+        if self.memory_bytes_max > 0
+            && let cost = cost_of(key.len(), value.len(), after.is_some())
+            && let Some(growth) = cost.checked_sub(self.records.cost(found.reference))
             && growth > 0
         {
             self.check_room(growth)?;
@@ -356,9 +354,12 @@ impl Table {
         expiry: Expiry,
     ) -> Result<u64, OutOfMemory> {
         value.move_to(self.records.meter());
-        self.with_room(now_ms, place, key, |table| {
-            table.try_set_large(now_ms, place, key, &value, expiry)
-        })
+        match self.try_set_large(now_ms, place, key, &value, expiry) {
+            Err(OutOfMemory) if self.make_way(now_ms, place, key) => {
+                self.try_set_large(now_ms, place, key, &value, expiry)
+            }
+            result => result,
+        }
     }
 
     fn try_set_large(
@@ -463,7 +464,12 @@ impl Table {
         key: &[u8],
         tail: &[u8],
     ) -> Result<usize, OutOfMemory> {
-        self.with_room(now_ms, place, key, |table| table.try_append(now_ms, place, key, tail))
+        match self.try_append(now_ms, place, key, tail) {
+            Err(OutOfMemory) if self.make_way(now_ms, place, key) => {
+                self.try_append(now_ms, place, key, tail)
+            }
+            result => result,
+        }
     }
 
     fn try_append(
