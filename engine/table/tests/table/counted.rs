@@ -5,14 +5,26 @@ use dkv_table::{CHUNK_BYTES, HeapMemory, Memory, Region};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Chunks and regions that are out.
-#[derive(Clone, Debug, Default)]
+/// Chunks and regions that are out, and how many may be.
+#[derive(Clone, Debug)]
 pub(crate) struct Out {
-    pub(crate) chunks: Arc<AtomicI64>,
-    pub(crate) regions: Arc<AtomicI64>,
+    chunks: Arc<AtomicI64>,
+    regions: Arc<AtomicI64>,
+    max: i64,
+}
+
+impl Default for Out {
+    fn default() -> Self {
+        Self::up_to(i64::MAX)
+    }
 }
 
 impl Out {
+    /// A system with so many chunks, and as many regions.
+    pub(crate) fn up_to(max: i64) -> Self {
+        Self { chunks: Arc::default(), regions: Arc::default(), max }
+    }
+
     pub(crate) fn chunks(&self) -> i64 {
         self.chunks.load(Ordering::Relaxed)
     }
@@ -31,6 +43,9 @@ struct CountedRegion(Box<dyn Region>, Out);
 
 impl Memory for Counted {
     fn take(&mut self) -> Option<&'static mut [u8; CHUNK_BYTES]> {
+        if self.0.chunks() == self.0.max {
+            return None;
+        }
         let chunk = HeapMemory.take()?;
         chunk.fill(0xa5);
         self.0.chunks.fetch_add(1, Ordering::Relaxed);
@@ -43,6 +58,9 @@ impl Memory for Counted {
     }
 
     fn map(&mut self, bytes: usize) -> Option<Box<dyn Region>> {
+        if self.0.regions() == self.0.max {
+            return None;
+        }
         self.0.regions.fetch_add(1, Ordering::Relaxed);
         Some(Box::new(CountedRegion(HeapMemory.map(bytes)?, self.0.clone())))
     }

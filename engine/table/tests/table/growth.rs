@@ -10,6 +10,43 @@ fn table(memory_bytes_max: u64) -> (Table, Out) {
     (Table::new(options, Box::new(Counted(out.clone()))), out)
 }
 
+/// Every write says at once that there is no memory, and everything that is there stays right.
+#[test]
+fn a_system_without_memory_refuses_writes_and_loses_nothing() {
+    for chunks in 0..5 {
+        let out = Out::up_to(chunks);
+        let options = Options {
+            seed: [8, 9],
+            memory_bytes_max: 0,
+            eviction: Eviction::AllKeysLru,
+            first_version: 0,
+        };
+        let mut t = Table::new(options, Box::new(Counted(out.clone())));
+        let mut written = Vec::new();
+        for i in 0..40_000u64 {
+            // Sizes of many classes, so that pages run out at different times.
+            let value = vec![i as u8; (i % 37 * 8) as usize];
+            if set(&mut t, i, spread(i), &value) {
+                written.push(i);
+            }
+        }
+        assert_eq!((t.len(), t.evicted()), (written.len() as u64, 0), "{chunks} chunks");
+        assert!(chunks > 1 || written.is_empty());
+        for i in written {
+            let place = t.place(&i.to_le_bytes(), spread(i));
+            let got = t.get(0, place, &i.to_le_bytes()).map(|entry| entry.value.len() as u64);
+            assert_eq!(got, Some(i % 37 * 8));
+            assert!(t.remove(0, place, &i.to_le_bytes()));
+        }
+        assert!(t.is_empty());
+    }
+    let options =
+        Options { seed: [8, 9], memory_bytes_max: 0, eviction: Eviction::None, first_version: 0 };
+    let mut t = Table::new(options, Box::new(Counted(Out::up_to(0))));
+    assert!(t.block(2 << 20).is_err());
+    assert!(!set(&mut t, 1, 1, &vec![0; 2 << 20]));
+}
+
 fn spread(i: u64) -> u16 {
     (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50) as u16
 }

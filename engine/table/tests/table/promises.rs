@@ -83,6 +83,23 @@ fn a_million_keys_of_one_slot_are_all_found() {
         let place = t.place(&i.to_le_bytes(), 42);
         assert!(t.get(0, place, &i.to_le_bytes()).is_some(), "{i}");
     }
+    // A great directory shrinks again, and grows again.
+    for i in 0..1_000_000u32 {
+        let place = t.place(&i.to_le_bytes(), 42);
+        assert!(t.remove(0, place, &i.to_le_bytes()), "{i}");
+        if i == 990_000 {
+            for i in 0..200_000u32 {
+                set(&mut t, &i.to_be_bytes(), 42, b"");
+            }
+        }
+    }
+    assert_eq!(
+        t.count_in_slot(42),
+        200_000
+            - (0..200_000u32)
+                .filter(|i| i.swap_bytes() > 990_000 && i.swap_bytes() < 1_000_000)
+                .count() as u64
+    );
 }
 
 #[test]
