@@ -21,6 +21,8 @@ pub(crate) struct Client {
     conn: Conn,
     sending: bool,
     leaving: Leaving,
+    /// The tick of the driver in which it was heard last.
+    pub(crate) heard_at_tick: u32,
 }
 
 /// Whether and when a client goes.
@@ -75,7 +77,13 @@ impl<R: Reactor> Driver<R> {
                 self.conn_of_session[session.index()] = Some(conn);
                 self.set_role(
                     conn,
-                    Role::Client(Client { session, conn, sending: false, leaving: Leaving::No }),
+                    Role::Client(Client {
+                        session,
+                        conn,
+                        sending: false,
+                        leaving: Leaving::No,
+                        heard_at_tick: 0,
+                    }),
                 );
             }
             Err(refusal) => {

@@ -25,6 +25,9 @@ use std::time::Duration;
 const TICK_NS: u64 = 100_000_000;
 /// How long an idle shard with a CPU of its own looks around before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
+/// It does so while no more clients than this are talking to it: for few it halves the answering time; of many somebody
+/// is always there, and looking out for each costs more than sleeping until several have come.
+const TALKING_MAX: u32 = 8;
 /// After so much work a turn ends, whatever else has come in: links are answered and fed, replies leave. The rest of the
 /// turn and the piece of work that was going on must fit into a millisecond besides; another system call in so much
 /// work costs less than a hundredth of it.
@@ -122,6 +125,11 @@ pub(crate) struct Driver<R: Reactor> {
     /// The shard whose batches come first.
     answer_first: usize,
     exclusive_cpu: bool,
+    /// Clients that were heard since the last tick, and the number of that tick.
+    talking: u32,
+    ticks: u32,
+    /// Whether so few talk that it looks around before it sleeps.
+    few_talk: bool,
     /// Whether the last turn found anything to do.
     busy: bool,
     /// Whether there is work that needs no event.
@@ -171,6 +179,9 @@ impl<R: Reactor> Driver<R> {
             unanswered: posts.iter().map(|_| VecDeque::new()).collect(),
             answer_first: 0,
             exclusive_cpu: shared.launch.document.cpus_exclusive,
+            talking: 0,
+            ticks: 1,
+            few_talk: true,
             busy: false,
             more: false,
             next_tick_ns: now.boot_ns + TICK_NS,
@@ -249,6 +260,9 @@ impl<R: Reactor> Driver<R> {
 
         if started_ns >= self.next_tick_ns {
             self.next_tick_ns = started_ns + TICK_NS;
+            self.few_talk = self.talking <= TALKING_MAX;
+            self.talking = 0;
+            self.ticks = self.ticks.wrapping_add(1);
             self.clocks.check();
             self.tick_links();
             self.tick_clients();
@@ -294,12 +308,13 @@ impl<R: Reactor> Driver<R> {
             return self.reactor.turn(Wait::Now, events);
         }
         let inbox = &self.letterbox.inbox;
-        if self.exclusive_cpu && self.reactor.spin(SPIN, &mut || !inbox.is_empty())? {
+        let spins = self.exclusive_cpu && self.few_talk;
+        if spins && self.reactor.spin(SPIN, &mut || !inbox.is_empty())? {
             return self.reactor.turn(Wait::Now, events);
         }
         // A parked mailbox costs its senders a wake-up, and the call that follows may be a busy one. With other shards
         // about, the mailbox is parked only when the last turn had nothing to do.
-        if !self.exclusive_cpu && self.busy && self.posts.len() > 1 {
+        if !spins && self.busy && self.posts.len() > 1 {
             return self.reactor.turn(Wait::Now, events);
         }
         if !self.letterbox.inbox.park() {
@@ -322,6 +337,7 @@ impl<R: Reactor> Driver<R> {
     }
 
     fn event(&mut self, event: Event) {
+        let ticks = self.ticks;
         match event {
             Event::Accepted { listener, socket } => {
                 let port =
@@ -340,7 +356,12 @@ impl<R: Reactor> Driver<R> {
             }
             Event::Received { conn, chunk } => match self.role(conn) {
                 Role::Client(client) => {
-                    let session = client.session;
+                    let (session, heard) = (client.session, &mut client.heard_at_tick);
+                    let before = std::mem::replace(heard, ticks);
+                    if before != ticks {
+                        self.talking += 1;
+                        self.few_talk &= self.talking <= TALKING_MAX;
+                    }
                     self.received.ids.push(session);
                     self.received.bytes += self.reactor.bytes(&chunk).len();
                     self.received.chunks.push(chunk);

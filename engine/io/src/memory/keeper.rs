@@ -13,8 +13,11 @@ use crossbeam_queue::ArrayQueue;
 use super::chunk::{Chunk, Chunks, Ruin, Ruins, Stack};
 use super::pages::{self, CHUNK_BYTES};
 
-/// Addresses taken from the kernel at a time; less where there are fewer.
-const STRETCH_BYTES: usize = 1 << 30;
+/// Addresses taken from the kernel at a time: so many at first, doubling up to the second number; less where there are
+/// fewer. Where the kernel was told never to overcommit they count as memory, so an arena that is little used asks for
+/// little.
+const STRETCH_BYTES_MIN: usize = 64 << 20;
+const STRETCH_BYTES_MAX: usize = 1 << 30;
 /// Chunks that are mapped but not touched, at hand for shards that are faster than the keeper.
 const BARE_MAX: usize = 32;
 /// Chunks given back that stay populated for each shard, besides the one that the shard keeps itself.
@@ -76,6 +79,13 @@ impl Shared {
         self.stock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where chunks come from.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn stretches(&self) -> Vec<(*const u8, usize)> {
+        let stock = self.stock();
+        stock.stretches.iter().map(|s| (s.start.as_ptr().cast_const(), s.bytes)).collect()
+    }
+
     fn released(&self, bytes: usize) {
         self.counts.released_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -132,7 +142,8 @@ impl Stock {
     }
 
     fn stretch(&mut self) -> io::Result<()> {
-        let mut bytes = STRETCH_BYTES;
+        let doublings = self.stretches.len().min(8) as u32;
+        let mut bytes = (STRETCH_BYTES_MIN << doublings).min(STRETCH_BYTES_MAX);
         loop {
             match pages::map_huge(bytes) {
                 Ok(start) => {
