@@ -43,7 +43,7 @@ def arguments():
         prog="benches/compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument("--operations", type=int, default=1_000_000, help="operations of one measurement, scaled by what one costs (default 1000000)")
+    parser.add_argument("--operations", type=int, default=1_000_000, help="operations of one measurement, a quarter of that without a pipeline (default 1000000)")
     parser.add_argument("--keys", type=int, default=1_000_000, help="keys in each server (default 1000000)")
     parser.add_argument("--only", action="append", choices=SECTIONS, metavar="SECTION", help=f"this section alone, may be repeated: {', '.join(SECTIONS)}")
     parser.add_argument("--memory", action="store_true", help="also resident bytes per key, up to 20 million keys (needs 8 GiB, takes minutes)")

@@ -59,7 +59,7 @@ class World:
 
     def operations(self, pipeline):
         """Without a pipeline an operation costs ten times as much, and a quarter of them says as much."""
-        return max(self.options.operations // 4, 1) if pipeline == 1 else self.options.operations * 2
+        return max(self.options.operations // 4, 1) if pipeline == 1 else self.options.operations
 
     def rotated(self, number):
         """The contenders, another one first each time, so that none always follows the same one."""
