@@ -23,7 +23,7 @@ pub trait Memory: Send + Debug {
 
 /// Memory for one huge value. It grows without copying, and dropping it costs this thread next to nothing.
 pub trait Region: Send + Sync + Debug {
-    /// All of its capacity; what was never written is zero.
+    /// All of its capacity. What was never written may be anything.
     fn bytes(&self) -> &[u8];
     /// The same, to write.
     fn bytes_mut(&mut self) -> &mut [u8];

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -22,6 +23,12 @@ const STRETCH_BYTES_MAX: usize = 1 << 30;
 const BARE_MAX: usize = 32;
 /// Chunks given back that stay populated for each shard, besides the one that the shard keeps itself.
 const WARM_PER_SHARD: usize = 2;
+/// Dropped mappings that stay as they are for the next ones of the same size, so many and each no larger than that: pages
+/// that are there already are worth a great deal to a value that is overwritten again and again.
+const SPARE_MAX: usize = 8;
+const SPARE_BYTES_MAX: usize = 4 << 20;
+/// How long they stay when nobody wants one.
+const SPARE_TIME: Duration = Duration::from_secs(1);
 /// A mapping is returned to the kernel in slices of so much: 8 µs each on huge pages, 130 without.
 pub(super) const SLICE_BYTES: usize = 2 << 20;
 
@@ -34,7 +41,10 @@ pub(super) struct Shared {
     /// Chunks given back.
     pub(super) returned: Stack,
     /// Mappings that were dropped.
-    pub(super) ruins: Stack,
+    ruins: Stack,
+    /// Some of them, to be used again, and how often this was done.
+    spare: ArrayQueue<Ruin>,
+    spare_uses: AtomicU64,
     stock: Mutex<Stock>,
     stopping: AtomicBool,
     keeper: std::sync::OnceLock<Thread>,
@@ -66,6 +76,44 @@ impl Shared {
     pub(super) fn give_back(&self, chunk: Chunk) {
         self.returned.push_chunk(chunk);
         self.wake_keeper();
+    }
+
+    /// A mapping that nobody needs any more: kept for the next one of its size, or given to the keeper.
+    pub(super) fn let_go(&self, ruin: Ruin) {
+        let mut past = Some(ruin);
+        if let Some(ruin) = past.take_if(|ruin| ruin.bytes() <= SPARE_BYTES_MAX) {
+            // The one that has waited longest makes room.
+            past = self.spare.force_push(ruin);
+            self.spare_uses.fetch_add(1, Ordering::Relaxed);
+        }
+        match past {
+            Some(ruin) => self.take_apart(ruin),
+            None => self.wake_keeper(),
+        }
+    }
+
+    /// For the keeper, whatever it is.
+    pub(super) fn take_apart(&self, ruin: Ruin) {
+        self.ruins.push_ruin(ruin);
+        self.wake_keeper();
+    }
+
+    /// A mapping of exactly this size, with anything in it.
+    pub(super) fn spare(&self, bytes: usize) -> Option<Ruin> {
+        if bytes > SPARE_BYTES_MAX {
+            return None;
+        }
+        for _ in 0..self.spare.len() {
+            let ruin = self.spare.pop()?;
+            if ruin.bytes() == bytes {
+                self.spare_uses.fetch_add(1, Ordering::Relaxed);
+                return Some(ruin);
+            }
+            if let Some(past) = self.spare.force_push(ruin) {
+                self.ruins.push_ruin(past);
+            }
+        }
+        None
     }
 
     pub(super) fn wake_keeper(&self) {
@@ -190,6 +238,8 @@ impl Handle {
             bare: ArrayQueue::new(BARE_MAX),
             returned: Stack::default(),
             ruins: Stack::default(),
+            spare: ArrayQueue::new(SPARE_MAX),
+            spare_uses: AtomicU64::new(0),
             stock: Mutex::new(stock),
             stopping: AtomicBool::new(false),
             keeper: std::sync::OnceLock::new(),
@@ -252,12 +302,26 @@ impl Keeper {
             if worked {
                 continue;
             }
-            if stopping {
-                break;
+            if self.shared.spare.is_empty() {
+                if stopping {
+                    break;
+                }
+                std::thread::park();
+            } else if stopping || self.nobody_wants_spare() {
+                while let Some(ruin) = self.shared.spare.pop() {
+                    self.shared.ruins.push_ruin(ruin);
+                }
             }
-            std::thread::park();
         }
         self.shared.stock().free.append(&mut self.warm);
+    }
+
+    /// Sleeps for a while; whether spare mappings were neither made nor used meanwhile.
+    fn nobody_wants_spare(&self) -> bool {
+        let uses = self.shared.spare_uses.load(Ordering::Relaxed);
+        let start = Instant::now();
+        std::thread::park_timeout(SPARE_TIME);
+        start.elapsed() >= SPARE_TIME && self.shared.spare_uses.load(Ordering::Relaxed) == uses
     }
 
     /// Has a populated chunk for each shard and bare ones at hand; whether it did something of it.

@@ -9,7 +9,7 @@ use super::chunk::Ruin;
 use super::keeper::Handle;
 use super::pages;
 
-/// Memory of its own, in whole pages, zeroed at first, on huge pages where they fit.
+/// Memory of its own, in whole pages, with anything in it at first, on huge pages where they fit.
 ///
 /// Dropping it costs the dropping thread as good as nothing, however large it is and whichever thread that is.
 pub struct Mapped {
@@ -28,13 +28,16 @@ unsafe impl Sync for Mapped {}
 impl Mapped {
     pub(super) fn new(handle: Arc<Handle>, bytes: usize) -> io::Result<Self> {
         let bytes = pages::whole_pages(bytes).ok_or(io::ErrorKind::OutOfMemory)?;
-        let start = pages::map_huge(bytes)?;
-        Ok(Self { start, bytes, ruin: ManuallyDrop::new(Ruin::new(start, bytes)), handle })
+        let ruin = match handle.shared().spare(bytes) {
+            Some(ruin) => ruin,
+            None => Ruin::new(pages::map_huge(bytes)?, bytes),
+        };
+        Ok(Self { start: ruin.start(), bytes, ruin: ManuallyDrop::new(ruin), handle })
     }
 
     /// All of it.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped for reading from start to end, zero where nothing was written, at most `isize::MAX` long; whoever
+        // SAFETY: mapped for reading from start to end, initialised by the kernel (zero) or an earlier owner, at most `isize::MAX` long; whoever
         // writes has borrowed it mutably.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
     }
@@ -45,7 +48,7 @@ impl Mapped {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
     }
 
-    /// Makes it as large as asked (in whole pages), larger or smaller; the contents stay, what is new is zero. `false`:
+    /// Makes it as large as asked (in whole pages), larger or smaller; the contents stay, anything is in what is new. `false`:
     /// the system has no more, and it is as it was.
     pub fn resize(&mut self, bytes: usize) -> bool {
         let Some(wanted) = pages::whole_pages(bytes) else { return false };
@@ -58,17 +61,11 @@ impl Mapped {
         } else if wanted < self.bytes {
             // SAFETY: inside the mapping.
             let tail = unsafe { self.start.add(wanted) };
-            self.let_go(Ruin::new(tail, self.bytes - wanted));
+            self.handle.shared().take_apart(Ruin::new(tail, self.bytes - wanted));
         }
         self.bytes = wanted;
         self.ruin.set(self.start, wanted);
         true
-    }
-
-    fn let_go(&self, ruin: Ruin) {
-        let shared = self.handle.shared();
-        shared.ruins.push_ruin(ruin);
-        shared.wake_keeper();
     }
 }
 
@@ -76,7 +73,7 @@ impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: taken once, here.
         let ruin = unsafe { ManuallyDrop::take(&mut self.ruin) };
-        self.let_go(ruin);
+        self.handle.shared().let_go(ruin);
     }
 }
 

@@ -112,7 +112,7 @@ impl ShardMemory {
         }
     }
 
-    /// A mapping of its own of at least so many bytes, zeroed, touched only as it is filled. `None`: the system has no
+    /// A mapping of its own of at least so many bytes, with anything in it, touched only as it is filled. `None`: the system has no
     /// more memory, address space or mappings (`vm.max_map_count`).
     pub fn map(&mut self, bytes: usize) -> Option<Mapped> {
         Mapped::new(Arc::clone(&self.handle), bytes).ok()

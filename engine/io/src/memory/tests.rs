@@ -161,7 +161,6 @@ fn a_mapping_keeps_its_contents_however_it_is_resized() {
     let mut mapped = memory.map(1 << 20).expect("there is memory");
     // Something in the way: growth has to move.
     let _neighbours: Vec<_> = (0..8).map(|_| memory.map(1 << 20).expect("memory")).collect();
-    assert!(mapped.bytes().iter().all(|byte| *byte == 0));
     let (mut written, mut marks) = (0_usize, Vec::new());
     let mut moved = false;
     for bytes in [1 << 20, (1 << 20) + 1, 3 << 20, 64 << 20, 65 << 20, 256 << 20] {
@@ -192,7 +191,35 @@ fn a_mapping_keeps_its_contents_however_it_is_resized() {
     }
     until("the tail", || arena.counts().released_bytes == 251 << 20);
     assert!(mapped.resize(6 << 20));
-    assert!(mapped.bytes()[5 << 20..].iter().all(|byte| *byte == 0), "what is new is zero");
+}
+
+#[test]
+fn a_value_that_is_overwritten_again_and_again_finds_its_pages_there() {
+    const BYTES: usize = 3 << 20;
+    let arena = Arena::new(1).expect("an arena");
+    let mut memory = arena.shard(0);
+    let mut mapped = memory.map(BYTES).expect("there is memory");
+    mapped.bytes_mut().fill(1);
+    let first = mapped.bytes().as_ptr();
+    for _ in 0..100 {
+        drop(mapped);
+        mapped = memory.map(BYTES).expect("there is memory");
+        assert_eq!(resident(mapped.bytes().as_ptr(), BYTES), Some(BYTES));
+    }
+    let other = memory.map(BYTES - 4096).expect("there is memory");
+    assert_eq!(resident(other.bytes().as_ptr(), BYTES - 4096), Some(0), "of another size");
+    // So much is kept, and no more; and not for ever.
+    let mut many: Vec<_> = (0..20).map(|_| memory.map(BYTES).expect("memory")).collect();
+    for mapped in &mut many {
+        mapped.bytes_mut().fill(2);
+    }
+    let addresses: Vec<_> = many.iter().map(|mapped| mapped.bytes().as_ptr()).collect();
+    drop(many);
+    let kept = || addresses.iter().filter(|at| resident(**at, 4096).is_some()).count();
+    until("the ones beyond the bound", || kept() <= 8);
+    until("all of them", || kept() == 0);
+    drop((mapped, other));
+    until("all memory", || resident(first, 4096).is_none());
 }
 
 #[test]
