@@ -17,6 +17,8 @@ const ALL_PAGES: u32 = u32::MAX;
 const _: () = assert!(PAGES == 32);
 
 const GRANULE: usize = 8;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// References name so many chunks.
 const CHUNKS_MAX: usize = (1 << 32) * GRANULE / CHUNK_BYTES;
 /// Chunks that only `alloc_reserved` may begin: 64 MiB.
@@ -213,14 +215,15 @@ impl Slab {
         }
     }
 
-    /// Fetches the first two cache lines of a slot, which hold all of a small record that is not cut unluckily.
+    /// Fetches the cache lines of a slot, the first four of a large one: what follows them comes by itself.
     #[inline]
     pub(crate) fn prefetch(&self, reference: u32) {
         let start = (reference % CHUNK_GRANULES) as usize * GRANULE;
+        let end = start + self.class(reference).bytes().min(4 * LINE);
         if let Some(chunk) = &self.chunks[(reference / CHUNK_GRANULES) as usize] {
-            crate::prefetch::line(&chunk[start]);
-            if let Some(byte) = chunk.get(start + 64) {
-                crate::prefetch::line(byte);
+            // To the line that the last byte is in.
+            for line in (start & !(LINE - 1)..end).step_by(LINE) {
+                crate::prefetch::line(&chunk[line]);
             }
         }
     }
