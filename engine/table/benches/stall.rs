@@ -1,4 +1,5 @@
-//! The longest steps of the table, in thread CPU time: `cargo bench -p dkv-table --bench stall -- [thousands of keys]`.
+//! The longest steps of the table, in thread CPU time: `cargo bench -p dkv-table --bench stall -- [thousands of keys]
+//! [growth] [slot] [values] [eviction]`.
 //!
 //! Growth, growth of a single slot, expiry of a tenth of the keys in one second, eviction under full load, and taking
 //! apart what was cleared. Each line says how long steps took; a step is one call of the table.
@@ -90,11 +91,29 @@ fn set(table: &mut Table, now: u64, i: u64, slot: u16, expiry: Expiry) {
     let _ = table.set(now, place, &key, &[i as u8; 64], expiry);
 }
 
+/// Measures one thing with so many keys.
+type Part = fn(u64);
+
 fn main() {
     let thousands: u64 = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(10_000);
     let n = thousands * 1000;
-
     touch(n * 110);
+    let parts: [(&str, Part); 4] = [
+        ("growth", growth_expiry_and_clear),
+        ("slot", growth_of_one_slot),
+        ("values", values_apart),
+        ("eviction", eviction),
+    ];
+    let named = |name: &str| std::env::args().any(|arg| arg == name);
+    let all = !parts.iter().any(|(name, _)| named(name));
+    for (name, part) in parts {
+        if all || named(name) {
+            part(n);
+        }
+    }
+}
+
+fn growth_expiry_and_clear(n: u64) {
     let mut t = table(0, Eviction::None);
     let mut steps = Steps::new();
     let mut most_moved = 0;
@@ -129,15 +148,18 @@ fn main() {
     while steps.step(|| t.background(now, 512)).more {}
     steps.print("taking it apart");
     println!("{:44} {} bytes", "left", t.memory_bytes());
+}
 
+fn growth_of_one_slot(n: u64) {
     let mut t = table(0, Eviction::None);
     let mut steps = Steps::new();
     for i in 0..n {
         steps.step(|| set(&mut t, 0, i, 7, Expiry::Clear));
     }
     steps.print(&format!("growth to {n} keys of one slot"));
-    drop(t);
+}
 
+fn values_apart(n: u64) {
     let mut t = table(0, Eviction::None);
     let value = vec![1u8; 8192];
     let values = (n / 10).min(1_000_000);
@@ -150,7 +172,9 @@ fn main() {
     let mut steps = Steps::new();
     while steps.step(|| t.background(0, 512)).more {}
     steps.print(&format!("taking {values} values of 8 KiB apart"));
+}
 
+fn eviction(n: u64) {
     for eviction in [
         Eviction::AllKeysLru,
         Eviction::AllKeysLfu,

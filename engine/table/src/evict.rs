@@ -13,8 +13,10 @@ use crate::table::Table;
 use crate::{Expired, RANGES, tick};
 use core::cell::Cell;
 
-/// Keys that a slice removes at most.
+/// Keys that a slice removes before it ends. Where only those with an expiry may go, all records of a sample have to be
+/// looked at, which takes twice as long.
 const VICTIMS_MAX: u32 = 32;
+const VOLATILE_VICTIMS_MAX: u32 = 16;
 /// Keys of a sample that go at most.
 const VICTIMS_TOGETHER: usize = 4;
 /// Keys that a sample has, if that many are found in so many segments.
@@ -279,8 +281,9 @@ impl Table {
     /// One slice: removes keys until there is room for `bytes`, but not more than a slice may.
     fn evict(&mut self, now_ms: u64, bytes: u64, protected: Option<u32>) {
         let (mut victims, mut work) = (0, 0);
-        while victims < VICTIMS_MAX && work < WORK_MAX && !self.has_room(bytes) && self.may_evict()
-        {
+        let most =
+            if self.evictor.eviction.is_volatile() { VOLATILE_VICTIMS_MAX } else { VICTIMS_MAX };
+        while victims < most && work < WORK_MAX && !self.has_room(bytes) && self.may_evict() {
             let sample = self.sample(now_ms, protected, &mut work);
             for candidate in sample.coldest.iter().flatten() {
                 let bucket = &self.segments.get(candidate.spot.segment)[candidate.spot.bucket];
