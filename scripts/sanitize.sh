@@ -2,7 +2,7 @@
 # Runs the crates with `unsafe` under AddressSanitizer (all tests of engine/table and engine/io) and, because that one does
 # not see uninitialised bytes, the table's tests under valgrind (memcheck; a selection, it is fifty times slower). On a
 # fresh Debian 12 with Rust. Set DKV_NO_INSTALL=1 to install nothing and fail where something is missing. Not a part of
-# scripts/ci.sh: it takes about ten minutes.
+# scripts/ci.sh: it takes about ten minutes. Arguments go to the first of the runs, a filter of tests for example.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { printf '\n== %s\n' "$*"; }
@@ -17,7 +17,6 @@ need=()
 for pair in cc:build-essential valgrind:valgrind; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || need+=("${pair##*:}")
 done
-# Debian's valgrind needs the symbols of the C library's loader.
 if [ "${#need[@]}" -gt 0 ]; then
   if [ -n "${DKV_NO_INSTALL:-}" ]; then
     echo "missing: ${need[*]} (apt-get install ${need[*]})" >&2

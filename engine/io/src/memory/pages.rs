@@ -62,15 +62,22 @@ pub(super) fn map_huge(bytes: usize) -> io::Result<NonNull<u8>> {
     Ok(start)
 }
 
-/// Brings the pages in, as if written to.
+/// So much is populated in one call: meanwhile nobody can map or unmap. A huge page comes whole with the first of them.
+const POPULATED_BYTES: usize = 256 << 10;
+
+/// Brings the pages in, as if written to. `bytes` are a multiple of a chunk.
 ///
 /// # Safety
 /// The range is mapped for writing and nobody else uses it.
 pub(super) unsafe fn populate(start: NonNull<u8>, bytes: usize) {
-    let raw: *mut c_void = start.as_ptr().cast();
-    // SAFETY: it changes no byte; the caller vouches for the range.
-    if unsafe { madvise(raw, bytes, Advice::LinuxPopulateWrite) } != Err(rustix::io::Errno::INVAL) {
-        // Done; or no memory, which whoever writes there will find out as well.
+    let done = (0..bytes).step_by(POPULATED_BYTES).try_for_each(|offset| {
+        // SAFETY: `offset < bytes`.
+        let part = unsafe { start.add(offset) };
+        // SAFETY: it changes no byte; the caller vouches for the range.
+        unsafe { madvise(part.as_ptr().cast(), POPULATED_BYTES, Advice::LinuxPopulateWrite) }
+    });
+    if done != Err(rustix::io::Errno::INVAL) {
+        // Or there is no memory, which whoever writes there will find out as well.
         return;
     }
     // Before Linux 5.14.
