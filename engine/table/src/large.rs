@@ -5,6 +5,7 @@
 //! shared is copied first.
 
 use crate::OutOfMemory;
+use crate::memory::CHUNK_BYTES;
 use crate::memory::{Memory, Region};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -21,6 +22,9 @@ pub(crate) const HEAP_BYTES_MAX: usize = 1 << 20;
 pub(crate) const OVERHEAD_BYTES: u64 = 128;
 /// Regions are touched by the page.
 const PAGE_BYTES: usize = 4096;
+/// Before so much of a value has come, a region that may have huge pages is not touched: the first byte in it would take
+/// one, and announcing values and sending a byte of each would be enough to use up the memory of others.
+const EARLY_BYTES_MAX: usize = 128 * 1024;
 
 /// Counts the bytes of the large values of one table.
 #[derive(Clone, Debug, Default)]
@@ -49,9 +53,9 @@ enum Store {
 pub(crate) struct Body {
     store: Store,
     held: u64,
-    /// Whether it is being received: what was announced and has not come is not counted, or announcing would be enough to
-    /// use up the memory of others.
-    receiving: bool,
+    /// While it is being received, the bytes that are not in it yet: what was announced and has not come is not counted, or
+    /// announcing would be enough to use up the memory of others.
+    receiving: Option<usize>,
     meter: Meter,
 }
 
@@ -75,7 +79,7 @@ impl Body {
             heap.try_reserve_exact(bytes).map_err(|_| OutOfMemory)?;
             Store::Heap(heap)
         };
-        let mut body = Self { store, held: 0, receiving: false, meter: meter.clone() };
+        let mut body = Self { store, held: 0, receiving: None, meter: meter.clone() };
         body.count();
         Ok(body)
     }
@@ -83,8 +87,9 @@ impl Body {
     /// Tells the meter what it holds now.
     fn count(&mut self) {
         let held = OVERHEAD_BYTES
+            + self.receiving.unwrap_or(0) as u64
             + match &self.store {
-                Store::Heap(heap) if self.receiving => heap.len() as u64,
+                Store::Heap(heap) if self.receiving.is_some() => heap.len() as u64,
                 Store::Heap(heap) => heap.capacity() as u64,
                 Store::Mapped(_, _, touched) => touched.next_multiple_of(PAGE_BYTES) as u64,
             };
@@ -92,8 +97,8 @@ impl Body {
         self.held = held;
     }
 
-    /// Begins or ends to be received.
-    fn receive(&mut self, receiving: bool) {
+    /// Begins, goes on or ends to be received.
+    fn receive(&mut self, receiving: Option<usize>) {
         self.receiving = receiving;
         self.count();
     }
@@ -215,17 +220,19 @@ pub(crate) fn spare_within(len: usize, left: u64) -> usize {
 pub struct Block {
     body: Body,
     capacity: usize,
+    /// What has come, for as long as that is little beside a huge page.
+    early: Vec<u8>,
 }
 
 impl Block {
     pub(crate) fn new(mut body: Body, capacity: usize) -> Self {
-        body.receive(true);
-        Self { body, capacity }
+        body.receive(Some(0));
+        Self { body, capacity, early: Vec::new() }
     }
 
     /// Bytes that have come.
     pub fn len(&self) -> usize {
-        self.body.bytes().len()
+        self.early.len() + self.body.bytes().len()
     }
 
     /// Whether none have.
@@ -242,13 +249,32 @@ impl Block {
     pub fn extend(&mut self, bytes: &[u8]) {
         let left = self.capacity - self.len();
         debug_assert!(bytes.len() <= left, "{} bytes where {left} are left", bytes.len());
-        self.body.extend(&bytes[..bytes.len().min(left)]);
-        self.body.count();
+        let bytes = &bytes[..bytes.len().min(left)];
+        if self.is_early() && self.early.len() + bytes.len() < EARLY_BYTES_MAX {
+            self.early.extend_from_slice(bytes);
+        } else {
+            self.settle();
+            self.body.extend(bytes);
+        }
+        self.body.receive(Some(self.early.len()));
+    }
+
+    /// Whether its memory is better not touched yet.
+    fn is_early(&self) -> bool {
+        self.body.is_mapped() && self.capacity >= CHUNK_BYTES && self.body.bytes().is_empty()
+    }
+
+    /// Puts what came early where it belongs.
+    fn settle(&mut self) {
+        if !self.early.is_empty() {
+            self.body.extend(&core::mem::take(&mut self.early));
+        }
     }
 
     /// The value.
     pub fn freeze(mut self) -> Large {
-        self.body.receive(false);
+        self.settle();
+        self.body.receive(None);
         Large(Arc::new(self.body))
     }
 }

@@ -64,6 +64,36 @@ fn memory_is_counted_as_a_block_is_filled() {
 }
 
 #[test]
+fn memory_of_an_announced_value_is_not_touched_for_its_first_bytes() {
+    let (mut t, out) = table(0);
+    let empty = t.memory_bytes();
+    let value = pattern(3 * MIB);
+    let place = t.place(b"key", 1);
+    for piece in [1, 1000, 4096, 100_000, 200_000, 3 * MIB] {
+        let (mut block, writes) = (t.block(value.len()).unwrap(), out.writes());
+        for part in value.chunks(piece) {
+            block.extend(part);
+            // The first byte in it would take a huge page.
+            assert!(block.len() >= 100_000 || out.writes() == writes, "{} bytes", block.len());
+            let held = t.memory_bytes() - empty;
+            assert!((block.len() as u64..block.len() as u64 + 8192).contains(&held), "{held}");
+            if piece < 1000 && block.len() > 200_000 {
+                break;
+            }
+        }
+        let rest = &value[block.len()..];
+        block.extend(rest);
+        t.set_large(0, place, b"key", block.freeze(), Expiry::Clear).unwrap();
+        assert!(t.get(0, place, b"key").unwrap().value == value, "in pieces of {piece}");
+        assert!(t.remove(0, place, b"key"));
+        let mut block = t.block(value.len()).unwrap();
+        block.extend(&value[..piece.min(50_000)]);
+        drop(block);
+        assert_eq!((t.memory_bytes(), out.regions()), (empty, 0));
+    }
+}
+
+#[test]
 fn a_shared_value_is_copied_before_it_changes() {
     let (mut t, out) = table(0);
     let empty = t.memory_bytes();
