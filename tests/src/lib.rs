@@ -3,9 +3,11 @@
 //!
 //! It stands apart so that a test reads as the story it tells. Every machine is a namespace of its own, so no port and
 //! no manager of one test can meet those of another, and everything that was started in it ends with it. It needs root
-//! (namespaces) and says so when it is not.
+//! (namespaces) and says so when it is not. What is measured on one node alone does without: [`bare`] and [`stalls`].
 
+pub mod bare;
 pub mod machine;
 pub mod raw;
+pub mod stalls;
 
 pub use machine::{Machine, Network, Output};

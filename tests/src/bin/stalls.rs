@@ -1,0 +1,48 @@
+//! Prints how long a shard was kept from everybody else by what could keep it longest, and fails when that is over a
+//! millisecond of its CPU time: `cargo run --release -p dkv-tests --bin stalls`. With `--small`, fewer keys and shorter
+//! values.
+
+use dkv_tests::stalls::{Case, Sizes, run};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+/// What nothing may take, microseconds.
+const BOUND_US: u64 = 1000;
+
+fn main() -> ExitCode {
+    let small = std::env::args().any(|arg| arg == "--small");
+    let binary = binary();
+    println!(
+        "{:<58} {:>9} {:>9} {:>7}",
+        "CPU time of the shard's thread", "piece us", "turn us", "stalls"
+    );
+    let cases = run(&binary, if small { Sizes::SMALL } else { Sizes::FULL }, print);
+    let over = cases.iter().filter(|case| case.turn_us.max(case.piece_us) > BOUND_US).count();
+    if over > 0 {
+        println!("{over} of {} cases over {BOUND_US} us", cases.len());
+        return ExitCode::FAILURE;
+    }
+    println!("nothing took over {BOUND_US} us");
+    ExitCode::SUCCESS
+}
+
+fn print(case: &Case) {
+    let Case { name, piece_us, turn_us, stalls, note } = case;
+    println!("{name:<58} {piece_us:>9} {turn_us:>9} {stalls:>7}  {note}");
+}
+
+/// `DKV_TEST_BINARY`, or the release build, made if need be.
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("DKV_TEST_BINARY") {
+        return path.into();
+    }
+    let own = std::env::current_exe().expect("a program knows its own path");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "-p", "dkv-cli"]).current_dir(dkv_tests::machine::workspace());
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let built = cargo.status().is_ok_and(|status| status.success());
+    assert!(built, "dkv cannot be built: cargo build --release -p dkv-cli says why");
+    own.with_file_name("dkv")
+}
