@@ -68,7 +68,7 @@ impl Bare {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
-            .env("DKV_LOG", "warn")
+            .env("DKV_LOG", std::env::var("DKV_LOG").unwrap_or_else(|_| "warn".into()))
             .spawn()
             .expect("the binary starts");
         let mut stdin = child.stdin.take().expect("piped");

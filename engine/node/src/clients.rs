@@ -3,7 +3,7 @@
 //! What a client says is the session's business. Here is only who may still be owed something: a client that stops
 //! sending but reads on gets its replies; one that never reads, or that the shard wants gone, has a moment and is closed.
 
-use crate::driver::{Driver, Role};
+use crate::driver::{Driver, RECEIVED_BYTES_MAX, Role};
 use crate::mail::Mail;
 use dkv_io::{Conn, Reactor};
 use dkv_protocol::ids::ShardIndex;
@@ -103,12 +103,15 @@ impl<R: Reactor> Driver<R> {
         let (reactor, received) = (&self.reactor, &self.received);
         self.shard.inputs(self.now, &received.ids, &|i| reactor.bytes(&received.chunks[i]));
         self.received.ids.clear();
-        self.received.bytes = 0;
+        let bytes = std::mem::take(&mut self.received.bytes);
         self.received.chunks.drain(..).for_each(|chunk| self.reactor.give_back(chunk));
         let commands = self.shard.commands() - before;
         if commands > 0 {
-            self.worked();
+            self.worked("commands");
             self.shard.note_latency(commands, self.worked_until_ns - self.now.boot_ns);
+        } else if bytes >= RECEIVED_BYTES_MAX {
+            // Parts of a great value are work, too.
+            self.worked("commands");
         }
     }
 

@@ -41,7 +41,7 @@ const ACCEPT_LOG_NS: u64 = 60_000_000_000;
 /// Pieces of clients that the shard gets at a time, and bytes after which it gets what there is: some hundred commands,
 /// which take a tenth of a millisecond, so that a turn can end between them.
 const RECEIVED_MAX: usize = 32;
-const RECEIVED_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const RECEIVED_BYTES_MAX: usize = 16 * 1024;
 /// Events that need no look at the clock among them.
 const EVENTS_PER_LOOK: u32 = 16;
 /// Rounds of orders that beget orders in one turn.
@@ -256,7 +256,7 @@ impl<R: Reactor> Driver<R> {
         self.more |= !self.backlog.is_empty();
         self.read_mail();
         self.send_out();
-        self.worked();
+        self.worked("output");
 
         if started_ns >= self.next_tick_ns {
             self.next_tick_ns = started_ns + TICK_NS;
@@ -269,7 +269,7 @@ impl<R: Reactor> Driver<R> {
         }
         let before = self.shard.commands();
         self.more |= self.shard.background(self.now, BACKGROUND_BUDGET);
-        self.worked();
+        self.worked("background");
         let commands = self.shard.commands() - before;
         if commands > 0 {
             self.shard.note_latency(commands, self.worked_until_ns - self.now.boot_ns);
@@ -282,11 +282,11 @@ impl<R: Reactor> Driver<R> {
         Ok(last)
     }
 
-    /// A piece of work is done.
-    pub(crate) fn worked(&mut self) {
+    /// A piece of work is done: `what`, for the log.
+    pub(crate) fn worked(&mut self, what: &'static str) {
         self.unlooked = 0;
         self.worked_until_ns = dkv_io::clock::boottime_ns();
-        self.meter.piece_ends(self.worked_until_ns, &self.stats);
+        self.meter.piece_ends(self.worked_until_ns, what, &self.stats);
     }
 
     /// Whether the turn has done enough.
@@ -298,7 +298,7 @@ impl<R: Reactor> Driver<R> {
     fn look_at_clock(&mut self) {
         self.unlooked += 1;
         if self.unlooked >= EVENTS_PER_LOOK {
-            self.worked();
+            self.worked("events");
         }
     }
 
@@ -455,7 +455,7 @@ impl<R: Reactor> Driver<R> {
                 Mail::Link(link) => self.new_link(link),
                 Mail::Stop { now } => self.begin_stop(now),
             }
-            self.worked();
+            self.worked("mail");
             if self.is_late() {
                 break;
             }
@@ -474,7 +474,7 @@ impl<R: Reactor> Driver<R> {
                     .requests(self.now, &one.batch[one.at..], &mut one.replies)
                     .expect("a batch of this process is well formed");
                 one.at += used;
-                self.worked();
+                self.worked("mail");
                 if used == 0 || self.is_late() {
                     break;
                 }

@@ -253,7 +253,7 @@ impl<R: Reactor> Driver<R> {
                 take_frames(link, bytes, &mut self.shard, self.now)
             };
             self.reactor.give_back(chunk);
-            self.worked();
+            self.worked("link");
             self.after_frames(slot, result);
         } else {
             self.reactor.give_back(chunk);
@@ -276,7 +276,7 @@ impl<R: Reactor> Driver<R> {
             // Our own stillness was no silence of the other end.
             link.heard_ns = self.now.boot_ns;
             self.link_bytes(slot, &[]);
-            self.worked();
+            self.worked("link");
         }
     }
 

@@ -60,19 +60,22 @@ impl Meter {
 
     /// A piece of work is done: events of some connections, a batch, a slice of the background. The next one begins.
     #[inline]
-    pub(crate) fn piece_ends(&mut self, wall_ns: u64, stats: &ShardStats) {
+    pub(crate) fn piece_ends(&mut self, wall_ns: u64, what: &'static str, stats: &ShardStats) {
         let took_ns = wall_ns.saturating_sub(self.piece.wall_ns);
         if took_ns > STALL_NS || took_ns / 1000 > stats.piece_us_max.get() {
             let used_ns = self.used_since(self.piece, wall_ns);
             stats.piece_us_max.raise(used_ns.div_ceil(1000));
             stats.stalls.add(u64::from(used_ns > STALL_NS));
+            if used_ns > STALL_NS {
+                tracing::debug!(us = used_ns / 1000, what, "a piece of work took long");
+            }
         }
         self.piece = self.moment(wall_ns);
     }
 
     /// The work of a turn is done; a last piece with it.
     pub(crate) fn turn_ends(&mut self, wall_ns: u64, stats: &ShardStats) {
-        self.piece_ends(wall_ns, stats);
+        self.piece_ends(wall_ns, "end of turn", stats);
         let took_ns = wall_ns.saturating_sub(self.turn.wall_ns);
         if took_ns > STALL_NS || took_ns / 1000 > stats.turn_us_max.get() {
             let used_ns = self.used_since(self.turn, wall_ns);
@@ -126,7 +129,7 @@ mod tests {
             self.meter.turn_begins(self.wall_ns);
             for (wall_us, cpu_us) in pieces {
                 self.pass(*wall_us, *cpu_us);
-                self.meter.piece_ends(self.wall_ns, &self.stats);
+                self.meter.piece_ends(self.wall_ns, "test", &self.stats);
             }
             self.meter.turn_ends(self.wall_ns, &self.stats);
         }
