@@ -2,7 +2,7 @@
 //! millisecond of its CPU time: `cargo run --release -p dkv-tests --bin stalls`. With `--small`, fewer keys and shorter
 //! values.
 
-use dkv_tests::stalls::{Case, Sizes, run};
+use dkv_tests::stalls::{Case, Sizes, machine, run};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -15,6 +15,10 @@ fn main() -> ExitCode {
     println!(
         "{:<58} {:>9} {:>9} {:>7}",
         "CPU time of the shard's thread", "piece us", "turn us", "stalls"
+    );
+    let (computed, touched) = machine();
+    println!(
+        "this machine: 100 us of computation take at most {computed} us, 2 MiB of new memory {touched} us"
     );
     let cases = run(&binary, if small { Sizes::SMALL } else { Sizes::FULL }, print);
     let over = cases.iter().filter(|case| case.turn_us.max(case.piece_us) > BOUND_US).count();
