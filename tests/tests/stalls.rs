@@ -4,9 +4,9 @@
 use dkv_tests::machine::dkv;
 use dkv_tests::stalls::{Sizes, run};
 
-/// What nothing may take in this build, microseconds: without optimisation everything takes some twenty times as long.
-/// What is not sliced takes far longer than that.
-const BOUND_US: u64 = if cfg!(debug_assertions) { 25_000 } else { 1000 };
+/// What nothing may take in this build, microseconds: without optimisation everything takes some ten times as long,
+/// and the machines that run tests are busy. What is not sliced takes hundreds of milliseconds there.
+const BOUND_US: u64 = if cfg!(debug_assertions) { 50_000 } else { 1000 };
 
 #[test]
 fn nothing_keeps_a_shard_for_long() {

@@ -32,8 +32,8 @@ const TALKING_MAX: u32 = 8;
 /// turn and the piece of work that was going on must fit into a millisecond besides; another system call in so much
 /// work costs less than a hundredth of it.
 pub(crate) const TURN_NS_MAX: u64 = 400_000;
-/// Buckets that a background slice may look at: about 50 µs of them.
-const BACKGROUND_BUDGET: u32 = 512;
+/// Buckets that a background slice may look at: some 20 µs of them, or 200 µs when all of their keys have expired.
+const BACKGROUND_BUDGET: u32 = 160;
 /// Pieces of mail taken in one turn. Each may be a batch; the connections must get their turn too.
 const MAIL_PER_TURN_MAX: usize = 64;
 /// Accepting that fails is tried ten times a second and logged this often.
