@@ -21,6 +21,11 @@ const STRETCH_BYTES_MIN: usize = 64 << 20;
 const STRETCH_BYTES_MAX: usize = 1 << 30;
 /// Chunks that are mapped but not touched, at hand for shards that are faster than the keeper.
 const BARE_MAX: usize = 32;
+/// Chunks handed out on small pages that are made into huge ones later.
+const THIN_MAX: usize = 16 * 1024;
+/// How long nothing else must have been to do before one of them is, and between two of them: making one keeps whoever
+/// uses it waiting for some hundred microseconds, and a shard that fills many is still busy with them.
+const THIN_PAUSE: Duration = Duration::from_millis(20);
 /// Chunks given back that stay populated for each shard, besides the one that the shard keeps itself.
 const WARM_PER_SHARD: usize = 2;
 /// Dropped mappings that stay as they are for the next ones of the same size, so many and each no larger than that: pages
@@ -37,7 +42,12 @@ pub(super) const SLICE_BYTES: usize = 2 << 20;
 pub(super) struct Shared {
     /// For each shard its populated chunk; null: it was taken.
     pub(super) ready: Box<[AtomicPtr<u8>]>,
+    /// For each shard whether it has ever taken one.
+    begun: Box<[AtomicBool]>,
+    /// On small pages, because to touch a huge one for the first time can take milliseconds.
     bare: ArrayQueue<Chunk>,
+    /// Where chunks are that were handed out so. They are somebody's.
+    pub(super) thin: ArrayQueue<Address>,
     /// Chunks given back.
     pub(super) returned: Stack,
     /// Mappings that were dropped.
@@ -67,8 +77,17 @@ impl Shared {
         // SAFETY: whoever put the address there gave up the chunk for it, and the swap gives it to one taker alone.
         let chunk = ready.map(|start| unsafe { Chunk::new(start) }).or_else(|| {
             self.counts.late.fetch_add(1, Ordering::Relaxed);
-            self.bare.pop().or_else(|| self.stock().carve())
+            let chunk = self.bare.pop().or_else(|| {
+                let chunk = self.stock().carve()?;
+                // SAFETY: a chunk is mapped.
+                unsafe { pages::on_huge_pages(chunk.start(), CHUNK_BYTES, false) };
+                Some(chunk)
+            })?;
+            // One that finds no place stays on small pages.
+            let _ = self.thin.push(Address(chunk.start()));
+            Some(chunk)
         });
+        self.begun[shard].store(true, Ordering::Relaxed);
         self.wake_keeper();
         chunk
     }
@@ -154,6 +173,20 @@ impl Drop for Shared {
     }
 }
 
+/// Where a chunk is that somebody has.
+#[derive(Debug)]
+pub(super) struct Address(NonNull<u8>);
+
+// SAFETY: it is a number here: nothing is read or written through it.
+unsafe impl Send for Address {}
+
+/// Sleeps for a while; whether nobody ended that.
+fn rests(pause: Duration) -> bool {
+    let start = Instant::now();
+    std::thread::park_timeout(pause);
+    start.elapsed() >= pause
+}
+
 /// Chunks that are not populated.
 #[derive(Debug, Default)]
 struct Stock {
@@ -235,7 +268,9 @@ impl Handle {
         stock.stretch()?;
         let shared = Arc::new(Shared {
             ready: (0..shards).map(|_| AtomicPtr::default()).collect(),
+            begun: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             bare: ArrayQueue::new(BARE_MAX),
+            thin: ArrayQueue::new(THIN_MAX),
             returned: Stack::default(),
             ruins: Stack::default(),
             spare: ArrayQueue::new(SPARE_MAX),
@@ -302,7 +337,11 @@ impl Keeper {
             if worked {
                 continue;
             }
-            if self.shared.spare.is_empty() {
+            if !stopping && !self.shared.thin.is_empty() {
+                if rests(THIN_PAUSE) {
+                    self.thicken();
+                }
+            } else if self.shared.spare.is_empty() {
                 if stopping {
                     break;
                 }
@@ -319,15 +358,28 @@ impl Keeper {
     /// Sleeps for a while; whether spare mappings were neither made nor used meanwhile.
     fn nobody_wants_spare(&self) -> bool {
         let uses = self.shared.spare_uses.load(Ordering::Relaxed);
-        let start = Instant::now();
-        std::thread::park_timeout(SPARE_TIME);
-        start.elapsed() >= SPARE_TIME && self.shared.spare_uses.load(Ordering::Relaxed) == uses
+        rests(SPARE_TIME) && self.shared.spare_uses.load(Ordering::Relaxed) == uses
+    }
+
+    /// Makes a huge page of a chunk that was handed out on small ones.
+    fn thicken(&self) {
+        let Some(Address(start)) = self.shared.thin.pop() else { return };
+        // One that came back has no pages to lose.
+        if self.shared.stock().free.iter().any(|chunk| chunk.start() == start) {
+            return;
+        }
+        // SAFETY: chunks stay mapped for as long as the keeper runs.
+        unsafe { pages::on_huge_pages(start, CHUNK_BYTES, true) };
+        // SAFETY: as above.
+        unsafe { pages::collapse(start, CHUNK_BYTES) };
     }
 
     /// Has a populated chunk for each shard and bare ones at hand; whether it did something of it.
     fn prepare(&mut self) -> bool {
         for shard in 0..self.shared.ready.len() {
-            if !self.shared.ready[shard].load(Ordering::Relaxed).is_null() {
+            if !self.shared.begun[shard].load(Ordering::Relaxed)
+                || !self.shared.ready[shard].load(Ordering::Relaxed).is_null()
+            {
                 continue;
             }
             let Some(chunk) = self.populated() else { break };
@@ -338,6 +390,8 @@ impl Keeper {
         let mut filled = false;
         while !self.shared.bare.is_full() {
             let Some(chunk) = self.shared.stock().carve() else { break };
+            // SAFETY: a chunk is mapped.
+            unsafe { pages::on_huge_pages(chunk.start(), CHUNK_BYTES, false) };
             if let Err(chunk) = self.shared.bare.push(chunk) {
                 self.shared.stock().free.push(chunk);
                 break;
@@ -352,6 +406,8 @@ impl Keeper {
             return Some(chunk);
         }
         let chunk = self.shared.stock().carve()?;
+        // SAFETY: a chunk is mapped.
+        unsafe { pages::on_huge_pages(chunk.start(), CHUNK_BYTES, true) };
         // SAFETY: nobody uses a chunk that this thread has.
         unsafe { pages::populate(chunk.start(), CHUNK_BYTES) };
         Some(chunk)

@@ -49,7 +49,8 @@ pub struct Counts {
 }
 
 impl Arena {
-    /// An arena for so many shards, and its keeper thread, which begins to populate a chunk for each.
+    /// An arena for so many shards, and its keeper thread. It populates a chunk ahead for each shard that has taken one:
+    /// those that nobody writes to hold nothing.
     ///
     /// # Errors
     /// There is no address space or no thread.

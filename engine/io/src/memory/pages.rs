@@ -62,6 +62,27 @@ pub(super) fn map_huge(bytes: usize) -> io::Result<NonNull<u8>> {
     Ok(start)
 }
 
+/// Whether the first touch of a chunk brings in all of it at once, or a small page only.
+///
+/// # Safety
+/// The range is mapped.
+pub(super) unsafe fn on_huge_pages(start: NonNull<u8>, bytes: usize, huge: bool) {
+    let advice = if huge { Advice::LinuxHugepage } else { Advice::LinuxNoHugepage };
+    // SAFETY: advice that changes no contents; the caller vouches for the range. A refusal costs time only.
+    let _ = unsafe { madvise(start.as_ptr().cast(), bytes, advice) };
+}
+
+/// Makes one huge page of the small ones of a chunk that may be in use: whoever touches it meanwhile waits. Before Linux
+/// 6.1, and where there is no such page to be had, it stays what it is.
+///
+/// # Safety
+/// The range is mapped.
+pub(super) unsafe fn collapse(start: NonNull<u8>, bytes: usize) {
+    const COLLAPSE: libc::c_int = 25;
+    // SAFETY: the contents stay what they are; the caller vouches for the range.
+    let _ = unsafe { libc::madvise(start.as_ptr().cast(), bytes, COLLAPSE) };
+}
+
 /// So much is populated in one call: meanwhile nobody can map or unmap. A huge page comes whole with the first of them.
 const POPULATED_BYTES: usize = 256 << 10;
 
