@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 /// Operations of its ring: it reads a small file now and then.
 const RING_ENTRIES: u32 = 16;
-/// How often the gauges of the process are read.
+/// How often the gauges of the process are read, and memory that nobody uses is given back.
 const PROCESS_SAMPLE: Duration = Duration::from_secs(1);
 /// Shards have 2 s to answer what they have read; one that is not done long after that never will be.
 const STOP_MAX: Duration = Duration::from_secs(4);
@@ -76,6 +76,8 @@ impl Control {
             tokio_uring::spawn(async move {
                 while tokio::time::timeout(PROCESS_SAMPLE, halt.notified()).await.is_err() {
                     sample_process(&shared).await;
+                    // Here, because a shard that has nothing to do never gets to it, and one that has should not stop for it.
+                    dkv_io::memory::give_back_unused();
                 }
             })
         };

@@ -8,6 +8,7 @@
 //!
 //! It does not know what is kept in the memory.
 
+mod allocator;
 mod chunk;
 mod keeper;
 mod mapped;
@@ -22,6 +23,7 @@ use std::sync::atomic::Ordering;
 use chunk::Chunk;
 use keeper::Handle;
 
+pub use allocator::give_back_unused;
 pub use mapped::Mapped;
 pub use pages::CHUNK_BYTES;
 
