@@ -31,7 +31,7 @@ const TALKING_MAX: u32 = 8;
 /// After so much work a turn ends, whatever else has come in: links are answered and fed, replies leave. The rest of the
 /// turn and the piece of work that was going on must fit into a millisecond besides; another system call in so much
 /// work costs less than a hundredth of it.
-pub(crate) const TURN_NS_MAX: u64 = 400_000;
+pub(crate) const TURN_NS_MAX: u64 = 300_000;
 /// Buckets that a background slice may look at: some 20 µs of them, or 200 µs when all of their keys have expired.
 const BACKGROUND_BUDGET: u32 = 160;
 /// Pieces of mail taken in one turn. Each may be a batch; the connections must get their turn too.
