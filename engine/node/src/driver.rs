@@ -256,7 +256,6 @@ impl<R: Reactor> Driver<R> {
         self.more |= !self.backlog.is_empty();
         self.read_mail();
         self.send_out();
-        self.worked("output");
 
         if started_ns >= self.next_tick_ns {
             self.next_tick_ns = started_ns + TICK_NS;
@@ -269,16 +268,20 @@ impl<R: Reactor> Driver<R> {
         }
         let before = self.shard.commands();
         self.more |= self.shard.background(self.now, BACKGROUND_BUDGET);
-        self.worked("background");
+        self.worked("output and background");
         let commands = self.shard.commands() - before;
         if commands > 0 {
             self.shard.note_latency(commands, self.worked_until_ns - self.now.boot_ns);
         }
         // The background and the tick may have made orders and batches; they must not wait for an event.
+        let ordered = !self.shard.orders().is_empty();
         self.send_out();
         let last = self.stop_step();
-
-        self.meter.turn_ends(dkv_io::clock::boottime_ns(), &self.stats);
+        if ordered {
+            self.worked("output");
+        }
+        // At one request a turn each look at the clock would be a hundredth of what it costs.
+        self.meter.turn_ends(self.worked_until_ns, &self.stats);
         Ok(last)
     }
 
@@ -320,7 +323,7 @@ impl<R: Reactor> Driver<R> {
         if !self.letterbox.inbox.park() {
             return self.reactor.turn(Wait::Now, events);
         }
-        let until_tick = self.next_tick_ns.saturating_sub(dkv_io::clock::boottime_ns());
+        let until_tick = self.next_tick_ns.saturating_sub(self.worked_until_ns);
         let result = self.reactor.turn(Wait::Until(Duration::from_nanos(until_tick)), events);
         self.letterbox.inbox.unpark();
         result

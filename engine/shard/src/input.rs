@@ -144,6 +144,13 @@ impl Shard {
                 end_large(session);
                 continue;
             }
+            if session.dropping > 0 {
+                let end = bytes.len().min(given + session.dropping);
+                session.dropping -= end - given;
+                given = end;
+                end_dropped(session);
+                continue;
+            }
             if session.input.is_empty() {
                 let used = self.run(now, session, &bytes[given..]);
                 self.keep_rest(session, &bytes[given + used..]);
@@ -186,17 +193,25 @@ impl Shard {
         let Some((at, len)) = session.parser.pending().filter(|p| p.1 > LARGE_BYTES_MIN) else {
             return;
         };
-        // Without memory for it the request goes the way of all others, and is refused when it is complete.
-        let Ok(mut block) = self.table.block(len) else { return };
         let here = session.input.len().min(at + len);
-        block.extend(&session.input[at..here]);
+        self.orders.push(Order::Expect(session.id, at + len - here));
+        // What there is no memory for is not kept anywhere: its command will be refused.
+        match self.table.block(len) {
+            Ok(mut block) => {
+                block.extend(&session.input[at..here]);
+                session.filling = Some(block);
+            }
+            Err(_) => session.dropping = at + len - here,
+        }
         session.input.drain(at..here);
         session.input.shrink_to(PIECE_BYTES);
         session.parser.take_out();
         session.need = 0;
-        self.orders.push(Order::Expect(session.id, len - block.len()));
-        session.filling = Some(block);
-        end_large(session);
+        if session.filling.is_some() {
+            end_large(session);
+        } else {
+            end_dropped(session);
+        }
     }
 
     /// Goes on with what a stalled connection had received.
@@ -385,7 +400,10 @@ impl Shard {
                     item.start = start;
                     let bytes = session.parser.bytes(&buf[start..]);
                     let args = Args::with_large(bytes, &item.spans, &session.large);
-                    let planned = self.plan(session, args);
+                    let mut planned = self.plan(session, args);
+                    if session.large.iter().any(|large| large.is_empty()) {
+                        planned.1 = Plan::Refused(Refusal::OutOfMemory);
+                    }
                     if let Plan::Here(Some(place)) = planned.1 {
                         self.table.prefetch_bucket(place);
                     }
@@ -619,6 +637,13 @@ impl Shard {
 fn end_large(session: &mut Session) {
     if let Some(block) = session.filling.take_if(|block| block.len() == block.capacity()) {
         session.large.push(block.freeze());
+    }
+}
+
+/// The same for one that was dropped: an empty one stands for it, which none of the others is.
+fn end_dropped(session: &mut Session) {
+    if session.dropping == 0 {
+        session.large.push(Large::default());
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Refusal {
     Unauthenticated,
     /// A key is longer than [`KEY_BYTES_MAX`].
     KeyTooLong,
+    /// An argument would not fit the memory of the table, and was not kept.
+    OutOfMemory,
 }
 
 const KEY_TOO_LONG: &str =
@@ -33,6 +35,7 @@ const _: () = assert!(KEY_BYTES_MAX == 65536);
 pub(crate) fn write(refusal: Refusal, spec: Option<&Spec>, args: Args<'_>, out: &mut Vec<u8>) {
     match (refusal, spec) {
         (Refusal::Unauthenticated, _) => reply::error(out, "NOAUTH Authentication required."),
+        (Refusal::OutOfMemory, _) => reply::error(out, commands::OUT_OF_MEMORY),
         (Refusal::KeyTooLong, _) => reply::error(out, KEY_TOO_LONG),
         (Refusal::Arity, Some(spec)) => commands::wrong_arity(spec.name, out),
         (Refusal::SubcommandArity, Some(spec)) => {

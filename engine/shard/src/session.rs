@@ -77,6 +77,8 @@ pub(crate) struct Session {
     pub(crate) input: Vec<u8>,
     /// The argument that is being received into memory of its own, and those of the unfinished request that have been.
     pub(crate) filling: Option<Block>,
+    /// Bytes still to come of an argument that no memory is there for.
+    pub(crate) dropping: usize,
     pub(crate) large: Vec<Large>,
     /// How long `input` must be before parsing it again can succeed; 0 when unknown.
     pub(crate) need: usize,
@@ -117,6 +119,7 @@ impl Session {
             parser: RequestParser::default(),
             input: Vec::new(),
             filling: None,
+            dropping: 0,
             large: Vec::new(),
             need: 0,
             replies: Replies::default(),

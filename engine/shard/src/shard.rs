@@ -522,6 +522,7 @@ impl Shard {
         session.end = End::Ordered;
         session.input = Vec::new();
         session.filling = None;
+        session.dropping = 0;
         session.large = Vec::new();
         session.replies.drop_all();
     }

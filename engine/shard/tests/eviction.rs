@@ -147,3 +147,39 @@ fn a_batch_of_another_shard_waits_for_memory_too() {
     assert!(replies[3000].starts_with(b"$10000"));
     assert!(store.stats(1, 0).evicted.get() > 1000);
 }
+
+#[test]
+fn a_value_that_cannot_fit_is_not_kept_while_it_comes_and_one_that_can_waits_for_its_room() {
+    let great = "g".repeat(20 * MIB as usize);
+    for eviction in [Eviction::None, Eviction::AllKeysLru] {
+        let mut store = limited(eviction, 1);
+        let client = store.connect(0, 0, PortKind::Client);
+        store.send(client, &command(&["MSET", "a", "1", "b", &great, "c", "2"]));
+        store.send(client, &command(&["MGET", "a", "b", "c"]));
+        store.send(client, &command(&["SET", "d", &great, "PX", "1000"]));
+        store.send(client, &command(&["DBSIZE"]));
+        store.run();
+        let oom = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+        let expected = format!("{oom}*3\r\n$-1\r\n$-1\r\n$-1\r\n{oom}:0\r\n");
+        assert_eq!(String::from_utf8(store.take(client)).unwrap(), expected);
+    }
+    // Announcing evicts nothing; coming does.
+    let mut store = limited(Eviction::AllKeysLru, 1);
+    let client = store.connect(0, 0, PortKind::Client);
+    let small = "s".repeat(1000);
+    (0..4000).for_each(|i| store.send(client, &command(&["SET", &format!("k{i}"), &small])));
+    store.run();
+    store.take(client);
+    let before = store.call(client, &["DBSIZE"]);
+    let other = store.connect(0, 0, PortKind::Client);
+    store.input(other, format!("*3\r\n$3\r\nSET\r\n$1\r\nx\r\n${}\r\nv", 5 * MIB).as_bytes());
+    assert_eq!(store.call(client, &["DBSIZE"]), before);
+    store.send(other, &"v".repeat(5 * MIB as usize - 1).into_bytes());
+    store.send(other, b"\r\n");
+    store.run();
+    store.background();
+    store.run();
+    assert_eq!(store.take(other), b"+OK\r\n");
+    assert_ne!(store.call(client, &["DBSIZE"]), before);
+    assert_eq!(store.call(client, &["STRLEN", "x"]), format!(":{}\r\n", 5 * MIB));
+}

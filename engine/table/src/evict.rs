@@ -246,6 +246,11 @@ impl Table {
         bytes <= self.memory_bytes_max().saturating_sub(Self::FIXED_BYTES)
     }
 
+    /// Whether so much room may come of letting keys go.
+    pub(crate) fn could_make(&self, bytes: u64) -> bool {
+        self.may_evict() && self.could_fit(bytes)
+    }
+
     /// Whether there is anything that the policy lets go.
     fn may_evict(&self) -> bool {
         match self.evictor.eviction {

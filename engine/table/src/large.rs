@@ -283,6 +283,14 @@ impl Block {
 #[derive(Clone)]
 pub struct Large(Arc<Body>);
 
+impl Default for Large {
+    /// No bytes, and nothing that counts them: what stands for a value that was not kept.
+    fn default() -> Self {
+        let meter = Meter::default();
+        Self(Arc::new(Body { store: Store::Heap(Vec::new()), held: 0, receiving: None, meter }))
+    }
+}
+
 impl Large {
     /// The same bytes as a [`bytes::Bytes`], without a copy. They are kept for as long as it lives.
     pub fn share(&self) -> bytes::Bytes {

@@ -325,16 +325,14 @@ impl Table {
         Ok(self.wrote(now_ms, place, found.spot, reference, before, after))
     }
 
-    /// Memory for a value of so many bytes that is about to come. It is touched, and counted, as it is filled.
+    /// Memory for a value of so many bytes that is about to come. It is touched, and counted, as it is filled; and keys are
+    /// evicted then, not before.
     ///
     /// # Errors
-    /// [`OutOfMemory`], when so much is not left.
+    /// [`OutOfMemory`], when so much is not left and cannot be made.
     pub fn block(&mut self, bytes: usize) -> Result<Block, OutOfMemory> {
         let cost = large::cost_of(bytes);
-        if !self.has_room(cost) {
-            self.free_up(self.now_ms, cost, None);
-        }
-        if !self.has_room(cost) {
+        if !self.has_room(cost) && !self.could_make(cost) {
             return Err(OutOfMemory);
         }
         Ok(Block::new(Body::new(&mut *self.memory, self.records.meter(), bytes)?, bytes))

@@ -9,7 +9,8 @@ use super::chunk::Ruin;
 use super::keeper::Handle;
 use super::pages;
 
-/// Memory of its own, in whole pages, with anything in it at first, on huge pages where they fit.
+/// Memory of its own, in whole pages, with anything in it at first. The pages are small: a value is filled as it comes, and
+/// the first touch of a huge page can take milliseconds.
 ///
 /// Dropping it costs the dropping thread as good as nothing, however large it is and whichever thread that is.
 pub struct Mapped {
@@ -30,7 +31,7 @@ impl Mapped {
         let bytes = pages::whole_pages(bytes).ok_or(io::ErrorKind::OutOfMemory)?;
         let ruin = match handle.shared().spare(bytes) {
             Some(ruin) => ruin,
-            None => Ruin::new(pages::map_huge(bytes)?, bytes),
+            None => Ruin::new(pages::map_small(bytes)?, bytes),
         };
         Ok(Self { start: ruin.start(), bytes, ruin: ManuallyDrop::new(ruin), handle })
     }

@@ -62,6 +62,14 @@ pub(super) fn map_huge(bytes: usize) -> io::Result<NonNull<u8>> {
     Ok(start)
 }
 
+/// The same on small pages.
+pub(super) fn map_small(bytes: usize) -> io::Result<NonNull<u8>> {
+    let start = map_aligned(bytes, ProtFlags::READ | ProtFlags::WRITE)?;
+    // SAFETY: a mapping of so many bytes.
+    unsafe { on_huge_pages(start, bytes, false) };
+    Ok(start)
+}
+
 /// Whether the first touch of a chunk brings in all of it at once, or a small page only.
 ///
 /// # Safety

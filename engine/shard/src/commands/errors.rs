@@ -9,7 +9,7 @@ pub(super) const OVERFLOW: &str = "ERR increment or decrement would overflow";
 pub(super) const DECREMENT_OVERFLOW: &str = "ERR decrement would overflow";
 pub(super) const TOO_LONG: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
 pub(super) const INVALID_CURSOR: &str = "ERR invalid cursor";
-pub(super) const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+pub(crate) const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 /// The number is `KEY_BYTES_MAX`; Redis has no such limit, so the words are ours.
 pub(super) const KEY_TOO_LONG: &str =
     "ERR key is longer than 65536 bytes; use a shorter key, for example a hash of it";

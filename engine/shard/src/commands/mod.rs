@@ -28,6 +28,7 @@ mod tests;
 use crate::command::{Args, Scope, Spec};
 use alloc::vec::Vec;
 use dkv_protocol::resp::reply;
+pub(crate) use errors::OUT_OF_MEMORY;
 
 /// The families, in the order in which COMMAND lists them.
 const FAMILIES: [&[Spec]; 9] = [
