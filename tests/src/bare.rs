@@ -68,6 +68,8 @@ impl Bare {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
+            // As a manager does it.
+            .env("MIMALLOC_ALLOW_THP", "0")
             .env("DKV_LOG", std::env::var("DKV_LOG").unwrap_or_else(|_| "warn".into()))
             .spawn()
             .expect("the binary starts");

@@ -25,6 +25,9 @@ const READY_BYTES_MAX: u64 = 64 * 1024;
 const LAST_LINES: usize = 5;
 /// What a node may inherit of the manager's environment: what changes its log, nothing that changes its work.
 const ENVIRONMENT: &[&str] = &["DKV_LOG", "RUST_BACKTRACE", "TZ"];
+/// No huge pages for what a node's allocator has: each thread of an idle node would touch some, and the first touch of one
+/// can take milliseconds. A node allows them again for the memory of its tables.
+const ALLOCATOR: (&str, &str) = ("MIMALLOC_ALLOW_THP", "0");
 
 /// A process that is watched.
 #[derive(Debug)]
@@ -85,7 +88,7 @@ pub(crate) fn spawn(
         command.split_first().ok_or_else(|| io::Error::other("there is no node command"))?;
     let log = OpenOptions::new().append(true).create(true).mode(0o600).open(log)?;
     let mut process = Command::new(program);
-    process.args(args).current_dir(dir).env_clear();
+    process.args(args).current_dir(dir).env_clear().env(ALLOCATOR.0, ALLOCATOR.1);
     process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
     for name in ENVIRONMENT {
         if let Some(value) = std::env::var_os(name) {

@@ -570,6 +570,7 @@ impl Shard {
                     self.stats.errors.add(1);
                 }
                 self.pace.spend(spec, args, out.len() - start);
+                self.pace.evicted(self.table.evicted());
                 session.replies.wrote(start);
                 session.replies.inserted(inserts);
             }

@@ -16,6 +16,8 @@ use dkv_table::{Place, Room};
 const UNITS_MAX: u32 = 1200;
 /// What a SCAN or a step of a walk counts: about 100 µs.
 const UNITS_OF_WALK: u32 = 400;
+/// What a command counts that had to let keys go for its room: about 150 µs.
+const UNITS_OF_EVICTION: u32 = 600;
 /// Bytes of a reply that count one unit.
 const BYTES_PER_UNIT: usize = 4096;
 /// What a record takes besides key and value, and a little more.
@@ -27,6 +29,8 @@ const WAITING_BYTES_MAX: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     spent: u32,
+    /// Keys that were evicted so far.
+    evicted: u64,
 }
 
 impl Pace {
@@ -50,6 +54,15 @@ impl Pace {
         self.spent = self.spent.saturating_add(u32::try_from(units).unwrap_or(u32::MAX));
         if spec.scope == Scope::Cursor {
             self.walked();
+        }
+    }
+
+    /// So many keys were ever evicted: when they are more than before, a command has worked for its room.
+    #[inline]
+    pub(crate) fn evicted(&mut self, ever: u64) {
+        if ever != self.evicted {
+            self.evicted = ever;
+            self.spent = self.spent.saturating_add(UNITS_OF_EVICTION);
         }
     }
 

@@ -285,6 +285,7 @@ impl Shard {
                 }
                 if let Some(spec) = one.spec {
                     self.pace.spend(spec, args, replies.len() - start);
+                    self.pace.evicted(self.table.evicted());
                 }
                 if replies.len() >= full || self.pace.is_over() {
                     break;

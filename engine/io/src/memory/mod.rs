@@ -57,6 +57,7 @@ impl Arena {
     /// # Errors
     /// There is no address space or no thread.
     pub fn new(shards: usize) -> io::Result<Self> {
+        pages::allow_huge();
         Ok(Self { handle: Handle::start(shards)? })
     }
 

@@ -91,6 +91,13 @@ pub(super) unsafe fn collapse(start: NonNull<u8>, bytes: usize) {
     let _ = unsafe { libc::madvise(start.as_ptr().cast(), bytes, COLLAPSE) };
 }
 
+/// Lets this process have huge pages where it advises them, whatever it was started with: the allocator's memory is
+/// better off without, and its switch is one for the whole process.
+pub(super) fn allow_huge() {
+    // SAFETY: sets a flag of the process; no pointers.
+    let _ = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0) };
+}
+
 /// So much is populated in one call: meanwhile nobody can map or unmap. A huge page comes whole with the first of them.
 const POPULATED_BYTES: usize = 256 << 10;
 
