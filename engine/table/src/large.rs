@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// From this length on it pays to receive a value into its final place and to send it without a copy.
 pub const LARGE_BYTES_MIN: usize = 16 * 1024;
 /// Longer values live in a region.
-pub(crate) const HEAP_BYTES_MAX: usize = 1 << 20;
+pub const HEAP_BYTES_MAX: usize = 1 << 20;
 /// What a large value costs beside its bytes: two allocations, its place in the table, and what they are rounded up by.
 pub(crate) const OVERHEAD_BYTES: u64 = 128;
 /// Regions are touched by the page.

@@ -36,7 +36,7 @@ mod table;
 mod tick;
 
 pub use evict::{Eviction, Room};
-pub use large::{Block, LARGE_BYTES_MIN, Large};
+pub use large::{Block, HEAP_BYTES_MAX, LARGE_BYTES_MIN, Large};
 pub use memory::{CHUNK_BYTES, HeapMemory, Memory, Region};
 pub use table::Table;
 
