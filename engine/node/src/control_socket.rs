@@ -134,6 +134,9 @@ async fn converse(
             Ok(request) => request,
             Err(error) => return refuse(&mut write, &format!("not a request: {error}")).await,
         };
+        if request == ControlRequest::Follow {
+            return refuse(&mut write, "this node has nothing to be followed for").await;
+        }
         let mut answer =
             serde_json::to_vec(&status::node_status(shared)).map_err(io::Error::other)?;
         answer.push(b'\n');

@@ -1,6 +1,7 @@
 //! What a manager and its node say to each other over the node's Unix socket: one JSON document a line, a request
-//! and then its answer.
+//! and then its answer; after [`ControlRequest::Follow`] each side says what it has to, unasked.
 
+use crate::ranges::{ConfigAsk, RangeNews};
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,32 @@ pub enum ControlRequest {
     Status,
     /// Stop gracefully: no new connections, answer what was read, close, exit 0. Answered by [`NodeStatus`] first.
     Stop,
+    /// From here on this connection carries [`ToNode`] one way and [`FromNode`] the other, in any order. Answered by
+    /// [`NodeStatus`] first. The manager then sends the news of all ranges. A later connection that follows takes the
+    /// place of an earlier one.
+    Follow,
+}
+
+/// What a manager tells a node that it follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "tell")]
+pub enum ToNode {
+    /// Configurations and placements of ranges, in any order; older ones than the node has are ignored.
+    Ranges {
+        /// At most one for each range.
+        news: Vec<RangeNews>,
+    },
+}
+
+/// What a node tells the manager that follows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "tell")]
+pub enum FromNode {
+    /// Changes of configurations that copies on this node want. Asked again while they are neither granted nor refused.
+    Asks {
+        /// In any order.
+        asks: Vec<ConfigAsk>,
+    },
 }
 
 /// A node's account of itself.
@@ -155,6 +182,7 @@ mod tests {
         for (request, json) in [
             (ControlRequest::Status, r#"{"op":"status"}"#),
             (ControlRequest::Stop, r#"{"op":"stop"}"#),
+            (ControlRequest::Follow, r#"{"op":"follow"}"#),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), json);
             assert_eq!(serde_json::from_str::<ControlRequest>(json).unwrap(), request);
@@ -162,6 +190,14 @@ mod tests {
         for bad in [r#"{"op":"explode"}"#, r#"{"op":null}"#, "{}", "[]", r#""status""#, ""] {
             assert!(serde_json::from_str::<ControlRequest>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_told_is_tagged() {
+        let ranges = ToNode::Ranges { news: vec![] };
+        assert_eq!(serde_json::to_string(&ranges).unwrap(), r#"{"tell":"ranges","news":[]}"#);
+        let asks = FromNode::Asks { asks: vec![] };
+        assert_eq!(serde_json::to_string(&asks).unwrap(), r#"{"tell":"asks","asks":[]}"#);
     }
 
     #[test]

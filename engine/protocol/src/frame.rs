@@ -49,6 +49,8 @@ pub enum FrameKind {
     Ping = 3,
     /// Yes. Empty.
     Pong = 4,
+    /// Messages of the copies of ranges.
+    Peer = 5,
     /// Handshake, dialer: who I am, whom I want.
     Hello = 16,
     /// Handshake, acceptor: who I am, and my proof.
@@ -68,6 +70,7 @@ impl FrameKind {
             2 => Self::Replies,
             3 => Self::Ping,
             4 => Self::Pong,
+            5 => Self::Peer,
             16 => Self::Hello,
             17 => Self::Challenge,
             18 => Self::Proof,

@@ -13,11 +13,12 @@ fn framed(kind: FrameKind, body: &[u8]) -> Vec<u8> {
     out
 }
 
-const ALL: [FrameKind; 9] = [
+const ALL: [FrameKind; 10] = [
     FrameKind::Requests,
     FrameKind::Replies,
     FrameKind::Ping,
     FrameKind::Pong,
+    FrameKind::Peer,
     FrameKind::Hello,
     FrameKind::Challenge,
     FrameKind::Proof,
@@ -41,7 +42,7 @@ fn a_frame_is_these_bytes() {
 
 #[test]
 fn kinds_have_these_numbers() {
-    assert_eq!(ALL.map(|kind| kind as u8), [1, 2, 3, 4, 16, 17, 18, 19, 20]);
+    assert_eq!(ALL.map(|kind| kind as u8), [1, 2, 3, 4, 5, 16, 17, 18, 19, 20]);
     for byte in 0..=u8::MAX {
         let kind = FrameKind::from_byte(byte);
         assert_eq!(kind.map(|k| k as u8), ALL.map(|k| k as u8).contains(&byte).then_some(byte));
@@ -123,7 +124,7 @@ fn lengths_beyond_the_limit_are_refused_before_they_arrive() {
 #[test]
 fn what_this_version_does_not_know_is_refused() {
     let refused = |head: [u8; HEADER_BYTES]| FrameReader::new().next(&head).unwrap_err();
-    assert_eq!(refused(forged(|h| h[6] = 5)), FrameError::Unknown);
+    assert_eq!(refused(forged(|h| h[6] = 6)), FrameError::Unknown);
     assert_eq!(refused(forged(|h| h[7] = 1)), FrameError::Unknown);
     assert_eq!(refused(forged(|h| h[16] = 1)), FrameError::Unknown);
     assert_eq!(refused(forged(|h| h[4] = 2)), FrameError::Version(2));

@@ -17,7 +17,8 @@ impl Slot {
 }
 
 /// One of the 256 ranges of 64 consecutive slots: the unit of ownership, replication and migration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct RangeId(pub u8);
 
 /// The position of a node in its store, from 0; `node1` is 0.

@@ -18,5 +18,6 @@ pub mod ids;
 pub mod launch;
 pub mod limits;
 pub mod map;
+pub mod ranges;
 pub mod resp;
 pub mod slots;
