@@ -8,7 +8,7 @@
 use crate::growth::MERGE_LOW;
 use crate::heat::{self, Kind};
 use crate::ranges::Named;
-use crate::segment::{HOMES, SEGMENT_LANES, Spot, home_of, start_of_home};
+use crate::segment::{HOMES, LANES, Spot, home_of, start_of_home};
 use crate::table::Table;
 use crate::{Expired, RANGES, tick};
 use core::cell::Cell;
@@ -416,7 +416,7 @@ impl Table {
                     _ if expired => u64::MAX,
                     (Eviction::VolatileTtl, _) => u64::MAX - at.unwrap_or(0),
                     (_, Some(heats)) => {
-                        let heat = heats[place * (SEGMENT_LANES / buckets.len()) + lane].get();
+                        let heat = heats[place * LANES + lane].get();
                         heat::coldness(self.evictor.kind, now_ms, heat)
                     }
                     _ => self.evictor.chance() >> 1,

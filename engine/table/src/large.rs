@@ -5,7 +5,6 @@
 //! shared is copied first.
 
 use crate::OutOfMemory;
-use crate::memory::CHUNK_BYTES;
 use crate::memory::{Memory, Region};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -22,9 +21,6 @@ pub const HEAP_BYTES_MAX: usize = 1 << 20;
 pub(crate) const OVERHEAD_BYTES: u64 = 128;
 /// Regions are touched by the page.
 const PAGE_BYTES: usize = 4096;
-/// Before so much of a value has come, a region that may have huge pages is not touched: the first byte in it would take
-/// one, and announcing values and sending a byte of each would be enough to use up the memory of others.
-const EARLY_BYTES_MAX: usize = 128 * 1024;
 
 /// Counts the bytes of the large values of one table.
 #[derive(Clone, Debug, Default)]
@@ -53,9 +49,9 @@ enum Store {
 pub(crate) struct Body {
     store: Store,
     held: u64,
-    /// While it is being received, the bytes that are not in it yet: what was announced and has not come is not counted, or
-    /// announcing would be enough to use up the memory of others.
-    receiving: Option<usize>,
+    /// Whether it is being received: what was announced and has not come is not counted, or announcing would be enough to
+    /// use up the memory of others.
+    receiving: bool,
     meter: Meter,
 }
 
@@ -79,7 +75,7 @@ impl Body {
             heap.try_reserve_exact(bytes).map_err(|_| OutOfMemory)?;
             Store::Heap(heap)
         };
-        let mut body = Self { store, held: 0, receiving: None, meter: meter.clone() };
+        let mut body = Self { store, held: 0, receiving: false, meter: meter.clone() };
         body.count();
         Ok(body)
     }
@@ -87,9 +83,8 @@ impl Body {
     /// Tells the meter what it holds now.
     fn count(&mut self) {
         let held = OVERHEAD_BYTES
-            + self.receiving.unwrap_or(0) as u64
             + match &self.store {
-                Store::Heap(heap) if self.receiving.is_some() => heap.len() as u64,
+                Store::Heap(heap) if self.receiving => heap.len() as u64,
                 Store::Heap(heap) => heap.capacity() as u64,
                 Store::Mapped(_, _, touched) => touched.next_multiple_of(PAGE_BYTES) as u64,
             };
@@ -97,8 +92,8 @@ impl Body {
         self.held = held;
     }
 
-    /// Begins, goes on or ends to be received.
-    fn receive(&mut self, receiving: Option<usize>) {
+    /// Begins or ends to be received.
+    fn receive(&mut self, receiving: bool) {
         self.receiving = receiving;
         self.count();
     }
@@ -125,9 +120,9 @@ impl Body {
                 region.bytes_mut()[*len..*len + tail.len()].copy_from_slice(tail);
                 *len += tail.len();
                 *touched = (*touched).max(*len);
-                self.count();
             }
         }
+        self.count();
     }
 
     /// Another value in the same memory, if it fits and does not leave more than half of it empty.
@@ -220,19 +215,17 @@ pub(crate) fn spare_within(len: usize, left: u64) -> usize {
 pub struct Block {
     body: Body,
     capacity: usize,
-    /// What has come, for as long as that is little beside a huge page.
-    early: Vec<u8>,
 }
 
 impl Block {
     pub(crate) fn new(mut body: Body, capacity: usize) -> Self {
-        body.receive(Some(0));
-        Self { body, capacity, early: Vec::new() }
+        body.receive(true);
+        Self { body, capacity }
     }
 
     /// Bytes that have come.
     pub fn len(&self) -> usize {
-        self.early.len() + self.body.bytes().len()
+        self.body.bytes().len()
     }
 
     /// Whether none have.
@@ -249,32 +242,12 @@ impl Block {
     pub fn extend(&mut self, bytes: &[u8]) {
         let left = self.capacity - self.len();
         debug_assert!(bytes.len() <= left, "{} bytes where {left} are left", bytes.len());
-        let bytes = &bytes[..bytes.len().min(left)];
-        if self.is_early() && self.early.len() + bytes.len() < EARLY_BYTES_MAX {
-            self.early.extend_from_slice(bytes);
-        } else {
-            self.settle();
-            self.body.extend(bytes);
-        }
-        self.body.receive(Some(self.early.len()));
-    }
-
-    /// Whether its memory is better not touched yet.
-    fn is_early(&self) -> bool {
-        self.body.is_mapped() && self.capacity >= CHUNK_BYTES && self.body.bytes().is_empty()
-    }
-
-    /// Puts what came early where it belongs.
-    fn settle(&mut self) {
-        if !self.early.is_empty() {
-            self.body.extend(&core::mem::take(&mut self.early));
-        }
+        self.body.extend(&bytes[..bytes.len().min(left)]);
     }
 
     /// The value.
     pub fn freeze(mut self) -> Large {
-        self.settle();
-        self.body.receive(None);
+        self.body.receive(false);
         Large(Arc::new(self.body))
     }
 }
@@ -287,7 +260,7 @@ impl Default for Large {
     /// No bytes, and nothing that counts them: what stands for a value that was not kept.
     fn default() -> Self {
         let meter = Meter::default();
-        Self(Arc::new(Body { store: Store::Heap(Vec::new()), held: 0, receiving: None, meter }))
+        Self(Arc::new(Body { store: Store::Heap(Vec::new()), held: 0, receiving: false, meter }))
     }
 }
 

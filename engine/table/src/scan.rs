@@ -99,26 +99,9 @@ impl Table {
         ControlFlow::Continue(())
     }
 
-    /// Visits up to `max` keys of a slot, in no order that means anything. It may walk the slot's whole range, at some
-    /// 30 ns for each key of it; [`Table::scan_slot`] does it in slices.
-    pub fn keys_in_slot(&self, now_ms: u64, slot: u16, max: usize, visit: &mut dyn FnMut(&[u8])) {
-        let mut left = max;
-        let mut cursor = 0;
-        while left > 0 {
-            cursor = self.scan_slot(now_ms, slot, cursor, SCAN_BUCKETS_MIN, &mut |key| {
-                if left > 0 {
-                    left -= 1;
-                    visit(key);
-                }
-            });
-            if cursor == 0 {
-                return;
-            }
-        }
-    }
-
     /// Visits the keys of a slot in about `buckets` buckets of its range, and returns where to go on, 0 when there is
-    /// nothing left. `cursor` is 0 at first and then what the last call returned.
+    /// nothing left. `cursor` is 0 at first and then what the last call returned. A range is walked whole for one slot, at
+    /// some 30 ns for each key of it. The keys come in no order that means anything.
     pub fn scan_slot(
         &self,
         now_ms: u64,

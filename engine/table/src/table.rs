@@ -201,9 +201,11 @@ impl Table {
         }
     }
 
-    /// Whether so much more may be used.
+    /// Whether so much more may be used. Over the limit, as values that were received can bring it, nothing has room: not
+    /// even what needs no more.
     pub(crate) fn has_room(&self, growth: u64) -> bool {
-        self.memory_bytes_max == 0 || growth <= self.room()
+        let max = self.memory_bytes_max;
+        max == 0 || self.memory_bytes().saturating_add(growth) <= max
     }
 
     /// The same, noted when it is not so.

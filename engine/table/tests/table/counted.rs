@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 pub(crate) struct Out {
     chunks: Arc<AtomicI64>,
     regions: Arc<AtomicI64>,
-    writes: Arc<AtomicI64>,
     max: i64,
 }
 
@@ -23,7 +22,7 @@ impl Default for Out {
 impl Out {
     /// A system with so many chunks, and as many regions.
     pub(crate) fn up_to(max: i64) -> Self {
-        Self { chunks: Arc::default(), regions: Arc::default(), writes: Arc::default(), max }
+        Self { chunks: Arc::default(), regions: Arc::default(), max }
     }
 
     pub(crate) fn chunks(&self) -> i64 {
@@ -32,11 +31,6 @@ impl Out {
 
     pub(crate) fn regions(&self) -> i64 {
         self.regions.load(Ordering::Relaxed)
-    }
-
-    /// How often a region was borrowed to be written.
-    pub(crate) fn writes(&self) -> i64 {
-        self.writes.load(Ordering::Relaxed)
     }
 }
 
@@ -78,7 +72,6 @@ impl Region for CountedRegion {
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        self.1.writes.fetch_add(1, Ordering::Relaxed);
         self.0.bytes_mut()
     }
 

@@ -24,7 +24,7 @@ enum Op {
     Remove { key: u16 },
     Get { key: u16 },
     Scan { count: usize },
-    KeysInSlot { slot: usize, max: usize },
+    KeysInSlot { slot: usize, buckets: usize },
     Random { entropy: u64 },
     Sweep { budget: u32 },
     Background { budget: u32 },
@@ -70,7 +70,7 @@ fn ops(keys: u16) -> impl Strategy<Value = Op> {
         30 => (0..keys).prop_map(|key| Op::Remove { key }),
         20 => (0..keys).prop_map(|key| Op::Get { key }),
         2 => (1usize..200).prop_map(|count| Op::Scan { count }),
-        2 => (0..SLOTS.len(), 0usize..50).prop_map(|(slot, max)| Op::KeysInSlot { slot, max }),
+        2 => (0..SLOTS.len(), 0usize..50).prop_map(|(slot, buckets)| Op::KeysInSlot { slot, buckets }),
         2 => any::<u64>().prop_map(|entropy| Op::Random { entropy }),
         3 => (1u32..2000).prop_map(|budget| Op::Sweep { budget }),
         3 => (1u32..2000).prop_map(|budget| Op::Background { budget }),
@@ -277,21 +277,22 @@ impl Both {
             }
             Op::Get { key } => self.check_key(key),
             Op::Scan { count } => self.check_scan(count),
-            Op::KeysInSlot { slot, max } => {
+            Op::KeysInSlot { slot, buckets } => {
                 let slot = SLOTS[slot];
-                let mut seen = Vec::new();
-                self.table.keys_in_slot(now, slot, max, &mut |k| seen.push(k.to_vec()));
-                let want: Vec<u16> = self
-                    .model
-                    .keys()
-                    .copied()
-                    .filter(|k| slot_of(*k) == slot && self.live(*k).is_some())
-                    .collect();
-                assert_eq!(seen.len(), want.len().min(max));
+                let (mut seen, mut cursor) = (Vec::new(), 0);
+                loop {
+                    let visit = &mut |key: &[u8]| seen.push(key.to_vec());
+                    cursor = self.table.scan_slot(now, slot, cursor, buckets, visit);
+                    if cursor == 0 {
+                        break;
+                    }
+                }
+                let here = |key: &u16| slot_of(*key) == slot && self.live(*key).is_some();
+                let keys = self.model.keys().copied().filter(here);
+                let mut want: Vec<_> = keys.map(key_bytes).collect();
+                want.sort();
                 seen.sort();
-                seen.dedup();
-                assert_eq!(seen.len(), want.len().min(max));
-                assert!(seen.iter().all(|k| want.iter().any(|w| key_bytes(*w) == *k)));
+                assert_eq!(seen, want);
             }
             Op::Random { entropy } => {
                 let any = self.model.keys().any(|k| self.live(*k).is_some());
