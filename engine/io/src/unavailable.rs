@@ -9,7 +9,8 @@ use std::io;
 pub enum IoUnavailable {
     /// Switched off by the administrator.
     #[error(
-        "io_uring is switched off on this machine: sysctl kernel.io_uring_disabled is {value}; run `sysctl -w kernel.io_uring_disabled=0`{group}",
+        "io_uring is switched off on this machine: sysctl kernel.io_uring_disabled is {value}; run `sysctl -w \
+         kernel.io_uring_disabled=0`{group}",
         group = if *value == 1 { ", or put this user into the group of sysctl kernel.io_uring_group" } else { "" }
     )]
     Disabled {
@@ -17,7 +18,11 @@ pub enum IoUnavailable {
         value: u32,
     },
     /// A system call filter forbids it.
-    #[error("io_uring is forbidden by the system call filter of this container or service ({sign}, Seccomp: {mode} in /proc/self/status); {fix}", fix = seccomp_fix())]
+    #[error(
+        "io_uring is forbidden by the system call filter of this container or service ({sign}, Seccomp: {mode} in \
+         /proc/self/status); {fix}",
+        fix = seccomp_fix()
+    )]
     Filtered {
         /// The mode in `/proc/self/status`.
         mode: u32,
@@ -26,7 +31,9 @@ pub enum IoUnavailable {
     },
     /// Refused although neither the switch nor a filter shows.
     #[error(
-        "io_uring is forbidden ({sign}) though kernel.io_uring_disabled is 0 and no system call filter is set: a security module (SELinux, AppArmor) or the sandbox (gVisor) refuses it; look into `dmesg` or `journalctl -k`, or run outside of that sandbox"
+        "io_uring is forbidden ({sign}) though kernel.io_uring_disabled is 0 and no system call filter is set: a security \
+         module (SELinux, AppArmor) or the sandbox (gVisor) refuses it; look into `dmesg` or `journalctl -k`, or run \
+         outside of that sandbox"
     )]
     Forbidden {
         /// What the kernel said.
@@ -49,7 +56,13 @@ pub enum IoUnavailable {
         lacks: String,
     },
     /// Rings count as locked memory, for all processes of a user together.
-    #[error("not enough lockable memory for a ring: each shard needs {need_kib} KiB and the limit for all processes of this user together is {limit_kib} KiB{locked}; raise it (`ulimit -l unlimited`, for a container `--ulimit memlock=-1`, in a systemd unit `LimitMEMLOCK=infinity`) or grant CAP_IPC_LOCK (for a container `--cap-add IPC_LOCK`)", locked = locked(*used_kib))]
+    #[error(
+        "not enough lockable memory for a ring: each shard needs {need_kib} KiB and the limit for all processes of this \
+         user together is {limit_kib} KiB{locked}; raise it (`ulimit -l unlimited`, for a container `--ulimit \
+         memlock=-1`, in a systemd unit `LimitMEMLOCK=infinity`) or grant CAP_IPC_LOCK (for a container `--cap-add \
+         IPC_LOCK`)",
+        locked = locked(*used_kib)
+    )]
     LockedMemory {
         /// The smallest ring that was tried, in KiB.
         need_kib: u64,
@@ -61,7 +74,8 @@ pub enum IoUnavailable {
     },
     /// Out of file descriptors.
     #[error(
-        "no file descriptor is left for a ring (limit {limit}); raise it with `ulimit -n 65536`, in a systemd unit `LimitNOFILE=65536`"
+        "no file descriptor is left for a ring (limit {limit}); raise it with `ulimit -n 65536`, in a systemd unit \
+         `LimitNOFILE=65536`"
     )]
     Descriptors {
         /// `RLIMIT_NOFILE`.
@@ -69,7 +83,8 @@ pub enum IoUnavailable {
     },
     /// The ring exists but does not do its work.
     #[error(
-        "the ring failed its self-test: {what}; this kernel ({kernel}) is not usable, please report it with the output of `dkv doctor`"
+        "the ring failed its self-test: {what}; this kernel ({kernel}) is not usable, please report it with the output of \
+         `dkv doctor`"
     )]
     SelfTest {
         /// Version.
@@ -88,7 +103,10 @@ pub enum IoUnavailable {
 }
 
 fn seccomp_fix() -> &'static str {
-    "with Docker or Podman add `--security-opt seccomp=FILE`, FILE being a copy of its default profile with io_uring_setup, io_uring_enter and io_uring_register added to the allowed calls; in Kubernetes set seccompProfile to Localhost with that file; in a systemd unit allow @io-event and io_uring_setup io_uring_enter io_uring_register in SystemCallFilter="
+    "with Docker or Podman add `--security-opt seccomp=FILE`, FILE being a copy of its default profile with \
+     io_uring_setup, io_uring_enter and io_uring_register added to the allowed calls; in Kubernetes set seccompProfile to \
+     Localhost with that file; in a systemd unit allow @io-event and io_uring_setup io_uring_enter io_uring_register in \
+     SystemCallFilter="
 }
 
 fn locked(used_kib: u64) -> String {

@@ -23,8 +23,8 @@ const STRETCH_BYTES_MAX: usize = 1 << 30;
 const BARE_MAX: usize = 32;
 /// Chunks handed out on small pages that are made into huge ones later.
 const THIN_MAX: usize = 16 * 1024;
-/// How long nothing else must have been to do before one of them is, and between two of them: making one keeps whoever
-/// uses it waiting for some hundred microseconds, and a shard that fills many is still busy with them.
+/// How long nothing else must have been to do before one of them is: making one keeps whoever uses it waiting for some
+/// hundred microseconds, and a shard that fills many is still busy with them.
 const THIN_PAUSE: Duration = Duration::from_millis(20);
 /// Chunks given back that stay populated for each shard, besides the one that the shard keeps itself.
 const WARM_PER_SHARD: usize = 2;
@@ -32,27 +32,27 @@ const WARM_PER_SHARD: usize = 2;
 /// that are there already are worth a great deal to a value that is overwritten again and again.
 const SPARE_MAX: usize = 8;
 const SPARE_BYTES_MAX: usize = 4 << 20;
-/// How long they stay when nobody wants one.
+/// How long they stay when none is used and none is added.
 const SPARE_TIME: Duration = Duration::from_secs(1);
-/// A mapping is returned to the kernel in slices of so much: 8 µs each on huge pages, 130 without.
+/// A mapping is returned to the kernel in slices of so much: some 130 µs each.
 pub(super) const SLICE_BYTES: usize = 2 << 20;
 
 /// What shards and keeper share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// For each shard its populated chunk; null: it was taken.
+    /// For each shard its populated chunk; null: it was taken, or none was made yet.
     pub(super) ready: Box<[AtomicPtr<u8>]>,
     /// For each shard whether it has ever taken one.
     begun: Box<[AtomicBool]>,
     /// On small pages, because to touch a huge one for the first time can take milliseconds.
     bare: ArrayQueue<Chunk>,
-    /// Where chunks are that were handed out so. They are somebody's.
+    /// Where chunks are that were handed out so. They are somebody's, unless they came back since.
     pub(super) thin: ArrayQueue<Address>,
     /// Chunks given back.
     pub(super) returned: Stack,
     /// Mappings that were dropped.
     ruins: Stack,
-    /// Some of them, to be used again, and how often this was done.
+    /// Some of them, to be used again, and how often one was added or used.
     spare: ArrayQueue<Ruin>,
     spare_uses: AtomicU64,
     stock: Mutex<Stock>,
@@ -99,14 +99,20 @@ impl Shared {
 
     /// A mapping that nobody needs any more: kept for the next one of its size, or given to the keeper.
     pub(super) fn let_go(&self, ruin: Ruin) {
-        let mut past = Some(ruin);
-        if let Some(ruin) = past.take_if(|ruin| ruin.bytes() <= SPARE_BYTES_MAX) {
-            // The one that has waited longest makes room.
-            past = self.spare.force_push(ruin);
+        if ruin.bytes() > SPARE_BYTES_MAX {
+            self.take_apart(ruin);
+        } else {
             self.spare_uses.fetch_add(1, Ordering::Relaxed);
+            self.keep_spare(ruin);
         }
-        match past {
-            Some(ruin) => self.take_apart(ruin),
+    }
+
+    /// Puts a mapping among the spare ones, and wakes the keeper, also when it only goes back there: while it was in
+    /// somebody's hand the keeper may have seen that there is none, and would sleep for ever.
+    fn keep_spare(&self, ruin: Ruin) {
+        // The one that has waited longest makes room.
+        match self.spare.force_push(ruin) {
+            Some(past) => self.take_apart(past),
             None => self.wake_keeper(),
         }
     }
@@ -128,9 +134,7 @@ impl Shared {
                 self.spare_uses.fetch_add(1, Ordering::Relaxed);
                 return Some(ruin);
             }
-            if let Some(past) = self.spare.force_push(ruin) {
-                self.ruins.push_ruin(past);
-            }
+            self.keep_spare(ruin);
         }
         None
     }
@@ -226,7 +230,7 @@ impl Stock {
         let doublings = self.stretches.len().min(8) as u32;
         let mut bytes = (STRETCH_BYTES_MIN << doublings).min(STRETCH_BYTES_MAX);
         loop {
-            match pages::map_huge(bytes) {
+            match pages::map(bytes, true) {
                 Ok(start) => {
                     self.stretches.push(Stretch { start, bytes, carved: 0 });
                     return Ok(());
@@ -314,6 +318,8 @@ struct Keeper {
     current: Option<(Ruin, usize)>,
     /// Mappings without pages that could not be ended, because that would have made one too many (`vm.max_map_count`).
     stuck: Vec<Ruin>,
+    /// What `spare_uses` was when it was last seen to change, and when that was.
+    spare_unused: (u64, Instant),
 }
 
 impl Keeper {
@@ -324,23 +330,24 @@ impl Keeper {
             warm: Vec::new(),
             current: None,
             stuck: Vec::new(),
+            spare_unused: (0, Instant::now()),
             shared,
         }
     }
 
     fn run(mut self) {
+        let mut rested = false;
         loop {
             // Whoever changes something wakes this thread afterwards, and a wake before the sleep ends it at once.
             let stopping = self.shared.stopping.load(Ordering::Acquire);
             // One thing at a time, the most urgent first.
             let worked = (!stopping && self.prepare()) || self.settle_chunk() || self.take_slice();
             if worked {
+                rested = false;
                 continue;
             }
             if !stopping && !self.shared.thin.is_empty() {
-                if rests(THIN_PAUSE) {
-                    self.thicken();
-                }
+                rested = (rested || rests(THIN_PAUSE)) && !self.thicken();
             } else if self.shared.spare.is_empty() {
                 if stopping {
                     break;
@@ -355,23 +362,32 @@ impl Keeper {
         self.shared.stock().free.append(&mut self.warm);
     }
 
-    /// Sleeps for a while; whether spare mappings were neither made nor used meanwhile.
-    fn nobody_wants_spare(&self) -> bool {
+    /// Whether spare mappings were neither added nor used for as long as they stay; sleeps for what is left of that. A wake
+    /// for something else does not begin it anew.
+    fn nobody_wants_spare(&mut self) -> bool {
         let uses = self.shared.spare_uses.load(Ordering::Relaxed);
-        rests(SPARE_TIME) && self.shared.spare_uses.load(Ordering::Relaxed) == uses
+        if self.spare_unused.0 != uses {
+            self.spare_unused = (uses, Instant::now());
+        }
+        let left = SPARE_TIME.saturating_sub(self.spare_unused.1.elapsed());
+        if !left.is_zero() {
+            std::thread::park_timeout(left);
+        }
+        left.is_zero()
     }
 
-    /// Makes a huge page of a chunk that was handed out on small ones.
-    fn thicken(&self) {
-        let Some(Address(start)) = self.shared.thin.pop() else { return };
-        // One that came back has no pages to lose.
+    /// Makes a huge page of the next chunk that was handed out on small ones. `false`: that one has come back and has no
+    /// pages to lose, so nobody was kept waiting, and the one after it needs no pause before it.
+    fn thicken(&self) -> bool {
+        let Some(Address(start)) = self.shared.thin.pop() else { return false };
         if self.shared.stock().free.iter().any(|chunk| chunk.start() == start) {
-            return;
+            return false;
         }
         // SAFETY: chunks stay mapped for as long as the keeper runs.
         unsafe { pages::on_huge_pages(start, CHUNK_BYTES, true) };
         // SAFETY: as above.
         unsafe { pages::collapse(start, CHUNK_BYTES) };
+        true
     }
 
     /// Has a populated chunk for each shard and bare ones at hand; whether it did something of it.
@@ -446,7 +462,7 @@ impl Keeper {
             Some((ruin, bytes))
         });
         let Some((ruin, left)) = next else { return false };
-        // From the end, in multiples of a slice from the start, so that no huge page is cut.
+        // From the end, in multiples of a slice from the start, so that each is one whole table of the kernel's pages.
         let rest = left.saturating_sub(1) / SLICE_BYTES * SLICE_BYTES;
         // SAFETY: `rest < left`, and `left` is at most what is mapped.
         let slice = unsafe { ruin.start().add(rest) };

@@ -9,8 +9,8 @@ use super::chunk::Ruin;
 use super::keeper::Handle;
 use super::pages;
 
-/// Memory of its own, in whole pages, with anything in it at first. The pages are small: a value is filled as it comes, and
-/// the first touch of a huge page can take milliseconds.
+/// Memory of its own, in whole pages, with anything in it at first. The pages are small: a value is filled as it comes, the
+/// first touch of a huge page can take milliseconds, and a value of which only a little has come would hold all of one.
 ///
 /// Dropping it costs the dropping thread as good as nothing, however large it is and whichever thread that is.
 pub struct Mapped {
@@ -31,15 +31,15 @@ impl Mapped {
         let bytes = pages::whole_pages(bytes).ok_or(io::ErrorKind::OutOfMemory)?;
         let ruin = match handle.shared().spare(bytes) {
             Some(ruin) => ruin,
-            None => Ruin::new(pages::map_small(bytes)?, bytes),
+            None => Ruin::new(pages::map(bytes, false)?, bytes),
         };
         Ok(Self { start: ruin.start(), bytes, ruin: ManuallyDrop::new(ruin), handle })
     }
 
     /// All of it.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped for reading from start to end, initialised by the kernel (zero) or an earlier owner, at most `isize::MAX` long; whoever
-        // writes has borrowed it mutably.
+        // SAFETY: mapped for reading from start to end, initialised by the kernel (zero) or an earlier owner, at most
+        // `isize::MAX` long; whoever writes has borrowed it mutably.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
     }
 

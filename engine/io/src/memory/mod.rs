@@ -1,10 +1,11 @@
 //! Memory for tables: chunks of one huge page, touched before they are needed, and mappings of their own for great values.
 //!
-//! The first touch of a page is the longest pause that a shard would otherwise have (the kernel zeroes 2 MiB), giving
-//! memory back the second longest. Both are done by one thread of the node, the keeper: it has one chunk for each shard
-//! populated ahead, and takes apart what the shards let go of, in slices, so that the lock on the address space is never
-//! held for long. A shard that takes or gives back does a few atomic operations and at most one wake-up; when the keeper
-//! is late, it gets a chunk that is yet to be touched.
+//! The first touch of a huge page is the longest pause that a shard would otherwise have (the kernel zeroes 2 MiB), giving
+//! memory back the second longest. Both are done by one thread of the node, the keeper: it has one chunk populated ahead
+//! for each shard that has taken any, and takes apart what the shards let go of, in slices, so that the lock on the
+//! address space is never held for long. A shard that takes or gives back a chunk does a few atomic operations and at
+//! most one wake-up; when the keeper is late, it gets a chunk on small pages that are yet to be touched, and the keeper
+//! makes a huge page of them later. Mappings are on small pages, which whoever fills them touches.
 //!
 //! It does not know what is kept in the memory.
 
@@ -116,8 +117,9 @@ impl ShardMemory {
         }
     }
 
-    /// A mapping of its own of at least so many bytes, with anything in it, touched only as it is filled. `None`: the system has no
-    /// more memory, address space or mappings (`vm.max_map_count`).
+    /// A mapping of its own of at least so many bytes, with anything in it. It takes memory by the page as it is filled; one
+    /// that was dropped a moment ago, and is used again, has its pages still. `None`: the system has no more memory,
+    /// address space or mappings (`vm.max_map_count`).
     pub fn map(&mut self, bytes: usize) -> Option<Mapped> {
         Mapped::new(Arc::clone(&self.handle), bytes).ok()
     }

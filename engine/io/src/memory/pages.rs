@@ -54,23 +54,15 @@ pub(super) fn map_aligned(bytes: usize, protection: ProtFlags) -> io::Result<Non
     Ok(aligned)
 }
 
-/// [`map_aligned`] for reading and writing, on huge pages where the kernel has them.
-pub(super) fn map_huge(bytes: usize) -> io::Result<NonNull<u8>> {
+/// [`map_aligned`] for reading and writing, on huge pages where the kernel has them, or on small ones.
+pub(super) fn map(bytes: usize, huge: bool) -> io::Result<NonNull<u8>> {
     let start = map_aligned(bytes, ProtFlags::READ | ProtFlags::WRITE)?;
-    // SAFETY: advice about pages that were mapped just now. A refusal costs time only.
-    let _ = unsafe { madvise(start.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
+    // SAFETY: mapped just now, so many bytes.
+    unsafe { on_huge_pages(start, bytes, huge) };
     Ok(start)
 }
 
-/// The same on small pages.
-pub(super) fn map_small(bytes: usize) -> io::Result<NonNull<u8>> {
-    let start = map_aligned(bytes, ProtFlags::READ | ProtFlags::WRITE)?;
-    // SAFETY: a mapping of so many bytes.
-    unsafe { on_huge_pages(start, bytes, false) };
-    Ok(start)
-}
-
-/// Whether the first touch of a chunk brings in all of it at once, or a small page only.
+/// Whether a first touch brings in a huge page at once, or a small one only.
 ///
 /// # Safety
 /// The range is mapped.
@@ -144,7 +136,7 @@ pub(super) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> io::Result<()> {
     Ok(unsafe { munmap(start.as_ptr().cast(), bytes) }?)
 }
 
-/// Makes a mapping of [`map_huge`] larger, where it is or elsewhere. Pages are moved, not copied. On failure it is what
+/// Makes a mapping of [`map`] larger, where it is or elsewhere. Pages are moved, not copied. On failure it is what
 /// it was.
 ///
 /// # Safety

@@ -143,6 +143,18 @@ fn a_chunk_that_comes_late_is_touched_in_small_steps_and_made_huge_afterwards() 
 }
 
 #[test]
+fn chunks_that_came_back_before_they_were_made_huge_are_passed_over_without_a_pause() {
+    let arena = Arena::new(1).expect("an arena");
+    let mut memory = arena.shard(0);
+    // With a pause for each the limit of the wait would not do.
+    let lent: Vec<_> = (0..3000).map(|_| memory.take().expect("there is memory")).collect();
+    assert!(arena.counts().late > 2000, "nobody populates so much so quickly");
+    give_all_back(lent, &mut memory);
+    let shared = arena.handle.shared();
+    until("looking at all of them", || shared.thin.is_empty());
+}
+
+#[test]
 fn chunks_given_back_are_returned_to_the_kernel_but_for_a_few() {
     let arena = Arena::new(1).expect("an arena");
     let mut memory = arena.shard(0);
@@ -204,6 +216,24 @@ fn dropping_half_a_gigabyte_costs_the_dropping_thread_nothing() {
     assert!(took < 100_000, "the drop took {took} ns of this thread");
     until("unmapping", || resident(start, 4096).is_none());
     assert_eq!(arena.counts().released_bytes, BYTES as u64);
+}
+
+#[test]
+fn a_mapping_takes_memory_by_the_small_page() {
+    const BYTES: usize = 8 << 20;
+    let arena = Arena::new(1).expect("an arena");
+    let mut memory = arena.shard(0);
+    let mut mapped = memory.map(BYTES).expect("there is memory");
+    assert_eq!(resident(mapped.bytes().as_ptr(), BYTES), Some(0));
+    for (touched, place) in [0, 5000, 3 << 20, BYTES - 1].into_iter().enumerate() {
+        mapped.bytes_mut()[place] = 1;
+        assert_eq!(resident(mapped.bytes().as_ptr(), BYTES), Some((touched + 1) * 4096));
+    }
+    // Where it grows, too, also when it has to move for that.
+    let _neighbour = memory.map(BYTES).expect("there is memory");
+    assert!(mapped.resize(4 * BYTES));
+    mapped.bytes_mut()[3 * BYTES] = 1;
+    assert_eq!(resident(mapped.bytes().as_ptr(), 4 * BYTES), Some(5 * 4096));
 }
 
 #[test]

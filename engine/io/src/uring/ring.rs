@@ -150,7 +150,7 @@ impl Ring {
             return true;
         }
         drop(submission);
-        !self.uring.completion().is_empty()
+        self.has_completions()
     }
 
     /// Whether there are completions to drain without an [`Ring::enter`].
