@@ -13,18 +13,8 @@ if [ "$(uname -m)" != x86_64 ]; then
 fi
 
 step "what this needs"
-need=()
-for pair in cc:build-essential valgrind:valgrind; do
-  command -v "${pair%%:*}" >/dev/null 2>&1 || need+=("${pair##*:}")
-done
-if [ "${#need[@]}" -gt 0 ]; then
-  if [ -n "${DKV_NO_INSTALL:-}" ]; then
-    echo "missing: ${need[*]} (apt-get install ${need[*]})" >&2
-    exit 1
-  fi
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq && apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
-fi
+. scripts/packages.sh
+install_missing cc:build-essential valgrind:valgrind
 cargo nextest --version >/dev/null 2>&1 || cargo install --quiet --locked --debug cargo-nextest@0.9.143
 
 step "AddressSanitizer: all tests of dkv-table and dkv-io"
