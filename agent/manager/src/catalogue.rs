@@ -249,6 +249,7 @@ impl Agent {
             protected_mode: definition.protected_mode,
             memory_bytes_max: definition.memory_bytes_max,
             eviction: definition.eviction,
+            replication: None,
             control_socket: text(&paths.socket)?,
             lock_file: text(&paths.lock)?,
         })

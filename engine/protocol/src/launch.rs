@@ -3,6 +3,7 @@
 use crate::eviction::Eviction;
 use crate::ids::{Epoch, NodeIndex, StoreId};
 use crate::map::NodeInfo;
+use crate::ranges::Replication;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -46,6 +47,10 @@ pub struct LaunchDocument {
     /// What happens when that is reached. Left out where it is the default, which nodes of an earlier version know.
     #[serde(default, skip_serializing_if = "Eviction::is_none")]
     pub eviction: Eviction,
+    /// How the store keeps copies: then the ranges are configured by the managers, and the node serves what their news give
+    /// it. Without it each range has one copy, where the map's spread puts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<Replication>,
     /// Path of the Unix socket on which the node answers its manager (mode 0600).
     pub control_socket: String,
     /// Path of a file on which the node holds a lock for as long as it lives: a second start with one identity fails.
@@ -129,6 +134,18 @@ mod tests {
         let read: LaunchDocument = serde_json::from_value(evicting.clone()).unwrap();
         assert_eq!(read.eviction, Eviction::VolatileTtl);
         assert_eq!(serde_json::to_value(&read).unwrap(), evicting);
+    }
+
+    #[test]
+    fn copies_may_be_asked_for() {
+        let mut copied = document();
+        copied["replication"] = json!({
+            "replicas": 1, "ack": "all", "min_insync": 1, "read": "lease", "on_total_loss": "offline",
+        });
+        let read: LaunchDocument = serde_json::from_value(copied.clone()).unwrap();
+        let replication = read.replication.unwrap();
+        assert_eq!((replication.replicas, replication.min_insync), (1, 1));
+        assert_eq!(serde_json::to_value(&read).unwrap(), copied);
     }
 
     #[test]

@@ -75,6 +75,7 @@ impl Store {
                 protected_mode: true,
                 memory_bytes_max: 0,
                 eviction: Eviction::None,
+                replication: None,
                 control_socket: directory.path().join(format!("{node}.sock")).display().to_string(),
                 lock_file: directory.path().join(format!("{node}.lock")).display().to_string(),
             })
