@@ -153,8 +153,9 @@ pub struct RequestParser {
     saved: Vec<(u32, u32)>,
     /// Where the arguments that are outside of this request would start in it, and how long they are.
     outside: Vec<(u32, u32)>,
-    /// How many of them have been met.
+    /// How many of them have been met, and their bytes, which the longest request counts like those inside of it.
     met: u32,
+    met_bytes: usize,
     /// Arguments of an inline command with quotes, which stand nowhere in the input.
     inline: Vec<u8>,
 }
@@ -170,6 +171,7 @@ impl Default for RequestParser {
             saved: Vec::new(),
             outside: Vec::new(),
             met: 0,
+            met_bytes: 0,
             inline: Vec::new(),
         }
     }
@@ -264,7 +266,7 @@ impl RequestParser {
 
     /// Forgets the arguments that are outside of the request that was completed, and returns what [`Self::restart`] needs.
     pub fn take_outside(&mut self) -> Vec<(u32, u32)> {
-        self.met = 0;
+        (self.met, self.met_bytes) = (0, 0);
         core::mem::take(&mut self.outside)
     }
 
@@ -327,7 +329,7 @@ impl RequestParser {
                     return Err(ProtocolError::UnauthenticatedBulkLength);
                 }
                 pos = next;
-                let outside: usize = if RESUMED { self.outside_bytes() } else { 0 };
+                let outside = if RESUMED { self.met_bytes } else { 0 };
                 if pos + outside + len as usize + 2 > limits.request_bytes_max {
                     return Err(ProtocolError::TooBigRequest);
                 }
@@ -346,6 +348,7 @@ impl RequestParser {
                 }
                 spans.push((OUTSIDE, self.met));
                 self.met += 1;
+                self.met_bytes += len;
                 pos += 2;
                 left -= 1;
                 continue;
@@ -365,10 +368,6 @@ impl RequestParser {
         self.pos = 0;
         self.scanned = 0;
         Ok(Parsed::Complete { consumed: pos })
-    }
-
-    fn outside_bytes(&self) -> usize {
-        self.outside.iter().map(|&(_, len)| len as usize).sum()
     }
 
     /// Remembers where an unfinished request goes on.

@@ -506,3 +506,43 @@ fn what_follows_an_argument_outside_must_be_its_end() {
         Err(ProtocolError::UnterminatedBulk)
     );
 }
+
+/// Parses a request whose arguments of over 10 bytes are received outside of it, from its length lines on, then parses it
+/// again from the start as after a stall.
+fn parse_outside_twice(args: &[Vec<u8>], limits: &Limits) -> Result<(), ProtocolError> {
+    let mut parser = RequestParser::default();
+    let mut spans = Vec::new();
+    let mut inside = format!("*{}\r\n", args.len()).into_bytes();
+    for arg in args {
+        inside.extend(format!("${}\r\n", arg.len()).bytes());
+        parser.parse(&inside, limits, &mut spans)?;
+        if arg.len() > 10 {
+            parser.take_out();
+        } else {
+            inside.extend(arg);
+        }
+        inside.extend(b"\r\n");
+    }
+    let whole = Ok(Parsed::Complete { consumed: inside.len() });
+    assert_eq!(parser.parse(&inside, limits, &mut spans), whole);
+    let outside = parser.take_outside();
+    parser.restart(&inside, outside);
+    assert_eq!(parser.parse(&inside, limits, &mut spans), whole);
+    Ok(())
+}
+
+#[test]
+fn arguments_outside_count_once_against_the_longest_request() {
+    for lengths in [vec![3, 60], vec![3, 60, 1], vec![60, 60], vec![3, 40, 2, 50, 60, 1, 1]] {
+        let args: Vec<Vec<u8>> = lengths.iter().map(|len| vec![b'a'; *len]).collect();
+        let whole = encode(&args).len();
+        let limits =
+            |request_bytes_max| Limits { args_max: 9, bulk_bytes_max: 99, request_bytes_max };
+        assert_eq!(parse_outside_twice(&args, &limits(whole)), Ok(()), "{lengths:?}");
+        assert_eq!(
+            parse_outside_twice(&args, &limits(whole - 1)),
+            Err(ProtocolError::TooBigRequest),
+            "{lengths:?}"
+        );
+    }
+}
