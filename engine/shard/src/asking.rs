@@ -1,7 +1,7 @@
 //! Commands that other shards execute, whole or in part: whether they may be asked now, what they are asked, and where
 //! their replies go.
 
-use crate::command::{Args, Exec, Merge, Now, Spec};
+use crate::command::{Args, Merge, Now, Spec};
 use crate::commands;
 use crate::links::Waiting;
 use crate::merge::Merging;
@@ -203,17 +203,7 @@ impl Shard {
         args: Args<'_>,
     ) {
         let mut out = self.buffers.take();
-        let mut exec = Exec {
-            now,
-            table: &mut self.table,
-            env: &self.env,
-            me: self.me,
-            whole_store: session.whole_store(),
-            proto: session.proto,
-            stats: &self.stats,
-            place: None,
-            inserts: None,
-        };
+        let mut exec = self.exec(now, session.whole_store(), session.proto);
         (spec.handler)(&mut exec, args, &mut out);
         if out.len() > OUTPUT_FAIR_BYTES {
             self.resolve(now, session, slot, part, Cow::Owned(out));
@@ -237,17 +227,7 @@ impl Shard {
             session.progress_ms = now.boot_ms();
             return self.walk_goes_on(session, slot, part, cursor);
         }
-        let exec = Exec {
-            now,
-            table: &mut self.table,
-            env: &self.env,
-            me: self.me,
-            whole_store: session.whole_store(),
-            proto: session.proto,
-            stats: &self.stats,
-            place: None,
-            inserts: None,
-        };
+        let exec = self.exec(now, session.whole_store(), session.proto);
         if session.replies.resolve(slot, part, reply, &exec).is_some_and(|a| a.failed) {
             self.stats.errors.add(1);
         }

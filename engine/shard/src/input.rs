@@ -194,15 +194,17 @@ impl Shard {
             return;
         };
         let here = session.input.len().min(at + len);
-        self.orders.push(Order::Expect(session.id, at + len - here));
-        // What there is no memory for is not kept anywhere: its command will be refused.
         match self.table.block(len) {
             Ok(mut block) => {
                 block.extend(&session.input[at..here]);
                 session.filling = Some(block);
             }
+            // It may be a key, and what reads or removes one needs no memory. A write will be refused by the table.
+            Err(_) if len <= KEY_BYTES_MAX => return,
+            // What there is no memory for is not kept anywhere: its command will be refused.
             Err(_) => session.dropping = at + len - here,
         }
+        self.orders.push(Order::Expect(session.id, at + len - here));
         session.input.drain(at..here);
         session.input.shrink_to(PIECE_BYTES);
         session.parser.take_out();
@@ -344,8 +346,10 @@ impl Shard {
                 // The commands behind are parsed again when they can run.
                 session.need = 0;
                 session.parser = RequestParser::default();
-                if !batch.large.is_empty() {
-                    session.large = core::mem::take(&mut batch.large);
+                let large = core::mem::take(&mut batch.large);
+                // A connection that was cut has let go of everything, and keeps nothing again.
+                if !large.is_empty() && session.end == End::No {
+                    session.large = large;
                     session.parser.restart(rest, core::mem::take(&mut batch.outside));
                 }
                 break;
@@ -554,17 +558,8 @@ impl Shard {
                 let proto = session.proto;
                 let (out, may_insert) = session.replies.begin();
                 let start = out.len();
-                let mut exec = Exec {
-                    now,
-                    table: &mut self.table,
-                    env: &self.env,
-                    me: self.me,
-                    whole_store,
-                    proto,
-                    stats: &self.stats,
-                    place,
-                    inserts: may_insert,
-                };
+                let exec = self.exec(now, whole_store, proto);
+                let mut exec = Exec { place, inserts: may_insert, ..exec };
                 (spec.handler)(&mut exec, args, out);
                 if value::is_error(&out[start..]) {
                     self.stats.errors.add(1);

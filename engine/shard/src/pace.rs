@@ -9,7 +9,7 @@ use crate::command::{Args, Now, Scope, Spec};
 use crate::face::Order;
 use crate::session::{End, Session, Stall};
 use crate::shard::Shard;
-use dkv_table::{Place, Room};
+use dkv_table::{HEAP_BYTES_MAX, Place, Room};
 
 /// Units after which a call ends: about 250 µs. Input that the driver gives at a time is far below it but for commands
 /// with many keys, long replies or many keys looked at.
@@ -18,6 +18,9 @@ const UNITS_MAX: u32 = 1200;
 const UNITS_OF_WALK: u32 = 400;
 /// What a command counts that had to let keys go for its room: about 150 µs.
 const UNITS_OF_EVICTION: u32 = 600;
+/// What a connection counts that is put off to the next turn: about 2 µs, for taking it out and finding that it must wait.
+/// Thousands that wait for memory would make a turn long otherwise.
+const UNITS_OF_WAITING: u32 = 8;
 /// Bytes of a reply that count one unit.
 const BYTES_PER_UNIT: usize = 4096;
 /// What a record takes besides key and value, and a little more.
@@ -66,6 +69,11 @@ impl Pace {
         }
     }
 
+    /// A connection was put off.
+    pub(crate) fn put_off(&mut self) {
+        self.spent = self.spent.saturating_add(UNITS_OF_WAITING);
+    }
+
     /// Many keys were looked at.
     pub(crate) fn walked(&mut self) {
         self.spent = self.spent.saturating_add(UNITS_OF_WALK);
@@ -93,16 +101,17 @@ impl Shard {
         !self.starved
     }
 
-    /// How many bytes a write may need. What was received into memory of its own is counted already.
+    /// How many bytes a write may need. What was received into memory of its own is counted already, and is kept as it is
+    /// but by APPEND, which copies it behind the old value.
     fn growth(&self, now: Now, spec: &Spec, place: Option<Place>, args: Args<'_>) -> u64 {
         let inside = (1..args.len()).filter(|i| args.large(*i).is_none());
         let mut bytes = inside.map(|i| args.get(i).len() + RECORD_BYTES).sum::<usize>();
-        if spec.name == "APPEND"
-            && let Some(place) = place
-            && let Some(entry) = self.table.get(now.boot_ms(), place, args.get(1))
-        {
-            // It may move to a place with room to grow.
-            bytes += entry.value.len();
+        if spec.name == "APPEND" {
+            bytes += args.large(2).map_or(0, |added| added.len());
+            // The old value may move to a place with room to grow; a longer one grows where it is.
+            let old = place.and_then(|at| self.table.get(now.boot_ms(), at, args.get(1)));
+            bytes +=
+                old.map(|old| old.value.len()).filter(|len| *len <= HEAP_BYTES_MAX).unwrap_or(0);
         }
         // A record takes the next size that there is.
         (bytes + bytes / 4) as u64
@@ -112,6 +121,7 @@ impl Shard {
     #[cold]
     pub(crate) fn later(&mut self, session: &mut Session) {
         session.stall = Stall::Turn;
+        self.pace.put_off();
         self.later.push_back(session.id);
     }
 

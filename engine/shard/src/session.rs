@@ -134,10 +134,19 @@ impl Session {
         }
     }
 
-    /// Whether new bytes are to be executed as they are: nothing before them waits.
+    /// Whether new bytes are to be executed as they are: nothing before them waits. An argument that is being received
+    /// into memory of its own belongs to a request whose beginning is in `input`.
     #[inline]
     pub(crate) fn is_fresh(&self) -> bool {
         self.input.is_empty() && self.stall == Stall::None && self.end == End::No
+    }
+
+    /// Lets go of all that was received and not executed: no more of this connection will be.
+    pub(crate) fn forget_input(&mut self) {
+        self.input = Vec::new();
+        self.filling = None;
+        self.dropping = 0;
+        self.large = Vec::new();
     }
 
     /// Whether the connection speaks of the whole store.

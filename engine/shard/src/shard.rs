@@ -25,7 +25,7 @@ use dkv_protocol::ids::ShardAddr;
 use dkv_protocol::limits::{
     CLIENTS_MAX, OUTPUT_TOTAL_BYTES_HARD_MAX, OUTPUT_TOTAL_BYTES_MAX, REPLIES_BYTES_SOFT_MAX,
 };
-use dkv_protocol::resp::reply;
+use dkv_protocol::resp::{Proto, reply};
 use dkv_protocol::slots::slot_of;
 use dkv_table::{Place, Table};
 
@@ -296,6 +296,22 @@ impl Shard {
         result
     }
 
+    /// What a command may touch here. Its place is not known, and its reply is written whole.
+    #[inline]
+    pub(crate) fn exec(&mut self, now: Now, whole_store: bool, proto: Proto) -> Exec<'_> {
+        Exec {
+            now,
+            table: &mut self.table,
+            env: &self.env,
+            me: self.me,
+            whole_store,
+            proto,
+            stats: &self.stats,
+            place: None,
+            inserts: None,
+        }
+    }
+
     /// The place of the key of a command with one, when it is this shard's.
     fn place_of(&self, spec: Option<&'static Spec>, args: Args<'_>) -> Option<Place> {
         let spec = spec.filter(|s| s.first_key > 0 && commands::fits(s, args.len()))?;
@@ -338,17 +354,8 @@ impl Shard {
             }
             _ => {}
         }
-        let mut exec = Exec {
-            now,
-            table: &mut self.table,
-            env: &self.env,
-            me: self.me,
-            whole_store: head.whole_store,
-            proto: head.proto,
-            stats: &self.stats,
-            place: request.place,
-            inserts: None,
-        };
+        let exec = self.exec(now, head.whole_store, head.proto);
+        let mut exec = Exec { place: request.place, ..exec };
         (spec.handler)(&mut exec, args, out);
     }
 
@@ -521,10 +528,7 @@ impl Shard {
             self.orders.push(Order::Cut(session.id));
         }
         session.end = End::Ordered;
-        session.input = Vec::new();
-        session.filling = None;
-        session.dropping = 0;
-        session.large = Vec::new();
+        session.forget_input();
         session.replies.drop_all();
     }
 
@@ -540,7 +544,7 @@ impl Shard {
             self.buffers.give(buffer);
         }
         if session.end == End::Settling {
-            session.input = Vec::new();
+            session.forget_input();
             if session.replies.is_settled() {
                 session.end = End::Ordered;
                 self.orders.push(Order::Close(session.id));

@@ -163,7 +163,8 @@ impl Shard {
             let Some(step) = self.walks.pop_front() else { break };
             let here = step.to == self.links.me();
             let up = self.links.is_up(step.to);
-            if if here { taken } else { up && self.links.is_full(step.to) } {
+            let waits = if here { taken } else { up && self.links.is_full(step.to) };
+            if waits {
                 self.walks.push_back(step);
                 continue;
             }

@@ -183,3 +183,54 @@ fn a_value_that_cannot_fit_is_not_kept_while_it_comes_and_one_that_can_waits_for
     assert_ne!(store.call(client, &["DBSIZE"]), before);
     assert_eq!(store.call(client, &["STRLEN", "x"]), format!(":{}\r\n", 5 * MIB));
 }
+
+#[test]
+fn a_long_key_is_read_and_removed_when_there_is_no_memory() {
+    let mut store = limited(Eviction::None, 1);
+    let client = store.connect(0, 0, PortKind::Client);
+    let key = |letter: &str| letter.repeat(60_000);
+    assert_eq!(store.call(client, &["SET", &key("a"), "v"]), "+OK\r\n");
+    let mut stored = 0;
+    while store.call(client, &["SET", &format!("k{stored}"), "v"]) == "+OK\r\n" {
+        stored += 1;
+    }
+    assert!(stored > 1000, "{stored}");
+    let oom = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+    for (command, expected) in [
+        (&["SET", &key("b"), "v"][..], oom),
+        (&["SET", "b", &key("b")], oom),
+        (&["GET", &key("b")], "$-1\r\n"),
+        (&["GET", &key("a")], "$1\r\nv\r\n"),
+        (&["DEL", &key("b"), &key("a")], ":1\r\n"),
+    ] {
+        // Half of it at first, so that its end is waited for.
+        let bytes = self::command(command);
+        let (first, last) = bytes.split_at(bytes.len() / 2);
+        store.input(client, first);
+        store.input(client, last);
+        store.run();
+        assert_eq!(String::from_utf8(store.take(client)).unwrap(), expected, "{}", command[0]);
+    }
+}
+
+#[test]
+fn what_is_appended_waits_for_its_room_too() {
+    let mut store = limited(Eviction::AllKeysLru, 1);
+    let client = store.connect(0, 0, PortKind::Client);
+    let small = "s".repeat(1000);
+    (0..8000).for_each(|i| store.send(client, &command(&["SET", &format!("k{i}"), &small])));
+    store.run();
+    store.take(client);
+    // Each is longer than what one slice of eviction makes room for. The key itself may be what goes.
+    for (i, bytes) in [100_000, 300_000, 900_000, 1_500_000].into_iter().enumerate() {
+        let tail = "t".repeat(bytes);
+        for _ in 0..2 {
+            let appended = command(&["APPEND", &format!("a{i}"), &tail]);
+            appended.chunks(10_000).for_each(|piece| store.input(client, piece));
+            store.run();
+            let reply = String::from_utf8(store.take(client)).unwrap();
+            let len = reply.trim_matches([':', '\r', '\n']).parse::<usize>();
+            assert!(len.is_ok_and(|len| len == bytes || len == 2 * bytes), "{bytes}: {reply}");
+        }
+    }
+}
