@@ -4,7 +4,7 @@
 //! each is answered with the same ready-made bytes as a store would send. What it costs under a client is what the kernel
 //! and the reactor cost, and no store that uses them can be cheaper. It holds no keys.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use dkv_io::{Chunk, Conn, Event, Options, Reactor, UringReactor, Wait, WakeHandle};
@@ -47,9 +47,13 @@ pub fn serve(listener: TcpListener) -> Result<(), String> {
         for event in events.drain(..) {
             match event {
                 Event::Accepted { socket, .. } => {
-                    dkv_io::sockets::spare_congestion_control(&socket);
+                    let stream = TcpStream::from(socket);
                     // A connection that ended at once is nobody's loss.
-                    if let Ok(conn) = reactor.adopt(socket) {
+                    let (Ok(here), Ok(there)) = (stream.local_addr(), stream.peer_addr()) else {
+                        continue;
+                    };
+                    dkv_io::sockets::spare_congestion_control(&stream, here, there);
+                    if let Ok(conn) = reactor.adopt(stream.into()) {
                         let places = sessions.len().max(conn.index() + 1);
                         sessions.resize_with(places, Session::default);
                         sessions[conn.index()] = Session::default();

@@ -54,16 +54,15 @@ impl BindError {
     }
 }
 
-/// Gives a connection between two sockets of this machine the simplest congestion control; others keep what they have.
-/// Nothing within a machine can be congested, so what the system's default would measure and pace for is only work: with
-/// bbr some hundredths of all that a request costs.
-pub fn spare_congestion_control(socket: &impl AsFd) {
-    let socket = socket2::SockRef::from(socket);
-    let ip = |end: io::Result<socket2::SockAddr>| Some(end.ok()?.as_socket()?.ip());
-    let (here, there) = (ip(socket.local_addr()), ip(socket.peer_addr()));
-    if here.is_some() && here == there {
+/// Gives a connection, by the addresses of its ends, the simplest congestion control when both are of this machine; others
+/// keep what they have. Nothing within a machine can be congested, so what the system's default would measure and pace for
+/// is only work: with bbr some hundredths of all that a request costs.
+pub fn spare_congestion_control(socket: &impl AsFd, here: SocketAddr, there: SocketAddr) {
+    // Of 127.0.0.0/8 all addresses are this machine's, and a socket of IPv6 may show them in its own form.
+    let (here, there) = (here.ip().to_canonical(), there.ip().to_canonical());
+    if there.is_loopback() || here == there {
         // Every kernel has it and lets anybody choose it; one that refuses keeps its default, which works as well.
-        let _ = socket.set_tcp_congestion(b"reno");
+        let _ = socket2::SockRef::from(socket).set_tcp_congestion(b"reno");
     }
 }
 
@@ -152,13 +151,23 @@ mod tests {
 
     #[test]
     fn within_a_machine_congestion_control_is_the_simplest() {
-        let listener = bind_listener(loopback(0), 16).expect("a free port");
-        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
-        spare_congestion_control(&client);
-        let name = socket2::SockRef::from(&client).tcp_congestion().expect("readable");
-        assert!(name.starts_with(b"reno"), "{name:?}");
-        // What has no other end keeps what it has.
-        spare_congestion_control(&listener);
+        for (here, there, within) in [
+            ("127.0.0.1:1", "127.0.0.1:2", true),
+            ("127.0.0.1:1", "127.9.9.9:2", true),
+            ("[::ffff:127.0.0.1]:1", "127.9.9.9:2", true),
+            ("192.0.2.1:1", "192.0.2.1:2", true),
+            ("192.0.2.1:1", "[::ffff:192.0.2.1]:2", true),
+            ("192.0.2.1:1", "192.0.2.2:1", false),
+            ("[2001:db8::1]:1", "[2001:db8::2]:1", false),
+        ] {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor");
+            let before = socket.tcp_congestion().expect("readable");
+            let address = |text: &str| text.parse().expect("an address");
+            spare_congestion_control(&socket, address(here), address(there));
+            let after = socket.tcp_congestion().expect("readable");
+            let expected = if within { b"reno" } else { &before[..] };
+            assert!(after.starts_with(expected), "{here} {there} {after:?}");
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl<R: Reactor> Driver<R> {
         let stream = TcpStream::from(socket);
         // A client that has gone already has no address.
         let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
-        dkv_io::sockets::spare_congestion_control(&stream);
+        dkv_io::sockets::spare_congestion_control(&stream, local, peer);
         let conn = match self.reactor.adopt(stream.into()) {
             Ok(conn) => conn,
             Err(error) => {

@@ -13,6 +13,7 @@ use dkv_protocol::frame::{self, FrameError, FrameKind, FrameReader};
 use dkv_protocol::ids::{BootId, ShardAddr};
 use dkv_protocol::limits::OUTPUT_BYTES_MAX;
 use std::fmt;
+use std::net::TcpStream;
 use std::time::Duration;
 
 /// A side that has sent nothing for this long says that it is there. Each ping costs both sides a turn, and there are as
@@ -177,8 +178,12 @@ impl<R: Reactor> Driver<R> {
         let conn = if self.is_stopping() {
             Err("this node stops".to_owned())
         } else {
-            dkv_io::sockets::spare_congestion_control(&socket);
-            self.reactor.adopt(socket).map_err(|e| e.to_string())
+            let stream = TcpStream::from(socket);
+            // A link whose other end has gone already has no address; the reactor will say that it has ended.
+            if let (Ok(here), Ok(there)) = (stream.local_addr(), stream.peer_addr()) {
+                dkv_io::sockets::spare_congestion_control(&stream, here, there);
+            }
+            self.reactor.adopt(stream.into()).map_err(|e| e.to_string())
         };
         let conn = match conn {
             Ok(conn) => conn,
