@@ -4,12 +4,12 @@
 //! `cargo bench -p dkv-bench --bench table -- [keys]`: a million keys of 16 bytes with values of 64 unless told otherwise;
 //! 20000000 is the growth that the store promises something of.
 
-mod arena;
-
 use std::hint::black_box;
 
 use dkv_bench::micro::Micro;
 use dkv_io::clock;
+use dkv_io::memory::{Arena, ShardMemory};
+use dkv_node::memory::NodeMemory;
 use dkv_table::{Eviction, Expiry, Options, Place, Table};
 
 #[global_allocator]
@@ -41,10 +41,10 @@ fn placed(table: &Table, number: u64) -> (Place, Key) {
     (table.place(&key, slot(number)), key)
 }
 
-fn new_table() -> Table {
+fn new_table(memory: ShardMemory) -> Table {
     let options =
         Options { seed: [1, 2], memory_bytes_max: 0, eviction: Eviction::None, first_version: 0 };
-    Table::new(options, Box::new(arena::Huge::new()))
+    Table::new(options, Box::new(NodeMemory(memory)))
 }
 
 fn resident_bytes() -> u64 {
@@ -163,9 +163,9 @@ fn reads_and_writes(micro: Micro, table: &mut Table, keys: u64) {
 }
 
 /// Records that move between the slab's classes, and those that come and go.
-fn slab(micro: Micro) {
+fn slab(micro: Micro, memory: ShardMemory) {
     let keys = micro.count(200_000);
-    let mut table = new_table();
+    let mut table = new_table(memory);
     for bytes in [8, 64, 250, 1000, 4000] {
         let value = vec![b'v'; bytes];
         micro.row(&format!("new key, value of {bytes}, and its removal"), keys, || {
@@ -218,9 +218,11 @@ fn expiry(micro: Micro, table: &mut Table, keys: u64) {
 fn main() {
     let micro = Micro::new("table, per operation");
     let keys = micro.count_given(1_000_000);
-    let mut table = new_table();
+    // Its thread ends when it is dropped, so it outlives the tables.
+    let arena = Arena::new(2).expect("a thread");
+    let mut table = new_table(arena.shard(0));
     grow(micro, &mut table, keys);
     reads_and_writes(micro, &mut table, keys);
-    slab(micro);
+    slab(micro, arena.shard(1));
     expiry(micro, &mut table, keys);
 }

@@ -3,7 +3,8 @@
 //!
 //! One pinned thread for each CPU it was given, each with its ring, its table and its connections ([`driver`]); one
 //! unpinned control thread for what may wait ([`control`]). Shards share nothing but mailboxes and counters. What a command
-//! does, how a table is built and how a ring works is not known here.
+//! does, how a table is built and how a ring works is not known here. [`memory`] is public because the benchmark of the table
+//! measures it on a node's memory.
 #![forbid(unsafe_code)]
 
 mod board;
@@ -18,7 +19,7 @@ mod launch;
 mod links;
 mod log;
 mod mail;
-mod memory;
+pub mod memory;
 mod meter;
 mod refusals;
 mod shard_thread;

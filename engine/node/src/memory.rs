@@ -7,9 +7,9 @@ use dkv_table::{Memory, Region};
 
 const _: () = assert!(memory::CHUNK_BYTES == dkv_table::CHUNK_BYTES, "chunks are handed through");
 
-/// The memory of one shard of this node.
+/// The memory of one shard of this node. Public for the benchmark of the table, which measures what a node runs on.
 #[derive(Debug)]
-pub(crate) struct NodeMemory(pub(crate) ShardMemory);
+pub struct NodeMemory(pub ShardMemory);
 
 impl Memory for NodeMemory {
     fn take(&mut self) -> Option<&'static mut [u8; dkv_table::CHUNK_BYTES]> {
