@@ -82,6 +82,10 @@ def readme(sections, conditions):
     """The measured part of the README, whole."""
     parts = [f"{conditions[0].upper()}{conditions[1:]}. Measured on {datetime.date.today():%Y-%m-%d}.\n"]
     parts += [markdown(section) for section in sections if section.facts is None]
+    missed = [check for section in sections for check in section.checks if not check.holds]
+    if missed:
+        parts.append("Bounds that this run missed:\n")
+        parts.append("\n".join(f"- {check.what}: {check.value:.3g}, bound {check.bounds()}" for check in missed) + "\n")
     facts = [fact for section in sections for fact in section.facts or []]
     if facts:
         parts.append("\n".join(f"- {fact}" for fact in facts) + "\n")
