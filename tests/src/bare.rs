@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Longest that a reply may take.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// A node of one shard on a loopback address of its own. Ended when dropped.
+/// A node of one shard on a loopback address of its own. Ended when dropped, or with the thread that started it.
 #[derive(Debug)]
 pub struct Bare {
     child: Child,
@@ -62,7 +62,11 @@ impl Bare {
         }
         let address = SocketAddr::new(address, port(1));
         drop(reserved);
-        let mut child = Command::new(binary)
+        // Nothing is dropped by a process that a signal ends, and the node leaves its session, so no terminal reaches it: the
+        // kernel ends it with this thread. setpriv becomes the node, and so the child has the node's pid.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(binary)
             .arg("node")
             .env_remove("RUST_LOG")
             .stdin(Stdio::piped())
@@ -72,7 +76,7 @@ impl Bare {
             .env("MIMALLOC_ALLOW_THP", "0")
             .env("DKV_LOG", std::env::var("DKV_LOG").unwrap_or_else(|_| "warn".into()))
             .spawn()
-            .expect("the binary starts");
+            .expect("setpriv (Debian: util-linux) is installed");
         let mut stdin = child.stdin.take().expect("piped");
         stdin.write_all(document.to_string().as_bytes()).expect("taken");
         drop(stdin);

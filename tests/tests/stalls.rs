@@ -1,8 +1,10 @@
 //! The cases that could keep a shard from everybody else, small: nothing takes long. The full sizes and the bound of a
 //! millisecond are `cargo run --release -p dkv-tests --bin stalls`.
 
-use dkv_tests::machine::dkv;
+use dkv_tests::machine::{dkv, until};
 use dkv_tests::stalls::{Sizes, run};
+use rustix::process::{Pid, Signal, kill_process};
+use std::process::{Command, Stdio};
 
 /// What nothing may take in this build, microseconds: without optimisation everything takes some ten times as long,
 /// and the machines that run tests are busy. What is not sliced takes hundreds of milliseconds there.
@@ -18,4 +20,27 @@ fn nothing_keeps_a_shard_for_long() {
     for case in &cases {
         assert!(case.turn_us.max(case.piece_us) <= BOUND_US, "{case:?}");
     }
+}
+
+#[test]
+fn a_signal_ends_the_node_with_the_program() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_stalls"))
+        .arg("--small")
+        .env("DKV_TEST_BINARY", dkv())
+        .env("TMPDIR", directory.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let pid = program.id();
+    let children = format!("/proc/{pid}/task/{pid}/children");
+    let node = || std::fs::read_to_string(&children).ok()?.split(' ').next()?.parse::<u32>().ok();
+    // What has been killed and not been waited for has no command line any more.
+    let line =
+        |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    until("the node runs", || node().is_some_and(|pid| line(pid).ends_with("\0node\0")));
+    let node = node().expect("it runs");
+    kill_process(Pid::from_child(&program), Signal::TERM).expect("it runs");
+    assert!(!program.wait().expect("it ends").success());
+    until("the node is gone", || line(node).is_empty());
 }
