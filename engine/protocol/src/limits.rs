@@ -25,7 +25,8 @@ pub const UNAUTHENTICATED_REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// that whatever a client can say can also be forwarded (an argument is never longer in a batch than in RESP).
 pub const REQUEST_BYTES_MAX: usize = VALUE_BYTES_MAX + 512 * 1024;
 
-/// Unsent reply bytes of one connection, above which it is closed before its next command. One reply may exceed it.
+/// Unsent reply bytes of one connection, above which its next command waits until the client has read half of them; a client
+/// that reads too slowly is closed. One reply may exceed it. A link to another node holds its next replies back likewise.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Unsent reply bytes of all connections of one shard, above which none of them gets more before it has read what it has,
 /// and the slow readers among them are closed.

@@ -1,5 +1,6 @@
 //! The OpenAPI document, written by hand and held to the types by a test: every field of every document is in its schema.
 
+use dkv_protocol::eviction::Eviction;
 use serde_json::{Value, json};
 
 /// The document at `/admin/v1/openapi.json`.
@@ -157,8 +158,8 @@ fn object(fields: &[(&str, &str)]) -> Value {
 }
 
 fn schemas() -> Value {
-    const EVICTION: &str = "noeviction|allkeys-lru|allkeys-lfu|allkeys-random|volatile-lru|volatile-lfu|volatile-random|volatile-ttl";
     const STATES: &str = "Requested|Spawning|Running|Stopping|Stopped|Restarting|Failed";
+    let eviction = Eviction::ALL.map(|(_, name)| name).join("|");
     let node_record = [
         ("name", "string"),
         ("machine", "string"),
@@ -185,7 +186,7 @@ fn schemas() -> Value {
             ("client_port?", "integer"),
             ("cpus?", "integer"),
             ("memory_bytes_max?", "integer"),
-            ("eviction?", EVICTION),
+            ("eviction?", &eviction),
             ("password_sha256?", "string"),
             ("protected_mode?", "boolean"),
         ]),
@@ -283,7 +284,6 @@ mod tests {
         Reservation, ReservationRequest, StoreChange, StoreChanged, StoreDefinition, StoreRecord,
         StoreStatus, StoreView, StoresView,
     };
-    use dkv_protocol::eviction::Eviction;
     use dkv_protocol::ids::{Epoch, StoreId};
     use serde::Serialize;
     use std::collections::BTreeSet;

@@ -55,13 +55,7 @@ pub(crate) struct Args {
     max_memory: Option<u64>,
     /// What happens when that is reached: noeviction refuses writes (-OOM); allkeys-lru, allkeys-lfu, allkeys-random,
     /// volatile-lru, volatile-lfu, volatile-random and volatile-ttl (volatile: keys with an expiry) let keys go for them
-    #[arg(
-        long,
-        env = "DKV_EVICTION",
-        value_name = "POLICY",
-        default_value_t,
-        hide_possible_values = true
-    )]
+    #[arg(long, env = "DKV_EVICTION", value_name = "POLICY", default_value_t)]
     eviction: Eviction,
     /// File with the password that clients must give
     #[arg(
