@@ -239,6 +239,7 @@ impl Agent {
             store_id: record.id.clone(),
             index: NodeIndex(index as u16),
             nodes: nodes?,
+            removed: Vec::new(),
             epoch: record.epoch,
             bind: self.bind_addresses(),
             cpus: own.cpus.clone(),

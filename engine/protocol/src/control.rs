@@ -1,6 +1,8 @@
 //! What a manager and its node say to each other over the node's Unix socket: one JSON document a line, a request
 //! and then its answer; after [`ControlRequest::Follow`] each side says what it has to, unasked.
 
+use crate::ids::NodeIndex;
+use crate::map::NodeInfo;
 use crate::ranges::{ConfigAsk, RangeNews};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -24,6 +26,13 @@ pub enum ControlRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "tell")]
 pub enum ToNode {
+    /// The nodes of the store. Told before ranges that name them.
+    Nodes {
+        /// Every node that the store ever had, in the order of its index.
+        nodes: Vec<NodeInfo>,
+        /// Which of them are gone.
+        removed: Vec<NodeIndex>,
+    },
     /// Configurations and placements of ranges, in any order; older ones than the node has are ignored.
     Ranges {
         /// At most one for each range.
@@ -196,6 +205,9 @@ mod tests {
     fn what_is_told_is_tagged() {
         let ranges = ToNode::Ranges { news: vec![] };
         assert_eq!(serde_json::to_string(&ranges).unwrap(), r#"{"tell":"ranges","news":[]}"#);
+        let nodes = ToNode::Nodes { nodes: vec![], removed: vec![NodeIndex(1)] };
+        let json = r#"{"tell":"nodes","nodes":[],"removed":[1]}"#;
+        assert_eq!(serde_json::to_string(&nodes).unwrap(), json);
         let asks = FromNode::Asks { asks: vec![] };
         assert_eq!(serde_json::to_string(&asks).unwrap(), r#"{"tell":"asks","asks":[]}"#);
     }

@@ -18,7 +18,7 @@ use crate::frame::{FrameKind, VERSION, begin_frame, end_frame};
 use crate::hex;
 use crate::ids::{BootId, Epoch, NodeIndex, ShardAddr, ShardIndex, StoreId};
 use crate::limits::RANGES;
-use crate::map::StoreMap;
+use crate::map::{NodeInfo, StoreMap};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -84,11 +84,20 @@ impl fmt::Debug for Secret {
 pub struct Identity {
     store: StoreId,
     map: Arc<StoreMap>,
-    map_hash: u64,
+    agreed: Agreed,
     epoch: Epoch,
     node: NodeIndex,
     boot: BootId,
     secret: Secret,
+}
+
+/// What two nodes must know alike before they talk.
+#[derive(Clone, Copy, Debug)]
+enum Agreed {
+    /// The whole map, by its hash: it alone says who owns what.
+    Map(u64),
+    /// Each other. Who owns what is told by the managers, with epochs of its own, and nodes join and leave meanwhile.
+    Ends,
 }
 
 impl Identity {
@@ -105,9 +114,42 @@ impl Identity {
         secret: Secret,
     ) -> Self {
         assert!(usize::from(node.0) < map.nodes().len() && store.0.len() <= STORE_ID_BYTES_MAX);
-        let map_hash = map_hash(&map);
+        let agreed = Agreed::Map(map_hash(&map));
         let epoch = epoch_of(&map);
-        Self { store, map, map_hash, epoch, node, boot, secret }
+        Self { store, map, agreed, epoch, node, boot, secret }
+    }
+
+    /// The same in a store whose ranges are configured by its managers: the two ends of a link need only agree on each
+    /// other, so that a node may talk to one that knows of a third which it does not know, or no longer.
+    #[must_use]
+    pub fn configured(mut self) -> Self {
+        self.agreed = Agreed::Ends;
+        self.epoch = Epoch(0);
+        self
+    }
+
+    /// The same with another map, in which this node has its place.
+    #[must_use]
+    pub fn with_map(&self, map: Arc<StoreMap>) -> Self {
+        assert!(usize::from(self.node.0) < map.nodes().len(), "a node keeps its index");
+        let (store, secret) = (self.store.clone(), self.secret.clone());
+        let other = Self::new(store, map, self.node, self.boot, secret);
+        if matches!(self.agreed, Agreed::Ends) { other.configured() } else { other }
+    }
+
+    /// What both ends of a link must come to. `dialer` and `acceptor` are nodes of the map.
+    fn agreed_hash(&self, dialer: NodeIndex, acceptor: NodeIndex) -> u64 {
+        match self.agreed {
+            Agreed::Map(hash) => hash,
+            Agreed::Ends => {
+                let mut hash = Sha256::new();
+                for node in [dialer, acceptor] {
+                    hash.update(node.0.to_le_bytes());
+                    hash_node(&mut hash, self.map.node(node));
+                }
+                short(hash)
+            }
+        }
     }
 
     fn has_shard(&self, addr: ShardAddr) -> bool {
@@ -134,18 +176,7 @@ pub fn map_hash(map: &StoreMap) -> u64 {
     let mut hash = Sha256::new();
     hash.update((map.nodes().len() as u32).to_le_bytes());
     for node in map.nodes() {
-        hash.update((node.name.len() as u32).to_le_bytes());
-        hash.update(node.name.as_bytes());
-        match node.address {
-            IpAddr::V4(v4) => hash.update(v4.to_ipv6_mapped().octets()),
-            IpAddr::V6(v6) => hash.update(v6.octets()),
-        }
-        hash.update(node.cluster_port.to_le_bytes());
-        hash.update(node.client_port.to_le_bytes());
-        hash.update((node.shard_ports.len() as u32).to_le_bytes());
-        for port in &node.shard_ports {
-            hash.update(port.to_le_bytes());
-        }
+        hash_node(&mut hash, node);
     }
     for range in 0..RANGES {
         let range = crate::ids::RangeId(range as u8);
@@ -154,6 +185,25 @@ pub fn map_hash(map: &StoreMap) -> u64 {
         hash.update(owner.shard.0.to_le_bytes());
         hash.update(map.epoch(range).0.to_le_bytes());
     }
+    short(hash)
+}
+
+fn hash_node(hash: &mut Sha256, node: &NodeInfo) {
+    hash.update((node.name.len() as u32).to_le_bytes());
+    hash.update(node.name.as_bytes());
+    match node.address {
+        IpAddr::V4(v4) => hash.update(v4.to_ipv6_mapped().octets()),
+        IpAddr::V6(v6) => hash.update(v6.octets()),
+    }
+    hash.update(node.cluster_port.to_le_bytes());
+    hash.update(node.client_port.to_le_bytes());
+    hash.update((node.shard_ports.len() as u32).to_le_bytes());
+    for port in &node.shard_ports {
+        hash.update(port.to_le_bytes());
+    }
+}
+
+fn short(hash: Sha256) -> u64 {
     let digest: [u8; 32] = hash.finalize().into();
     u64::from_le_bytes(*digest.first_chunk().expect("a digest has 32 bytes"))
 }
@@ -257,7 +307,7 @@ impl Dialer {
         hello.extend_from_slice(&VERSION.to_le_bytes());
         hello.push(me.store.0.len() as u8);
         hello.extend_from_slice(me.store.0.as_bytes());
-        hello.extend_from_slice(&me.map_hash.to_le_bytes());
+        hello.extend_from_slice(&me.agreed_hash(me.node, to.node).to_le_bytes());
         hello.extend_from_slice(&me.epoch.0.to_le_bytes());
         put_shard(&mut hello, local);
         hello.extend_from_slice(&me.boot.0.to_le_bytes());
@@ -353,7 +403,15 @@ impl Acceptor {
         if hello.store != me.store.0.as_bytes() {
             return Err(Refusal::here("this node belongs to another store"));
         }
-        if hello.map_hash != me.map_hash {
+        let knows_both = me.has_shard(hello.to) && me.has_shard(hello.from);
+        let agreed = match me.agreed {
+            Agreed::Map(hash) => hello.map_hash == hash,
+            // A node that is new to the store is known to all in a moment, and dials again until then.
+            Agreed::Ends => {
+                !knows_both || hello.map_hash == me.agreed_hash(hello.from.node, hello.to.node)
+            }
+        };
+        if !agreed {
             let (theirs, ours) = (hello.epoch.0, me.epoch.0);
             return Err(Refusal::here(format!(
                 "the nodes know different maps of the store (epoch {theirs} there, {ours} here): \
@@ -366,7 +424,7 @@ impl Acceptor {
                 me.name(me.node)
             )));
         }
-        if !me.has_shard(hello.to) || !me.has_shard(hello.from) || hello.from.node == me.node {
+        if !knows_both || hello.from.node == me.node {
             return Err(Refusal::here("no such shard in this store"));
         }
         let mut challenge_head = [0; CHALLENGE_HEAD_BYTES];

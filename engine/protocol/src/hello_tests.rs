@@ -305,3 +305,39 @@ const GOLDEN_CHALLENGE: &str = concat!(
     "a99a6a277d0da47db30ee33599dab8a7faf33a29537fd2349b1050d59b1df9c0",
 );
 const GOLDEN_PROOF: &str = "94c5a2d1c7ac248babf9af649ad84085d7432b2980074a3df8dada9548e89fa1";
+
+/// An end of a store whose managers configure its ranges: as `given` says, in a store of nodes with these shards.
+fn configured(given: Given, shards: &[u16]) -> Arc<Identity> {
+    let map = Arc::new(map(shards, given.epoch));
+    let (store, secret) = (StoreId(given.store.into()), Secret([given.secret; 32]));
+    let (node, boot) = (NodeIndex(given.node), BootId(given.boot));
+    Arc::new(Identity::new(store, map, node, boot, secret).configured())
+}
+
+#[test]
+fn where_managers_configure_the_ranges_two_nodes_need_only_agree_on_each_other() {
+    let pair = |dialer: Arc<Identity>, acceptor: Arc<Identity>| {
+        talk(
+            Dialer::new(dialer, ShardIndex(1), shard(1, 2), [0xd1; 32]),
+            Acceptor::new(acceptor, [0xac; 32]),
+        )
+    };
+    let older = Given { epoch: 2, ..FIRST };
+    let (dialed, accepted) = pair(configured(older, &[2, 3]), configured(SECOND, &[2, 3, 1]));
+    assert_eq!(dialed.unwrap().boot, BootId(SECOND.boot));
+    assert_eq!(accepted.unwrap().boot, BootId(FIRST.boot));
+    let (dialed, _) = pair(configured(FIRST, &[2, 4]), configured(SECOND, &[2, 3]));
+    assert!(dialed.unwrap_err().contains("different maps"), "they differ about the second node");
+    let third = Given { node: 2, boot: 0xb2, ..FIRST };
+    let (dialed, _) = talk(
+        Dialer::new(configured(third, &[2, 3, 2]), ShardIndex(1), shard(1, 2), [0xd1; 32]),
+        Acceptor::new(configured(SECOND, &[2, 3]), [0xac; 32]),
+    );
+    assert!(dialed.unwrap_err().contains("no such shard"), "not known yet");
+    let grown = Arc::new(configured(SECOND, &[2, 3]).with_map(Arc::new(map(&[2, 3, 2], 9))));
+    let (dialed, accepted) = talk(
+        Dialer::new(configured(third, &[2, 3, 2]), ShardIndex(1), shard(1, 2), [0xd1; 32]),
+        Acceptor::new(grown, [0xac; 32]),
+    );
+    assert_eq!((dialed.is_ok(), accepted.unwrap().boot), (true, BootId(0xb2)));
+}

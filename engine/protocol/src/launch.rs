@@ -26,6 +26,9 @@ pub struct LaunchDocument {
     pub index: NodeIndex,
     /// All nodes of the store, in order. The map is spread over them.
     pub nodes: Vec<NodeInfo>,
+    /// Those of them that have left a store with copies; they keep their place so that no other node takes it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<NodeIndex>,
     /// The epoch that every range starts with; grows with each change of `nodes`.
     pub epoch: Epoch,
     /// Addresses to bind for every port of the node (loopback and the machine's own).

@@ -65,6 +65,7 @@ impl Store {
                 store_id: StoreId("0123456789abcdef0123456789abcdef".into()),
                 index: NodeIndex(node as u16),
                 nodes: infos.clone(),
+                removed: Vec::new(),
                 epoch: Epoch(1),
                 bind: vec![address],
                 cpus: (0..count).map(|shard| cpus[shard % cpus.len()] as u32).collect(),
