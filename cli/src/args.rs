@@ -154,9 +154,10 @@ mod tests {
     #[test]
     fn flags_of_features_to_come_do_not_exist() {
         let lines = [
-            "dkv store create S --replicas 2",
-            "dkv store create S --ack all",
             "dkv store create S --durability sync",
+            "dkv store create S --replicas 9",
+            "dkv store create S --ack some",
+            "dkv store create S --replicas 1 --min-insync 0",
             "dkv store create S --instance-count 0",
             "dkv store create S --client-port 0",
             "dkv store create S --client-port 70000",

@@ -250,7 +250,7 @@ impl Agent {
             protected_mode: definition.protected_mode,
             memory_bytes_max: definition.memory_bytes_max,
             eviction: definition.eviction,
-            replication: None,
+            replication: definition.replication,
             control_socket: text(&paths.socket)?,
             lock_file: text(&paths.lock)?,
         })

@@ -354,6 +354,7 @@ impl Agent {
         definition: &StoreDefinition,
     ) -> Result<StoreChanged, Refusal> {
         names::check_definition(definition)?;
+        names::check_copies(definition, definition.instance_count as usize)?;
         let mut inner = self.lock();
         check_alone(&inner)?;
         if let Some(entry) = inner.ledger.stores.get(&definition.name) {
@@ -647,6 +648,7 @@ fn check_at_rest(entry: &StoreEntry, done: &str) -> Result<(), Refusal> {
 /// Whether a record is one that a manager made: a client's mistake must not become a node that cannot start.
 fn check_record(record: &StoreRecord) -> Result<(), Refusal> {
     names::check_definition(&record.definition)?;
+    names::check_copies(&record.definition, record.nodes.len())?;
     let bad =
         |what: String| Refusal::bad("bad_record", what, "create stores with: dkv store create");
     let is_hex = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());

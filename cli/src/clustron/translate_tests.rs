@@ -105,7 +105,7 @@ fn what_makes_no_sense_is_refused_and_never_ignored() {
         ("New-DkvStore", "New-DkvStore needs -Name"),
         ("New-DkvStore -Name S", "New-DkvStore needs -InstancePrefix"),
         ("New-DkvStore S -Inst node", "-Inst may mean -InstancePrefix or -InstanceCount"),
-        ("New-DkvStore S -InstancePrefix n -Replicas 2", "New-DkvStore has no parameter -Replicas"),
+        ("New-DkvStore S -InstancePrefix n -Colour 2", "New-DkvStore has no parameter -Colour"),
         ("New-DkvStore S T -InstancePrefix n", "New-DkvStore has no place for \"T\""),
         ("New-DkvStore S -Name T", "New-DkvStore has no place for \"S\""),
         ("New-DkvStore -Name S -Name T", "-Name is given twice"),

@@ -170,6 +170,7 @@ fn create(args: &Args, group: &Group, known: Option<&StoreView>) -> Result<bool,
         cpus: None,
         memory_bytes_max: args.max_memory.unwrap_or(0),
         eviction: args.eviction.unwrap_or_default(),
+        replication: None,
         password_sha256: None,
         protected_mode: true,
     };

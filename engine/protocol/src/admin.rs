@@ -2,6 +2,7 @@
 
 use crate::eviction::Eviction;
 use crate::ids::{Epoch, StoreId};
+use crate::ranges::Replication;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -32,6 +33,10 @@ pub struct StoreDefinition {
     /// What happens when that is reached. Left out where it is the default, which managers of an earlier version know.
     #[serde(default, skip_serializing_if = "Eviction::is_none")]
     pub eviction: Eviction,
+    /// Copies of each range and what is promised about them; none: one copy. Left out where there is one, as in the
+    /// catalogues of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<Replication>,
     /// SHA-256 of the client password, 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_sha256: Option<String>,
@@ -220,6 +225,16 @@ impl StoreDefinition {
         };
         compare("memory of a node", bytes(self.memory_bytes_max), bytes(asked.memory_bytes_max));
         compare("eviction", self.eviction.to_string(), asked.eviction.to_string());
+        let have = self.replication.unwrap_or(Replication::NONE);
+        let want = asked.replication.unwrap_or(Replication::NONE);
+        compare("replicas", have.replicas.to_string(), want.replicas.to_string());
+        if have.replicas > 0 && want.replicas > 0 {
+            compare("ack", have.ack.to_string(), want.ack.to_string());
+            compare("min-insync", have.min_insync.to_string(), want.min_insync.to_string());
+            compare("read", have.read.to_string(), want.read.to_string());
+            let (have, want) = (have.on_total_loss, want.on_total_loss);
+            compare("on-total-loss", have.to_string(), want.to_string());
+        }
         if self.password_sha256 != asked.password_sha256 {
             let named = |password: &Option<String>| {
                 if password.is_some() { "set" } else { "not set" }.to_string()

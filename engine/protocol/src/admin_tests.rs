@@ -1,6 +1,7 @@
 //! Tests of the admin documents: the JSON they are, what is refused, and what is made of them.
 
 use super::*;
+use crate::ranges::{Ack, ReadMode};
 use alloc::vec;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -105,7 +106,9 @@ fn what_is_left_out_of_a_definition_is_the_safe_choice() {
     let read: StoreDefinition = serde_json::from_value(least).unwrap();
     assert!(read.protected_mode);
     assert_eq!(read.eviction, Eviction::None);
-    assert!(!serde_json::to_string(&read).unwrap().contains("eviction"));
+    assert_eq!(read.replication, None);
+    let written = serde_json::to_string(&read).unwrap();
+    assert!(!written.contains("eviction") && !written.contains("replication"));
     assert_eq!((read.clustron_port, read.cpus, read.memory_bytes_max), (None, None, 0));
     for field in ["name", "instance_prefix", "instance_count"] {
         let mut partial = definition();
@@ -124,7 +127,7 @@ type Change = fn(&mut StoreDefinition);
 #[test]
 fn each_difference_of_two_definitions_is_named() {
     assert_eq!(parsed().differences(&parsed()), Vec::<String>::new());
-    let changes: [(Change, &str); 9] = [
+    let changes: [(Change, &str); 10] = [
         (|d| d.name = "Other".into(), "name is Orders, asked for Other"),
         (|d| d.instance_prefix = "n".into(), "instance prefix is node, asked for n"),
         (|d| d.instance_count = 3, "instance count is 2, asked for 3"),
@@ -133,6 +136,10 @@ fn each_difference_of_two_definitions_is_named() {
         (|d| d.cpus = Some(2), "CPUs of a node is shared out, asked for 2"),
         (|d| d.memory_bytes_max = 5, "memory of a node is without limit, asked for 5 bytes"),
         (|d| d.eviction = Eviction::AllKeysLru, "eviction is noeviction, asked for allkeys-lru"),
+        (
+            |d| d.replication = Some(Replication { replicas: 2, ..Replication::NONE }),
+            "replicas is 0, asked for 2",
+        ),
         (|d| d.protected_mode = false, "protected mode is on, asked for off"),
     ];
     for (change, expected) in changes {
@@ -140,6 +147,17 @@ fn each_difference_of_two_definitions_is_named() {
         change(&mut asked);
         assert_eq!(parsed().differences(&asked), [expected]);
     }
+    let with = |replication| StoreDefinition { replication: Some(replication), ..parsed() };
+    let one = Replication { replicas: 1, ..Replication::NONE };
+    let other = Replication { ack: Ack::Async, min_insync: 2, read: ReadMode::Confirm, ..one };
+    assert_eq!(
+        with(one).differences(&with(other)),
+        [
+            "ack is all, asked for async",
+            "min-insync is 1, asked for 2",
+            "read is lease, asked for confirm"
+        ]
+    );
     let mut unnamed = parsed();
     (unnamed.clustron_port, unnamed.client_port) = (None, None);
     assert!(parsed().differences(&unnamed).is_empty(), "who names no port takes any");

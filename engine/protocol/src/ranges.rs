@@ -6,6 +6,7 @@
 
 use crate::ids::{BootId, Epoch, NodeIndex, RangeId, ShardAddr};
 use alloc::vec::Vec;
+use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// The identity of one copy of a range. A copy that lost its content comes back as another: a process start has a boot of
@@ -133,14 +134,70 @@ pub struct Replication {
     /// Copies besides the primary.
     pub replicas: u8,
     /// See [`Ack`].
+    #[serde(default)]
     pub ack: Ack,
     /// With fewer copies in sync, the primary included, writes are refused; at least 1.
+    #[serde(default = "one")]
     pub min_insync: u8,
     /// See [`ReadMode`].
+    #[serde(default)]
     pub read: ReadMode,
-    /// See [`OnTotalLoss`].
+    /// See [`OnTotalLoss`]. Where there are copies their loss is not the usual end of a cache, so nobody has to ask for
+    /// what is safe.
+    #[serde(default = "offline")]
     pub on_total_loss: OnTotalLoss,
 }
+
+fn one() -> u8 {
+    1
+}
+
+fn offline() -> OnTotalLoss {
+    OnTotalLoss::Offline
+}
+
+/// The three choices as words, for people and flags.
+macro_rules! words {
+    ($of:ty, $what:literal, $($variant:ident = $word:literal),+) => {
+        impl fmt::Display for $of {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self { $(Self::$variant => $word),+ })
+            }
+        }
+
+        impl core::str::FromStr for $of {
+            type Err = UnknownWord;
+
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(UnknownWord(concat!($what, ":" $(, " ", $word)+))),
+                }
+            }
+        }
+    };
+}
+
+words!(Ack, "not a way to answer writes; there are", All = "all", Async = "async");
+words!(ReadMode, "not a way to read; there are", Lease = "lease", Confirm = "confirm");
+words!(
+    OnTotalLoss,
+    "not what can become of a range that is lost; there are",
+    Offline = "offline",
+    Reinit = "reinit"
+);
+
+/// A word that is none of those there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownWord(&'static str);
+
+impl fmt::Display for UnknownWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl core::error::Error for UnknownWord {}
 
 impl Replication {
     /// One copy of each range, and nothing to agree on.
@@ -195,12 +252,25 @@ impl RangeConfig {
 mod tests {
     use super::*;
     use crate::ids::ShardIndex;
+    use alloc::string::ToString;
     use alloc::vec;
     use serde_json::json;
 
     fn rid(node: u16) -> Rid {
         let addr = ShardAddr { node: NodeIndex(node), shard: ShardIndex(0) };
         Rid { addr, boot: BootId(7), generation: 1 }
+    }
+
+    #[test]
+    fn copies_are_asked_for_by_their_number_alone() {
+        let asked: Replication = serde_json::from_str(r#"{"replicas":1}"#).unwrap();
+        let on_total_loss = OnTotalLoss::Offline;
+        assert_eq!(asked, Replication { replicas: 1, on_total_loss, ..Replication::NONE });
+        assert!(serde_json::from_str::<Replication>(r#"{"replicas":1,"acks":"all"}"#).is_err());
+        assert_eq!("async".parse(), Ok(Ack::Async));
+        assert_eq!(ReadMode::Confirm.to_string().parse(), Ok(ReadMode::Confirm));
+        let refused = "never".parse::<OnTotalLoss>().unwrap_err().to_string();
+        assert!(refused.ends_with("there are: offline reinit"), "{refused}");
     }
 
     #[test]

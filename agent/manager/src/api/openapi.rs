@@ -187,8 +187,16 @@ fn schemas() -> Value {
             ("cpus?", "integer"),
             ("memory_bytes_max?", "integer"),
             ("eviction?", &eviction),
+            ("replication?", "Replication"),
             ("password_sha256?", "string"),
             ("protected_mode?", "boolean"),
+        ]),
+        "Replication": object(&[
+            ("replicas", "integer"),
+            ("ack?", "all|async"),
+            ("min_insync?", "integer"),
+            ("read?", "lease|confirm"),
+            ("on_total_loss?", "offline|reinit"),
         ]),
         "NodeRecord": object(&node_record),
         "StoreRecord": object(&[
@@ -285,6 +293,7 @@ mod tests {
         StoreStatus, StoreView, StoresView,
     };
     use dkv_protocol::ids::{Epoch, StoreId};
+    use dkv_protocol::ranges::Replication;
     use serde::Serialize;
     use std::collections::BTreeSet;
 
@@ -303,6 +312,7 @@ mod tests {
             cpus: Some(1),
             memory_bytes_max: 1,
             eviction: Eviction::AllKeysLru,
+            replication: Some(Replication::NONE),
             password_sha256: Some(text()),
             protected_mode: true,
         };
@@ -364,6 +374,7 @@ mod tests {
         let (machine, name) = (Some(text()), Some(text()));
         vec![
             value("StoreDefinition", &definition),
+            value("Replication", &Replication::NONE),
             value("NodeRecord", &node),
             value("StoreRecord", &record),
             value("NodeView", &node_view),

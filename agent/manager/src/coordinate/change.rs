@@ -5,6 +5,7 @@ use super::run::find;
 use super::{ActionResult, ActionRow, Group, Report};
 use crate::auth::random_hex;
 use crate::client::{AdminClient, AdminError};
+use crate::plan::names;
 use dkv_protocol::admin::{
     CommitRequest, NodeRecord, NodeState, Reservation, ReservationRequest, StoreChange,
     StoreDefinition, StoreRecord, StoreView,
@@ -35,6 +36,14 @@ pub fn create(group: &Group, definition: &StoreDefinition, dry_run: bool) -> Rep
         Err(rows) => return Report { rows, ..Report::default() },
     };
     let Some(record) = newest(&views) else {
+        let nodes = group.clients().len() * definition.instance_count as usize;
+        if let Err(refusal) = names::check_copies(definition, nodes) {
+            let manager = group.managers().first().cloned().unwrap_or_default();
+            let error = refusal.document().error;
+            let refused = AdminError::Refused { manager: manager.clone(), status: 400, error };
+            let row = ActionRow::error(&manager, ACTION, &refused);
+            return Report { rows: vec![row], ..Report::default() };
+        }
         let change = Change {
             action: ACTION,
             definition,

@@ -520,6 +520,7 @@ mod tests {
                 cpus: None,
                 memory_bytes_max: 0,
                 eviction: Eviction::None,
+                replication: None,
                 password_sha256: None,
                 protected_mode,
             },

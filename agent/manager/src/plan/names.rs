@@ -3,12 +3,15 @@
 use crate::refusal::Refusal;
 use dkv_protocol::admin::StoreDefinition;
 use dkv_protocol::limits::{MEMORY_BYTES_PER_SHARD_MIN, NODES_PER_MACHINE_MAX};
+use dkv_protocol::ranges::Replication;
 use std::net::SocketAddr;
 
 /// Longest name of a store, a prefix or a node.
 const NAME_CHARS_MAX: usize = 63;
 /// Most CPUs of one node: a shard needs a range, and there are 256.
 const CPUS_MAX: u32 = 256;
+/// Most copies besides the primary: each costs the memory of all, and every write waits for the slowest.
+const REPLICAS_MAX: u8 = 6;
 
 /// A letter, then letters, digits, `_` or `-`.
 fn is_name(text: &str) -> bool {
@@ -104,6 +107,7 @@ pub(crate) fn check_definition(definition: &StoreDefinition) -> Result<(), Refus
             "give a limit, as --max-memory 4GiB, or leave --eviction out",
         ));
     }
+    check_replication(definition)?;
     let hash = definition.password_sha256.as_ref();
     if hash.is_some_and(|h| h.len() != 64 || !h.bytes().all(|b| b.is_ascii_hexdigit())) {
         return Err(Refusal::bad(
@@ -113,6 +117,54 @@ pub(crate) fn check_definition(definition: &StoreDefinition) -> Result<(), Refus
         ));
     }
     Ok(())
+}
+
+/// Checks what does not depend on the number of nodes.
+fn check_replication(definition: &StoreDefinition) -> Result<(), Refusal> {
+    let Some(replication) = definition.replication else { return Ok(()) };
+    let Replication { replicas, min_insync, .. } = replication;
+    if replicas == 0 || replicas > REPLICAS_MAX {
+        return Err(Refusal::bad(
+            "bad_replicas",
+            format!(
+                "{replicas} copies besides the primary are not possible: 1 to {REPLICAS_MAX} are"
+            ),
+            "give --replicas 1, or leave it out for one copy of everything",
+        ));
+    }
+    if min_insync == 0 || min_insync > replicas + 1 {
+        return Err(Refusal::bad(
+            "bad_min_insync",
+            format!(
+                "with {} copies of each range, primary included, {min_insync} in sync cannot be asked for",
+                replicas + 1
+            ),
+            format!("give --min-insync from 1 to {}, or more --replicas", replicas + 1),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a store of that many nodes can have the copies that are asked for.
+pub(crate) fn check_copies(definition: &StoreDefinition, nodes: usize) -> Result<(), Refusal> {
+    let replicas =
+        definition.replication.map_or(0, |replication| usize::from(replication.replicas));
+    if replicas < nodes.max(1) {
+        return Ok(());
+    }
+    Err(Refusal::bad(
+        "bad_replicas",
+        format!(
+            "{replicas} cop{} besides the primary need {} nodes, and the store {} has {nodes}",
+            if replicas == 1 { "y" } else { "ies" },
+            replicas + 1,
+            definition.name
+        ),
+        format!(
+            "give --instance-count {} or more, connect more machines, or give fewer --replicas",
+            replicas + 1
+        ),
+    ))
 }
 
 /// Whether the memory limit of a node of that many CPUs is one to work with.
@@ -177,6 +229,7 @@ mod tests {
             cpus: None,
             memory_bytes_max: 0,
             eviction: Eviction::None,
+            replication: None,
             password_sha256: None,
             protected_mode: true,
         }
@@ -218,6 +271,31 @@ mod tests {
         assert_eq!(code(with(0, Eviction::AllKeysLru, None)), Some("bad_eviction"));
         let refused = check_definition(&with((32 << 20) - 1, Eviction::None, Some(4))).unwrap_err();
         assert!(refused.hint.contains("--max-memory 32MiB"), "{}", refused.hint);
+    }
+
+    #[test]
+    fn copies_fit_the_nodes_and_what_is_asked_of_them() {
+        let with = |replicas: u8, min_insync: u8| StoreDefinition {
+            replication: Some(Replication { replicas, min_insync, ..Replication::NONE }),
+            ..definition("S", "n", 1)
+        };
+        for (replicas, min_insync, nodes, code) in [
+            (1, 1, 2, None),
+            (2, 3, 3, None),
+            (0, 1, 2, Some("bad_replicas")),
+            (7, 1, 9, Some("bad_replicas")),
+            (1, 0, 2, Some("bad_min_insync")),
+            (1, 3, 3, Some("bad_min_insync")),
+            (1, 1, 1, Some("bad_replicas")),
+            (2, 1, 2, Some("bad_replicas")),
+        ] {
+            let asked = with(replicas, min_insync);
+            let verdict = check_definition(&asked).and_then(|()| check_copies(&asked, nodes));
+            assert_eq!(verdict.err().map(|r| r.code), code, "{replicas} {min_insync} {nodes}");
+        }
+        assert!(check_copies(&definition("S", "n", 1), 1).is_ok());
+        let refused = check_copies(&with(1, 1), 1).unwrap_err();
+        assert!(refused.message.contains("1 copy") && refused.hint.contains("--instance-count 2"));
     }
 
     #[test]

@@ -154,6 +154,7 @@ pub(crate) fn definition(name: &str, count: u32) -> StoreDefinition {
         cpus: None,
         memory_bytes_max: 0,
         eviction: Eviction::None,
+        replication: None,
         password_sha256: None,
         protected_mode: true,
     }

@@ -12,6 +12,7 @@ use dkv_agent::client::parse_address;
 use dkv_agent::coordinate::{self, ActionResult, Group, NewInstance, Outcome, Report};
 use dkv_protocol::admin::StoreDefinition;
 use dkv_protocol::eviction::Eviction;
+use dkv_protocol::ranges::{Ack, OnTotalLoss, ReadMode, Replication};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ const PASSWORD_BYTES_MAX: u64 = 4096;
 Examples:
   dkv store create TestStore --instance-prefix node --instance-count 2 --clustron-port 7811 --client-port 7861
   dkv store create Orders --instance-count 2 --max-memory 4GiB --password-file orders.password
+  dkv store create Ledger --instance-count 3 --replicas 2 --min-insync 2
   dkv store create Cache --max-memory 4GiB --eviction allkeys-lru
   dkv store create Orders --instance-count 2 --no-protected-mode --dry-run
   dkv New-DkvStore -Name TestStore -InstancePrefix node -InstanceCount 2 -ClustronPort 7811 -ClientPort 7861
@@ -57,6 +59,28 @@ pub(crate) struct Args {
     /// volatile-lru, volatile-lfu, volatile-random and volatile-ttl (volatile: keys with an expiry) let keys go for them
     #[arg(long, env = "DKV_EVICTION", value_name = "POLICY", default_value_t)]
     eviction: Eviction,
+    /// Copies of each range besides the primary, on other machines where there are others; fewer than there are nodes
+    #[arg(long, env = "DKV_REPLICAS", default_value_t = 0, value_name = "COUNT",
+        value_parser = clap::value_parser!(u8).range(0..=6))]
+    replicas: u8,
+    /// When a write is answered: all: when every copy in sync holds it; async: when the primary has it, so that a failover
+    /// may lose the last moments [default: all]
+    #[arg(long, env = "DKV_ACK", value_name = "all|async")]
+    ack: Option<Ack>,
+    /// Copies in sync, the primary included, without which writes are refused (-NOREPLICAS) [default: 1]
+    #[arg(long, env = "DKV_MIN_INSYNC", value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..))]
+    min_insync: Option<u8>,
+    /// How a primary reads: lease: at once, under a lease of the copies; confirm: after asking them, which needs no
+    /// clocks that run alike [default: lease]
+    #[arg(long, env = "DKV_READ", value_name = "lease|confirm")]
+    read: Option<ReadMode>,
+    /// What becomes of a range whose copies are all lost: offline: it says so and waits for a human; reinit: it starts
+    /// empty [default: offline; without copies: reinit]
+    #[arg(long, env = "DKV_ON_TOTAL_LOSS", value_name = "offline|reinit")]
+    on_total_loss: Option<OnTotalLoss>,
+    /// What survives when all copies stop: none is all there is in this version
+    #[arg(long, env = "DKV_DURABILITY", value_name = "none", value_parser = durability, default_value = "none")]
+    durability: String,
     /// File with the password that clients must give
     #[arg(
         long,
@@ -151,7 +175,46 @@ fn protected_mode_warning(group: &Group, definition: &StoreDefinition) -> Option
     })
 }
 
+/// There is one; the others are named so that nobody takes an unknown word for a typing error.
+fn durability(text: &str) -> Result<String, String> {
+    match text {
+        "none" => Ok(text.to_owned()),
+        "async" | "sync" => Err(format!(
+            "nothing is written to disk in this version, so {text} cannot be promised; copies (--replicas) survive the loss \
+             of a machine"
+        )),
+        _ => Err("there is: none".to_owned()),
+    }
+}
+
 impl Args {
+    /// How the store keeps copies; none for one copy, where there is nothing to choose.
+    fn replication(&self) -> Result<Option<Replication>, Failure> {
+        let Self { replicas, ack, min_insync, read, on_total_loss, .. } = self;
+        if *replicas > 0 {
+            return Ok(Some(Replication {
+                replicas: *replicas,
+                ack: ack.unwrap_or_default(),
+                min_insync: min_insync.unwrap_or(1),
+                read: read.unwrap_or_default(),
+                on_total_loss: on_total_loss.unwrap_or(OnTotalLoss::Offline),
+            }));
+        }
+        let of_copies = [
+            ("--ack", ack.is_some()),
+            ("--min-insync", min_insync.is_some_and(|least| least > 1)),
+            ("--read", read.is_some()),
+            ("--on-total-loss", *on_total_loss == Some(OnTotalLoss::Offline)),
+        ];
+        match of_copies.iter().find(|(_, given)| *given) {
+            None => Ok(None),
+            Some((flag, _)) => Err(Failure::usage(
+                format!("{flag} is about copies, and the store has none beside the primary"),
+                "give --replicas 1 or more, or leave it out",
+            )),
+        }
+    }
+
     fn definition(&self) -> Result<StoreDefinition, Failure> {
         let password = self.password_file.as_deref().map(read_password).transpose()?;
         Ok(StoreDefinition {
@@ -163,6 +226,7 @@ impl Args {
             cpus: self.cpus,
             memory_bytes_max: self.max_memory.unwrap_or(0),
             eviction: self.eviction,
+            replication: self.replication()?,
             password_sha256: password.as_deref().map(password_sha256),
             protected_mode: !self.no_protected_mode,
         })

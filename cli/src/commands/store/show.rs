@@ -8,6 +8,7 @@ use crate::output::{self, Format};
 use crate::reach::hints;
 use dkv_agent::coordinate::{self, Listing};
 use dkv_protocol::admin::{NodeState, NodeView, StoreView};
+use dkv_protocol::ranges::Replication;
 use serde_json::{Value, json};
 
 /// The head of the list form.
@@ -94,6 +95,7 @@ pub(super) fn show(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8
             "cpus": definition.cpus,
             "memory_bytes_max": definition.memory_bytes_max,
             "eviction": definition.eviction,
+            "replication": definition.replication.unwrap_or(Replication::NONE),
             "password": definition.password_sha256.is_some(),
             "protected_mode": definition.protected_mode,
             "nodes": store.nodes.iter().map(node_object).collect::<Vec<_>>(),
@@ -109,13 +111,21 @@ pub(super) fn show(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8
                 (None, true) => "no password; protected mode: clients of other hosts are refused",
                 (None, false) => "no password; open to every host",
             };
-            let head =
-                ["Store", "Status", "Instances per machine", "Memory of a node", "Access", "Id"];
+            let head = [
+                "Store",
+                "Status",
+                "Instances per machine",
+                "Memory of a node",
+                "Copies",
+                "Access",
+                "Id",
+            ];
             let row = [
                 json!(definition.name),
                 json!(store.status),
                 json!(definition.instance_count),
                 json!(memory),
+                json!(copies_text(definition.replication)),
                 json!(access),
                 json!(store.record.id),
             ];
@@ -125,6 +135,17 @@ pub(super) fn show(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8
         }
     }
     Ok(listing.outcome().exit_code())
+}
+
+/// What a store promises about its copies, in a line.
+fn copies_text(replication: Option<Replication>) -> String {
+    let Some(replication) = replication.filter(|replication| replication.replicas > 0) else {
+        return "one of each range; what it holds is lost with its node".to_owned();
+    };
+    let Replication { replicas, ack, min_insync, read, on_total_loss } = replication;
+    format!(
+        "primary and {replicas}; ack {ack}, min-insync {min_insync}, read {read}, on-total-loss {on_total_loss}"
+    )
 }
 
 /// Asks all managers, and says who did not answer and what differs.
@@ -270,6 +291,7 @@ mod tests {
             cpus: None,
             memory_bytes_max: 0,
             eviction: Eviction::None,
+            replication: None,
             password_sha256: None,
             protected_mode: true,
         };
