@@ -237,7 +237,7 @@ impl Shard {
     #[cold]
     pub(crate) fn unreachable(&self, to: u16) -> Vec<u8> {
         let mut error = Vec::new();
-        let node = &self.env.map.node(self.links.addr(to).node).name;
+        let node = &self.map.node(self.links.addr(to).node).name;
         reply::error(
             &mut error,
             &format!("CLUSTERDOWN Hash slot not served: {node} is unreachable"),

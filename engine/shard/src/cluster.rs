@@ -14,6 +14,7 @@ use core::fmt::Write;
 use core::ops::ControlFlow;
 use dkv_protocol::ids::{RangeId, Slot};
 use dkv_protocol::limits::{RANGES, SLOTS, SLOTS_PER_RANGE};
+use dkv_protocol::map::StoreMap;
 use dkv_protocol::resp::{Proto, reply};
 use dkv_protocol::slots::slot_of;
 use sha2::{Digest, Sha256};
@@ -22,7 +23,7 @@ use sha2::{Digest, Sha256};
 pub(crate) type ShardId = [u8; 40];
 
 /// The ids of all shards, in their order.
-pub(crate) fn shard_ids(env: &Env) -> Vec<ShardId> {
+pub(crate) fn shard_ids(env: &Env, map: &StoreMap) -> Vec<ShardId> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let id = |node: &str, shard: u16| {
         let digest = Sha256::new()
@@ -37,7 +38,7 @@ pub(crate) fn shard_ids(env: &Env) -> Vec<ShardId> {
             DIGITS[usize::from(if i % 2 == 0 { byte >> 4 } else { byte & 15 })]
         })
     };
-    env.map.shards().map(|addr| id(&env.map.node(addr.node).name, addr.shard.0)).collect()
+    map.shards().map(|addr| id(&map.node(addr.node).name, addr.shard.0)).collect()
 }
 
 /// Subcommands of Redis Cluster that would change the topology, and what does it here.
@@ -168,13 +169,13 @@ impl Shard {
     fn ip(&self, shard: u16) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
-        let _ = write!(text, "{}", self.env.map.node(self.links.addr(shard).node).address);
+        let _ = write!(text, "{}", self.map.node(self.links.addr(shard).node).address);
         text
     }
 
     fn port(&self, shard: u16) -> u16 {
         let addr = self.links.addr(shard);
-        self.env.map.node(addr.node).shard_ports[addr.shard.0 as usize]
+        self.map.node(addr.node).shard_ports[addr.shard.0 as usize]
     }
 
     fn cluster_slots(&self, proto: Proto, out: &mut Vec<u8>) {
@@ -230,7 +231,7 @@ impl Shard {
         let mut text = String::new();
         for shard in 0..self.links.len() {
             let addr = self.links.addr(shard);
-            let node = self.env.map.node(addr.node);
+            let node = self.map.node(addr.node);
             let id = core::str::from_utf8(&self.ids[shard as usize]).unwrap_or_default();
             let up = self.links.is_up(shard);
             let flags = match (shard == myself, up) {

@@ -70,6 +70,23 @@ struct Link {
 }
 
 impl Link {
+    fn new(addr: ShardAddr) -> Self {
+        Self {
+            addr,
+            up: false,
+            open: Vec::new(),
+            closed: VecDeque::new(),
+            under_way: VecDeque::new(),
+            bytes: 0,
+            expected: 0,
+            waiting: VecDeque::new(),
+            first_id: 0,
+            unsent_id: 0,
+            stalled: VecDeque::new(),
+            listed: false,
+        }
+    }
+
     fn next_id(&self) -> u32 {
         self.first_id.wrapping_add(self.waiting.len() as u32)
     }
@@ -107,33 +124,31 @@ pub(crate) struct Links {
 impl Links {
     /// Links to the shards of `me`'s own node are up, the others are down.
     pub(crate) fn new(map: &StoreMap, me: ShardAddr) -> Self {
-        let ways: Vec<Link> = map
-            .shards()
-            .map(|addr| Link {
-                addr,
-                up: addr.node == me.node,
-                open: Vec::new(),
-                closed: VecDeque::new(),
-                under_way: VecDeque::new(),
-                bytes: 0,
-                expected: 0,
-                waiting: VecDeque::new(),
-                first_id: 0,
-                unsent_id: 0,
-                stalled: VecDeque::new(),
-                listed: false,
-            })
-            .collect();
-        let mut first_of_node = Vec::with_capacity(map.nodes().len());
+        let mut links = Self {
+            ways: Vec::new(),
+            owners: [0; RANGES],
+            first_of_node: Vec::new(),
+            me: 0,
+            listed: VecDeque::new(),
+            spare: Vec::new(),
+        };
+        links.grow(map);
+        links.ways.iter_mut().for_each(|way| way.up = way.addr.node == me.node);
+        let number = |addr: ShardAddr| links.first_of_node[addr.node.0 as usize] + addr.shard.0;
+        links.owners = core::array::from_fn(|range| number(map.owner(RangeId(range as u8))));
+        links.me = number(me);
+        links
+    }
+
+    /// Adds ways, which are down, to the shards of the nodes that it does not know yet. Owners stay.
+    pub(crate) fn grow(&mut self, map: &StoreMap) {
+        self.ways.extend(map.shards().skip(self.ways.len()).map(Link::new));
         let mut first = 0;
+        self.first_of_node.clear();
         for node in map.nodes() {
-            first_of_node.push(first);
+            self.first_of_node.push(first);
             first += node.shard_ports.len() as u16;
         }
-        let number = |addr: ShardAddr| first_of_node[addr.node.0 as usize] + addr.shard.0;
-        let owners = core::array::from_fn(|range| number(map.owner(RangeId(range as u8))));
-        let me = number(me);
-        Self { ways, owners, first_of_node, me, listed: VecDeque::new(), spare: Vec::new() }
     }
 
     /// The owner of a slot.
@@ -405,6 +420,18 @@ mod tests {
             assert!(links.answer(THERE, id).is_none(), "a reply of the former link");
         }
         assert!(links.answer(THERE, 3).is_some_and(|w| w.slot == 3));
+    }
+
+    #[test]
+    fn a_node_that_joins_gets_ways_behind_the_others_and_changes_nothing_else() {
+        let mut links = links();
+        links.grow(&map(3));
+        assert_eq!(links.len(), 3);
+        assert!(links.is_up(0) && links.is_up(THERE) && !links.is_up(2));
+        let new = links.addr(2);
+        assert_eq!((links.number(new), links.first_of(new)), (Some(2), 2));
+        assert!((0..RANGES).all(|range| links.owner_of_range(RangeId(range as u8)) < 2));
+        assert!(links.up(2));
     }
 
     #[test]

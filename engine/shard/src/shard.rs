@@ -25,6 +25,7 @@ use dkv_protocol::ids::ShardAddr;
 use dkv_protocol::limits::{
     CLIENTS_MAX, OUTPUT_TOTAL_BYTES_HARD_MAX, OUTPUT_TOTAL_BYTES_MAX, REPLIES_BYTES_SOFT_MAX,
 };
+use dkv_protocol::map::StoreMap;
 use dkv_protocol::resp::{Proto, reply};
 use dkv_protocol::slots::slot_of;
 use dkv_table::{Place, Table};
@@ -40,6 +41,8 @@ const AUTHENTICATION_MS: u64 = 10_000;
 pub struct Shard {
     pub(crate) env: Arc<Env>,
     pub(crate) me: ShardAddr,
+    /// The nodes of the store as far as they are known; more than those of `env.map` when some joined since.
+    pub(crate) map: Arc<StoreMap>,
     pub(crate) table: Table,
     pub(crate) stats: Arc<ShardStats>,
     pub(crate) ids: Vec<ShardId>,
@@ -86,10 +89,12 @@ impl Shard {
     pub fn new(env: Arc<Env>, me: ShardAddr, table: Table) -> Self {
         let stats = env.stats[me.shard.0 as usize].clone();
         let links = Links::new(&env.map, me);
-        let ids = shard_ids(&env);
+        let ids = shard_ids(&env, &env.map);
+        let map = Arc::clone(&env.map);
         Self {
             env,
             me,
+            map,
             table,
             stats,
             ids,
@@ -109,6 +114,13 @@ impl Shard {
             look_for_slow_ms: 0,
             now: Now::default(),
         }
+    }
+
+    /// Nodes have joined the store. `map` has all of the earlier ones in their places; who owns what is not read from it.
+    pub fn nodes(&mut self, map: &Arc<StoreMap>) {
+        self.map = Arc::clone(map);
+        self.links.grow(map);
+        self.ids = shard_ids(&self.env, map);
     }
 
     /// A connection has been accepted. `Err` holds what to send before it is closed (protected mode, too many clients).
@@ -444,7 +456,7 @@ impl Shard {
         }
         let refused = self.unreachable(number);
         let mut uncertain = Vec::new();
-        let node = &self.env.map.node(to.node).name;
+        let node = &self.map.node(to.node).name;
         let text = format!("UNCERTAIN write may or may not have been applied ({node} was lost)");
         reply::error(&mut uncertain, &text);
         for (waiting, lost) in self.links.down(number) {
