@@ -12,7 +12,7 @@ const LINES_MAX: usize = 800;
 /// Where `unsafe` may stand.
 const UNSAFE_ROOMS: &[&str] = &["engine/io/", "engine/table/"];
 /// Crates in which a clock, a socket or an allocator trick must fail to compile.
-const PURE: &[&str] = &["engine/protocol/", "engine/shard/", "engine/cluster/"];
+const PURE: &[&str] = &["engine/protocol/", "engine/shard/", "engine/cluster/", "agent/catalog/"];
 /// Names that say nothing of what is inside.
 const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "impls", "misc"];
 /// Words that no text of the project holds, in lower case. Split, so that this file does not hold them either.

@@ -1,0 +1,221 @@
+//! The commands of the log and what becomes of each.
+//!
+//! Every command may arrive twice, late, or after another that makes it void, so each says what it takes for granted: a
+//! boot, an epoch, a life. A command that finds its work done answers [`Outcome::Nothing`].
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use dkv_protocol::ids::{BootId, Epoch, NodeIndex, RangeId, StoreId};
+use dkv_protocol::ranges::{ConfigAsk, DeadBoot, Placement, Replication};
+use serde::{Deserialize, Serialize};
+
+/// A machine, by the address that its manager was given. Copies of a range go to different ones.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Machine(pub String);
+
+/// A node as the catalogue needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSpec {
+    /// Its position in the store.
+    pub node: NodeIndex,
+    /// How many shards it has; at least 1.
+    pub shards: u16,
+    /// Where it runs.
+    pub machine: Machine,
+}
+
+/// How far a node is relieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Drain {
+    /// It leads no range that has a copy elsewhere, and keeps its copies: before a restart.
+    Leadership,
+    /// It holds nothing: before it is removed.
+    Copies,
+}
+
+/// A wish for where copies should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "wish")]
+pub enum Wish {
+    /// These ranges exactly there. The others stay.
+    Explicit {
+        /// The range and its copies, who should lead first.
+        placements: Vec<(RangeId, Placement)>,
+    },
+    /// Even again, with as few copies moved as that takes.
+    Even,
+    /// A node is relieved.
+    Drain {
+        /// Which.
+        node: NodeIndex,
+        /// Of what.
+        how: Drain,
+    },
+    /// A node takes its full part again.
+    Undrain {
+        /// Which.
+        node: NodeIndex,
+    },
+    /// A node joins the store and gets its part.
+    AddNode {
+        /// The node.
+        spec: NodeSpec,
+    },
+    /// A node leaves the store. Refused while it holds a copy that counts; placements that name it are changed.
+    RemoveNode {
+        /// Which.
+        node: NodeIndex,
+    },
+}
+
+/// A command of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "do")]
+pub enum Command {
+    /// A store is created, with its ranges spread over its nodes. Nobody serves it yet; its life is 1.
+    DefineStore {
+        /// Its identity.
+        store: StoreId,
+        /// How it keeps copies.
+        replication: Replication,
+        /// Its nodes; at least one, no index twice.
+        nodes: Vec<NodeSpec>,
+    },
+    /// A store is deleted.
+    ForgetStore {
+        /// Which.
+        store: StoreId,
+    },
+    /// A store starts after a deliberate stop: its processes are gone, what they held is forgotten, and it is no loss.
+    /// Epochs and positions go on.
+    StartStore {
+        /// Which.
+        store: StoreId,
+        /// The life that begins: one more than the present one.
+        life: u64,
+    },
+    /// A process of a node serves, registered by the manager of its machine. An earlier boot of the node is thereby dead.
+    /// Ranges that wait for it are formed: those not formed in this life once [`Command::Form`] was, and the offline ones
+    /// of a store that starts empty after a total loss.
+    NodeUp {
+        /// Which store.
+        store: StoreId,
+        /// The node.
+        node: NodeIndex,
+        /// The start of its process.
+        boot: BootId,
+        /// Where ranges begin that are formed: unix seconds << 16.
+        first_index: u64,
+    },
+    /// Every range that has no configuration in this life gets its first one: the placed copies whose nodes are up.
+    Form {
+        /// Which store.
+        store: StoreId,
+        /// Where they begin: unix seconds << 16. A range that began higher before begins above that.
+        first_index: u64,
+        /// Whether nodes that are not up are done without. Otherwise it is refused while one is missing.
+        only_up: bool,
+    },
+    /// Copies ask for changes. Each is granted or refused for itself, in order.
+    Asks {
+        /// Which store.
+        store: StoreId,
+        /// At most [`ASKS_MAX`].
+        asks: Vec<ConfigAsk>,
+    },
+    /// A process is gone, certainly. Its copies leave all ranges; another member leads where it led.
+    Dead {
+        /// Which store.
+        store: StoreId,
+        /// The process.
+        dead: DeadBoot,
+    },
+    /// Placements change.
+    Place {
+        /// Which store.
+        store: StoreId,
+        /// To what.
+        wish: Wish,
+    },
+    /// An operator vouches that everybody else is gone: the copies of one node lead alone wherever they count and do not
+    /// lead. Two sides that both live diverge.
+    Promote {
+        /// Which store.
+        store: StoreId,
+        /// Who survives.
+        survivor: NodeIndex,
+    },
+    /// Offline ranges start empty where a placed node is up.
+    ReformOffline {
+        /// Which store.
+        store: StoreId,
+        /// Where they begin: unix seconds << 16.
+        first_index: u64,
+        /// An operator accepts the loss. Without that it is refused unless the store was created to accept it.
+        accept_loss: bool,
+    },
+}
+
+/// Most asks in one command.
+pub const ASKS_MAX: usize = 1024;
+
+/// What became of a command or of one ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It changed something.
+    Done,
+    /// All was so already.
+    Nothing,
+    /// It was refused and changed nothing.
+    Refused(Refusal),
+}
+
+/// Why a command or an ask was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// There is no such store.
+    NoSuchStore,
+    /// The store has no such node, or the node no such shard.
+    NoSuchNode,
+    /// The store, or the node of this index, exists and is another.
+    DefinedOtherwise,
+    /// Nodes are missing, named twice, or without a shard.
+    BadDefinition,
+    /// A placement is empty, names a node twice or one that is not there, or its range twice.
+    BadPlacement,
+    /// More asks than [`ASKS_MAX`].
+    TooManyAsks,
+    /// The life that would begin is not the next one.
+    WrongLife,
+    /// The boot is not the one registered for its node.
+    Fenced,
+    /// A node is not up.
+    NotAllUp,
+    /// The range has no configuration.
+    NotFormed,
+    /// The range is offline.
+    Offline,
+    /// The epoch is another; this is the present one.
+    Stale(Epoch),
+    /// The caller does not lead the range.
+    NotPrimary,
+    /// The caller leads the range, or would remove the one who does.
+    Primary,
+    /// The copy does not count.
+    NotMember,
+    /// The copy counts already, or another one on its node does.
+    AlreadyMember,
+    /// The copy was discarded, died or was taken over; it comes back under another identity only.
+    Left,
+    /// The node still holds a copy that counts; of this range, for one.
+    StillHolds(RangeId),
+    /// The store would be left without a node to hold its ranges.
+    LastNode,
+    /// The store waits for a human to accept its loss.
+    LossNotAccepted,
+}
