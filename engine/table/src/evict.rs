@@ -3,7 +3,7 @@
 //! Places are drawn until their segments hold a hundred keys that may go, a fair sample of all, and the coldest few of
 //! them go. Where keys with an expiry are rare, a hand walks over all segments instead, guided by the hints
 //! of the sweep. How hot a key is, is kept beside the segments and only under a policy that asks for it; what expired goes
-//! before anything else.
+//! before anything else. Only ranges that the table leads are drawn from.
 
 use crate::growth::MERGE_LOW;
 use crate::heat::{self, Kind};
@@ -255,8 +255,8 @@ impl Table {
     fn may_evict(&self) -> bool {
         match self.evictor.eviction {
             Eviction::None => false,
-            policy if policy.is_volatile() => self.with_expiry > 0,
-            _ => self.len > 0,
+            policy if policy.is_volatile() => self.len_with_expiry() > 0,
+            _ => !self.is_empty(),
         }
     }
 
@@ -344,24 +344,20 @@ impl Table {
     /// A segment by chance: a range with twice the keys has twice the chance, and so has twice the part of a range.
     fn draw(&mut self) -> Option<Drawn> {
         if self.evictor.draws == 0 {
-            let mut nth = self.evictor.chance().checked_rem(self.len)?;
-            self.evictor.drawn = self.ranges.iter().position(|range| {
-                let here = nth < range.len;
-                nth = nth.wrapping_sub(range.len);
-                here
-            })?;
+            let nth = self.evictor.chance().checked_rem(self.len())?;
+            self.evictor.drawn = self.range_of_nth(nth)?;
             self.evictor.draws = DRAWS_PER_RANGE;
         }
         self.evictor.draws -= 1;
         let (range, hash) = (self.evictor.drawn, self.evictor.chance());
-        let named = self.ranges[range].find(hash)?;
+        let named = self.ranges[range].find(hash).filter(|_| self.ranges[range].leads())?;
         Some(Drawn { range, hash, named })
     }
 
     /// The next segment in the order of the hash.
     fn walk(&mut self) -> Option<Drawn> {
         let (range, hash) = (self.evictor.range, self.evictor.hash);
-        let found = self.ranges[range].find(hash);
+        let found = self.ranges[range].find(hash).filter(|_| self.ranges[range].leads());
         let next = found.and_then(|named| start_of_home(hash, named.depth, HOMES));
         (self.evictor.range, self.evictor.hash) = match next {
             Some(next) => (range, next),

@@ -8,7 +8,8 @@
 //! Promises:
 //! - an expired key is invisible at once, whenever its memory is taken back;
 //! - a refused write ([`OutOfMemory`]) leaves everything as it was;
-//! - versions of a range only grow, over delete, re-create and [`Table::clear`];
+//! - every effect gives its range the next version, removals of any kind too: versions are the places in a log;
+//! - a table that is fed what another one's journal gave holds the same keys, values and versions;
 //! - a [`Table::scan`] that runs from 0 to 0 reports every key that was there all the time.
 //!
 //! Deliberately absent: value types other than byte strings, snapshots.
@@ -18,16 +19,21 @@
 extern crate alloc;
 
 mod blocks;
+mod copies;
+mod effect;
 mod evict;
 mod growth;
 mod hash;
 mod heat;
+mod journal;
 mod large;
+mod lead;
 mod memory;
 mod old;
 mod prefetch;
 mod ranges;
 mod record;
+mod replica;
 mod scan;
 mod segment;
 mod slab;
@@ -35,9 +41,12 @@ mod sweep;
 mod table;
 mod tick;
 
+pub use copies::Record;
+pub use effect::{Effect, convert_deadline};
 pub use evict::{Eviction, Room};
 pub use large::{Block, HEAP_BYTES_MAX, LARGE_BYTES_MIN, Large};
 pub use memory::{CHUNK_BYTES, HeapMemory, Memory, Region};
+pub use replica::ApplyError;
 pub use table::Table;
 
 /// Ranges of a table.

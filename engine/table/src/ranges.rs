@@ -49,14 +49,42 @@ const AHEAD: usize = 16;
 pub(crate) struct Range {
     directory: Vec<u32>,
     /// The directory has 2^depth entries.
-    depth: u32,
+    depth: u8,
+    /// What is out of the ordinary about it: 0 is a range that leads and is not journaled, as all are at first.
+    pub(crate) flags: Flags,
     /// Segments whose depth is the directory's.
     deepest: u32,
-    /// Keys.
-    pub(crate) len: u64,
+    /// Keys. A slab has room for 2^31 records at most.
+    pub(crate) len: u32,
+    /// Keys that have an expiry.
+    pub(crate) with_expiry: u32,
     /// The last version given.
     pub(crate) version: u64,
+    /// The version of the last removal.
+    pub(crate) last_removal: u64,
     beside: Option<Box<Beside>>,
+}
+
+/// What is out of the ordinary about a range. Every write looks at it, and at most ranges of most stores it is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flags(u8);
+
+impl Flags {
+    /// Its effects are noted in the journal.
+    pub(crate) const JOURNALED: Self = Self(1);
+    /// Its keys are a copy of those that another table leads.
+    pub(crate) const FOLLOWS: Self = Self(2);
+    /// The hints of its expiries were left alone for so long that the next sweep takes all of them as due.
+    pub(crate) const HINTS_OLD: Self = Self(4);
+
+    #[inline]
+    pub(crate) const fn any_of(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub(crate) const fn set(&mut self, other: Self, on: bool) {
+        self.0 = if on { self.0 | other.0 } else { self.0 & !other.0 };
+    }
 }
 
 /// What a range with keys has beside.
@@ -69,9 +97,39 @@ struct Beside {
 
 const _: () = assert!(size_of::<Range>() == 64);
 
+/// The segment named at a place of a directory of this depth, and the place of the next one.
+fn segment_at(words: &[u32], depth: u32, at: &mut usize) -> Option<Named> {
+    let named = Named::unpack(*words.get(*at)?);
+    *at += 1 << (depth - named.depth);
+    Some(named)
+}
+
+/// The directory of a range that was closed.
+pub(crate) struct Directory {
+    words: Vec<u32>,
+    depth: u8,
+}
+
+impl Directory {
+    /// The segment named at a place, and the place of the next one. Places begin at 0.
+    pub(crate) fn segment_at(&self, at: &mut usize) -> Option<Named> {
+        segment_at(&self.words, u32::from(self.depth), at)
+    }
+}
+
 impl Range {
     pub(crate) const fn new(version: u64) -> Self {
-        Self { directory: Vec::new(), depth: 0, deepest: 0, len: 0, version, beside: None }
+        Self {
+            directory: Vec::new(),
+            depth: 0,
+            flags: Flags(0),
+            deepest: 0,
+            len: 0,
+            with_expiry: 0,
+            version,
+            last_removal: version,
+            beside: None,
+        }
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -86,10 +144,32 @@ impl Range {
         self.beside = Some(Box::new(Beside { slots: [0; SLOTS_PER_RANGE], ahead: Vec::new() }));
     }
 
-    /// Forgets its segments and keys; the version stays. Returns its directory, if it had any.
-    pub(crate) fn close(&mut self) -> Option<Vec<u32>> {
-        let closed = core::mem::replace(self, Self::new(self.version));
-        closed.is_open().then_some(closed.directory)
+    /// Forgets its segments and keys; the rest stays. Returns its directory, if it had any.
+    pub(crate) fn close(&mut self) -> Option<Directory> {
+        let open = self.is_open();
+        let directory =
+            Directory { words: core::mem::take(&mut self.directory), depth: self.depth };
+        (self.depth, self.deepest, self.len, self.with_expiry, self.beside) = (0, 0, 0, 0, None);
+        open.then_some(directory)
+    }
+
+    /// Whether anything is out of the ordinary that a write has to care about.
+    #[inline]
+    pub(crate) const fn is_special(&self) -> bool {
+        self.flags.any_of(Flags(Flags::JOURNALED.0 | Flags::FOLLOWS.0))
+    }
+
+    /// Whether it is this table that expires and evicts its keys.
+    #[inline]
+    pub(crate) const fn leads(&self) -> bool {
+        !self.flags.any_of(Flags::FOLLOWS)
+    }
+
+    /// Counts a removal as an effect, and returns its version.
+    pub(crate) const fn removed(&mut self) -> u64 {
+        self.version += 1;
+        self.last_removal = self.version;
+        self.version
     }
 
     /// Entries of the directory.
@@ -98,8 +178,8 @@ impl Range {
     }
 
     /// The depth of the directory.
-    pub(crate) const fn depth(&self) -> u32 {
-        self.depth
+    pub(crate) fn depth(&self) -> u32 {
+        u32::from(self.depth)
     }
 
     #[inline]
@@ -117,16 +197,12 @@ impl Range {
     /// Each segment once.
     pub(crate) fn segments(&self) -> impl Iterator<Item = Named> + '_ {
         let mut at = 0;
-        core::iter::from_fn(move || {
-            let named = Named::unpack(*self.directory.get(at)?);
-            at += 1 << (self.depth - named.depth);
-            Some(named)
-        })
+        core::iter::from_fn(move || segment_at(&self.directory, self.depth(), &mut at))
     }
 
     /// Doubles the directory until it has this depth.
     pub(crate) fn deepen(&mut self, depth: u32) {
-        let times = 1 << (depth - self.depth);
+        let times = 1 << (depth - self.depth());
         let entries = self.directory.len() * times;
         if times > 1 {
             // Zeroed and then filled in place: a tenth of the time that pushing takes.
@@ -137,7 +213,7 @@ impl Range {
                 words.fill(word);
             }
             self.directory = directory;
-            self.depth = depth;
+            self.depth = depth as u8;
             self.deepest = 0;
         } else if entries >= AHEAD_FROM
             && let Some(Beside { ahead, .. }) = self.beside.as_deref_mut()
@@ -152,15 +228,15 @@ impl Range {
 
     /// Names the segment for all hashes that share their first `depth` bits with `hash`.
     pub(crate) fn name(&mut self, hash: u64, named: Named) {
-        let width = 1 << (self.depth - named.depth);
+        let width = 1 << (self.depth() - named.depth);
         let start = self.index(hash) & !(width - 1);
         self.directory[start..start + width].fill(named.pack());
-        self.deepest += u32::from(named.depth == self.depth);
+        self.deepest += u32::from(named.depth == self.depth());
     }
 
     /// To be told before two segments of this depth become one, or one becomes several.
-    pub(crate) const fn unname(&mut self, segments: u32, depth: u32) {
-        if depth == self.depth {
+    pub(crate) fn unname(&mut self, segments: u32, depth: u32) {
+        if depth == self.depth() {
             self.deepest -= segments;
         }
     }
@@ -181,7 +257,7 @@ impl Range {
                 beside.ahead = Vec::new();
             }
             self.depth -= 1;
-            let depth = self.depth;
+            let depth = self.depth();
             self.deepest =
                 self.directory.iter().filter(|&&w| Named::unpack(w).depth == depth).count() as u32;
         }

@@ -220,6 +220,11 @@ impl Records {
         slot + self.block(reference).map_or(0, |id| self.blocks.cost(id))
     }
 
+    /// Whether a record's value has memory of its own.
+    pub(crate) fn is_large(&self, reference: u32) -> bool {
+        self.block(reference).is_some()
+    }
+
     fn block(&self, reference: u32) -> Option<u32> {
         let slot = self.slab.get(reference);
         let header = u64_at(slot, 0);

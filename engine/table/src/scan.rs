@@ -11,7 +11,7 @@ use core::ops::ControlFlow;
 
 /// Bits of a cursor that are the position in a range, the top bits of the hash.
 const POSITION_BITS: u32 = 48;
-const HASH_BELOW: u32 = 64 - POSITION_BITS;
+pub(crate) const HASH_BELOW: u32 = 64 - POSITION_BITS;
 /// Buckets that one call looks at beyond what the count asks for, so that a sparse table takes few calls.
 const SCAN_BUCKETS_MIN: usize = 512;
 /// Places that `random` tries before it takes the next key that comes.
@@ -20,7 +20,7 @@ const RANDOM_TRIES: usize = 64;
 const RANDOM_BUCKETS_MAX: usize = 4096;
 
 impl Table {
-    /// Visits some of the keys of `ranges` and returns where to go on, 0 when there is nothing left.
+    /// Visits some of the keys of those of `ranges` that this table leads, and returns where to go on, 0 when there is nothing left.
     ///
     /// `cursor` is 0 at first and then what the last call returned: the range in bits 48 to 55, the position in it
     /// below; always less than 2^63. `count` is about how many keys are visited; the work of one call is bounded by it.
@@ -44,7 +44,8 @@ impl Table {
             if visited >= count.max(1) || looked_left == 0 {
                 return range << POSITION_BITS | hash >> HASH_BELOW;
             }
-            let Some((home, depth)) = self.home_at(range as usize, hash) else {
+            let leads = self.ranges[range as usize].leads();
+            let Some((home, depth)) = self.home_at(range as usize, hash).filter(|_| leads) else {
                 (range, hash) = (range + 1, 0);
                 continue;
             };
@@ -65,14 +66,14 @@ impl Table {
     }
 
     /// The home bucket and the depth at a position of a range, if the range has keys.
-    fn home_at(&self, range: usize, hash: u64) -> Option<(usize, u32)> {
+    pub(crate) fn home_at(&self, range: usize, hash: u64) -> Option<(usize, u32)> {
         let named = self.ranges[range].find(hash)?;
         Some((home_of(hash, named.depth), named.depth))
     }
 
     /// Visits every record whose home is the one at `hash` and whose position is not before it, with the hash of its key
     /// and its slot's place in the range. Expired ones too.
-    fn visit_home(
+    pub(crate) fn visit_home(
         &self,
         range: usize,
         hash: u64,
@@ -131,17 +132,10 @@ impl Table {
         hash >> HASH_BELOW
     }
 
-    /// A key taken by chance: `entropy` decides, all keys have about the same chance. `None` when there is none, or when
+    /// A key of a range that this table leads, taken by chance: `entropy` decides, all keys have about the same chance. `None` when there is none, or when
     /// thousands of places in a row hold expired ones.
     pub fn random(&self, now_ms: u64, entropy: u64) -> Option<(&[u8], Entry<'_>)> {
-        let mut nth = entropy.checked_rem(self.len)?;
-        let first = self.ranges.iter().position(|range| match nth.checked_sub(range.len) {
-            Some(rest) => {
-                nth = rest;
-                false
-            }
-            None => true,
-        })?;
+        let first = self.range_of_nth(entropy.checked_rem(self.len())?)?;
         // Any place of the range has the same chance, and an empty one is answered by another draw: that is fair.
         let mut state = entropy;
         let mut draw = || {
@@ -171,7 +165,7 @@ impl Table {
         let mut looked = 0;
         for (i, range) in self.ranges.iter().cycle().skip(first).take(RANGES + 1).enumerate() {
             let mut hash = if i == 0 { start } else { 0 };
-            while let Some(named) = range.find(hash) {
+            while let Some(named) = range.find(hash).filter(|_| range.leads()) {
                 for bucket in self.segments.get(named.segment) {
                     if let Some(found) =
                         bucket.lanes().find_map(|lane| live(bucket.reference(lane)))

@@ -5,10 +5,14 @@
 //! four bytes a segment. A sweep begins at most every [`PAUSE_MS`], on large tables less often, so that sweeping for ever
 //! stays near one hundredth of a core.
 //!
+//! What expired in a range that the table does not lead stays, invisible, until the one that leads it says that it is gone.
+//! When it comes to lead it, the hints may be as old as they like: the next sweep then takes all of that range as due.
+//!
 //! Bound of the lag: an expired key is removed by the first sweep that begins after its expiry. So it is late by at most
 //! the pause and the time that two sweeps take; how long a sweep takes is the caller's budget.
 
 use crate::growth::MERGE_LOW;
+use crate::ranges::Flags;
 use crate::segment::{BUCKETS, HOMES, Spot, home_of, start_of_home};
 use crate::table::Table;
 use crate::{Expired, RANGES, tick};
@@ -33,6 +37,28 @@ pub(crate) struct Sweep {
     fresh_ms: Option<u64>,
     range: usize,
     hash: u64,
+    /// What is due in the range at which it is.
+    due: Due,
+}
+
+/// Which hints count as due in a range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Due {
+    /// None: another table removes what expires.
+    Nothing,
+    #[default]
+    Whose,
+    All,
+}
+
+impl Due {
+    const fn is(self, now_ms: u64, hint: u16) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Whose => tick::due(now_ms, hint),
+            Self::All => hint != tick::NONE,
+        }
+    }
 }
 
 impl Table {
@@ -54,15 +80,17 @@ impl Table {
                 self.sweep.fresh_ms = self.sweep.started_ms;
                 return expired;
             }
-            let Some(named) = self.ranges[range].find(hash) else {
+            if hash == 0 {
+                self.sweep.due = self.due_in(range);
+            }
+            let idle = self.sweep.due == Due::Nothing && !self.sweep.moves;
+            let Some(named) = self.ranges[range].find(hash).filter(|_| !idle) else {
                 (self.sweep.range, self.sweep.hash) = (range + 1, 0);
                 continue;
             };
             let about = self.segments.about(named.segment);
-            let due =
-                about.tick != tick::NONE && (self.sweep.all_due || tick::due(now_ms, about.tick));
             left -= 1;
-            if due || self.sweep.moves {
+            if self.sweep.due.is(now_ms, about.tick) || self.sweep.moves {
                 left -= BUCKETS as i64 - 1;
                 left -= self.sweep_segment(now_ms, range, named.segment, named.depth, &mut expired);
             }
@@ -79,9 +107,20 @@ impl Table {
         expired
     }
 
+    /// What is due in a range that the sweep comes to.
+    fn due_in(&mut self, range: usize) -> Due {
+        let r = &mut self.ranges[range];
+        if !r.leads() {
+            return Due::Nothing;
+        }
+        let old = r.flags.any_of(Flags::HINTS_OLD);
+        r.flags.set(Flags::HINTS_OLD, false);
+        if old || self.sweep.all_due { Due::All } else { Due::Whose }
+    }
+
     fn begin_sweep(&mut self, now_ms: u64) -> bool {
         let moves = self.records.is_fragmented();
-        if self.with_expiry == 0 {
+        if self.len_with_expiry() == 0 {
             // There are no hints that could grow old.
             self.sweep.fresh_ms = Some(now_ms);
             if !moves {
@@ -102,6 +141,7 @@ impl Table {
             fresh_ms: self.sweep.fresh_ms,
             range: 0,
             hash: 0,
+            due: Due::default(),
         };
         true
     }
@@ -117,9 +157,10 @@ impl Table {
     ) -> i64 {
         let mut touched = 0;
         let mut earliest = tick::NONE;
+        let whole = self.sweep.due;
         for bucket in 0..BUCKETS {
             let hint = self.segments.get(segment)[bucket].tick();
-            let due = hint != tick::NONE && (self.sweep.all_due || tick::due(now_ms, hint));
+            let due = whole.is(now_ms, hint);
             if !due && !self.sweep.moves {
                 earliest = tick::earlier(earliest, hint);
                 continue;

@@ -4,8 +4,10 @@ use crate::evict::Evictor;
 use crate::growth::{MERGE_LOW, Moving};
 use crate::hash::KeyHash;
 use crate::heat;
+use crate::journal::{Change, Journal};
 use crate::large::{self, Body};
-use crate::old::Old;
+use crate::lead::Following;
+use crate::old::{Detached, Old};
 use crate::ranges::{DIRECTORY_ENTRY_BYTES, OPENING_BYTES, Range};
 use crate::record::{Records, VERSION_MAX, View, cost_of, cost_of_large};
 use crate::segment::{self, Segments, Spot, buckets_of, home_of};
@@ -14,14 +16,14 @@ use crate::{
     Block, Entry, Expiry, Large, Memory, Options, OutOfMemory, Place, RANGES, SLOTS_PER_RANGE, tick,
 };
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::fmt;
 
 /// One shard's table. See the crate's description.
 pub struct Table {
     pub(crate) hash: KeyHash,
-    memory_bytes_max: u64,
+    pub(crate) memory_bytes_max: u64,
     pub(crate) ranges: Box<[Range; RANGES]>,
     pub(crate) segments: Segments,
     pub(crate) records: Records,
@@ -36,6 +38,11 @@ pub struct Table {
     pub(crate) evictor: Evictor,
     /// What was cleared and is not yet given back.
     pub(crate) old: VecDeque<Old>,
+    pub(crate) detached: VecDeque<Detached>,
+    pub(crate) following: Following,
+    /// The newest version that was loaded into each range that is being loaded.
+    pub(crate) loaded: BTreeMap<u16, u64>,
+    pub(crate) journal: Journal,
     /// What the last write that found no room had asked for, in bytes.
     lacking: Option<u64>,
     /// The time of the last write or slice of background work, for what is not told the time.
@@ -95,10 +102,10 @@ fn expiries(found: Option<&Found>, expiry: Expiry) -> (Option<u64>, Option<u64>)
 }
 
 /// A key that was found.
-struct Found {
+pub(crate) struct Found {
     spot: Spot,
-    reference: u32,
-    live: bool,
+    pub(crate) reference: u32,
+    pub(crate) live: bool,
     expires_at_ms: Option<u64>,
 }
 
@@ -124,6 +131,10 @@ impl Table {
             moved: 0,
             evictor,
             old: VecDeque::new(),
+            detached: VecDeque::new(),
+            following: Following::default(),
+            loaded: BTreeMap::new(),
+            journal: Journal::default(),
             lacking: None,
             now_ms: 0,
             memory,
@@ -175,7 +186,7 @@ impl Table {
         None
     }
 
-    fn find(&self, now_ms: u64, place: Place, key: &[u8]) -> Option<Found> {
+    pub(crate) fn find(&self, now_ms: u64, place: Place, key: &[u8]) -> Option<Found> {
         self.lookup(place, key).map(|(spot, reference, view)| Found {
             spot,
             reference,
@@ -245,6 +256,7 @@ impl Table {
     }
 
     /// Notes a write: its version, where its record is, and how the number of keys with an expiry changes.
+    #[expect(clippy::too_many_arguments, reason = "what a write knows, none of it twice")]
     fn wrote(
         &mut self,
         now_ms: u64,
@@ -253,6 +265,7 @@ impl Table {
         reference: u32,
         before: Option<u64>,
         after: Option<u64>,
+        change: Change,
     ) -> u64 {
         let bucket = &mut self.segments.get_mut(spot.segment)[spot.bucket];
         // A bucket that stays as it is need not be written back to memory.
@@ -266,11 +279,16 @@ impl Table {
             about.tick = tick::earlier(about.tick, tick);
         }
         self.now_ms = now_ms;
-        self.with_expiry += u64::from(after.is_some());
-        self.with_expiry -= u64::from(before.is_some());
+        let (had, has) = (u32::from(before.is_some()), u32::from(after.is_some()));
+        self.with_expiry = self.with_expiry + u64::from(has) - u64::from(had);
         let range = &mut self.ranges[place.range()];
+        range.with_expiry = range.with_expiry + has - had;
         range.version += 1;
-        range.version
+        let version = range.version;
+        if range.is_special() {
+            self.wrote_specially(place.slot, reference, change, i64::from(has) - i64::from(had));
+        }
+        version
     }
 
     /// Writes a value and returns its version.
@@ -293,7 +311,7 @@ impl Table {
         }
     }
 
-    fn try_set(
+    pub(crate) fn try_set(
         &mut self,
         now_ms: u64,
         place: Place,
@@ -324,7 +342,7 @@ impl Table {
             after,
         )?;
         self.used(now_ms, found.spot);
-        Ok(self.wrote(now_ms, place, found.spot, reference, before, after))
+        Ok(self.wrote(now_ms, place, found.spot, reference, before, after, Change::Put))
     }
 
     /// Memory for a value of so many bytes that is about to come. It is touched, and counted, as it is filled; and keys are
@@ -362,7 +380,7 @@ impl Table {
         }
     }
 
-    fn try_set_large(
+    pub(crate) fn try_set_large(
         &mut self,
         now_ms: u64,
         place: Place,
@@ -391,7 +409,7 @@ impl Table {
         let reference = self.records.insert_large(memory, key, value.clone(), version, after)?;
         self.records.remove(memory, found.reference);
         self.used(now_ms, found.spot);
-        Ok(self.wrote(now_ms, place, found.spot, reference, before, after))
+        Ok(self.wrote(now_ms, place, found.spot, reference, before, after, Change::Put))
     }
 
     /// A key that is not there.
@@ -443,7 +461,7 @@ impl Table {
         if let Some(heat) = self.segments.heat(spot) {
             heat.set(heat::first(self.evictor.kind, now_ms));
         }
-        Ok(self.wrote(now_ms, place, spot, reference, None, after))
+        Ok(self.wrote(now_ms, place, spot, reference, None, after, Change::New))
     }
 
     fn is_full_for(&self, place: Place) -> bool {
@@ -483,6 +501,18 @@ impl Table {
             self.try_set(now_ms, place, key, tail, Expiry::Clear)?;
             return Ok(tail.len());
         };
+        self.grow(now_ms, place, key, &found, tail)
+    }
+
+    /// Adds to the end of a value that is there.
+    pub(crate) fn grow(
+        &mut self,
+        now_ms: u64,
+        place: Place,
+        key: &[u8],
+        found: &Found,
+        tail: &[u8],
+    ) -> Result<usize, OutOfMemory> {
         let version = self.next_version(place);
         let room = self.room();
         let expiry = found.expires_at_ms;
@@ -495,8 +525,10 @@ impl Table {
             return Err(OutOfMemory);
         };
         self.used(now_ms, found.spot);
-        self.wrote(now_ms, place, found.spot, reference, expiry, expiry);
-        Ok(self.records.view(reference).entry.value.len())
+        let len = self.records.view(reference).entry.value.len();
+        let change = Change::Append(len - tail.len());
+        self.wrote(now_ms, place, found.spot, reference, expiry, expiry, change);
+        Ok(len)
     }
 
     /// Sets or clears the expiry of a key and returns the new version, or `None` when there is no such key. A moment
@@ -522,14 +554,24 @@ impl Table {
                 found = self.find(now_ms, place, key)?;
             }
         }
-        let version = self.next_version(place);
         // It fails only in a process that has no memory at all, where the key is left as it was.
-        let reference = self
-            .records
-            .set_expiry(&mut *self.memory, found.reference, key, version, expires_at_ms)
-            .ok()?;
+        self.expire_at(now_ms, place, key, &found, expires_at_ms).ok()
+    }
+
+    /// Sets or clears the expiry of a key that is there.
+    pub(crate) fn expire_at(
+        &mut self,
+        now_ms: u64,
+        place: Place,
+        key: &[u8],
+        found: &Found,
+        after: Option<u64>,
+    ) -> Result<u64, OutOfMemory> {
+        let (version, before) = (self.next_version(place), found.expires_at_ms);
+        let memory = &mut *self.memory;
+        let reference = self.records.set_expiry(memory, found.reference, key, version, after)?;
         self.used(now_ms, found.spot);
-        Some(self.wrote(now_ms, place, found.spot, reference, found.expires_at_ms, expires_at_ms))
+        Ok(self.wrote(now_ms, place, found.spot, reference, before, after, Change::Expire))
     }
 
     /// Removes a key and says whether it was there.
@@ -546,16 +588,23 @@ impl Table {
         found.live
     }
 
-    /// Removes an entry and its record, and leaves merging to the caller.
+    /// Removes an entry and its record, as an effect of its own, and leaves merging to the caller.
     pub(crate) fn take_out(&mut self, range: usize, home: usize, slot: u16, spot: Spot) {
         let segment = self.segments.get_mut(spot.segment);
         let reference = segment[spot.bucket].reference(spot.lane);
         segment::take(segment, home, spot.bucket, spot.lane);
         self.segments.about_mut(spot.segment).len -= 1;
-        self.with_expiry -= u64::from(self.records.view(reference).entry.expires_at_ms.is_some());
-        self.records.remove(&mut *self.memory, reference);
+        let had = u32::from(self.records.expires_at_ms(reference).is_some());
         self.len -= 1;
-        self.ranges[range].count_one_less(slot);
+        self.with_expiry -= u64::from(had);
+        let r = &mut self.ranges[range];
+        r.count_one_less(slot);
+        r.with_expiry -= had;
+        r.removed();
+        if r.is_special() {
+            self.removed_specially(slot, reference);
+        }
+        self.records.remove(&mut *self.memory, reference);
     }
 
     /// Keys of a slot, with those that expired and were not yet swept.
@@ -563,19 +612,19 @@ impl Table {
         self.ranges[slot as usize / SLOTS_PER_RANGE % RANGES].count(slot)
     }
 
-    /// Keys, with those that expired and were not yet swept.
+    /// Keys of the ranges that this table leads, with those that expired and were not yet swept.
     pub const fn len(&self) -> u64 {
-        self.len
+        self.len - self.following.len
     }
 
     /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    /// Keys that have an expiry, with those that expired and were not yet swept.
+    /// Those of them that have an expiry, with those that expired and were not yet swept.
     pub const fn len_with_expiry(&self) -> u64 {
-        self.with_expiry
+        self.with_expiry - self.following.with_expiry
     }
 
     /// Memory in use, in bytes: segments, directories and counters, records by the size of their slots, large values by

@@ -150,10 +150,17 @@ impl Both {
         self.model.get(&key).filter(|h| h.expires_at_ms.is_none_or(|at| self.now_ms < at))
     }
 
-    fn next_version(&mut self, key: u16) -> u64 {
-        let version = self.versions.entry(slot_of(key) / 64).or_insert(FIRST_VERSION);
-        *version += 1;
-        *version
+    /// The version of what was just written: the next one, but for keys that had to go before.
+    fn next_version(&self, key: u16) -> u64 {
+        let range = slot_of(key) / 64;
+        let (before, version) = (self.versions[&range], self.table.version_of_range(range));
+        assert!(version == before + 1 || self.evicts && version > before, "{before} {version}");
+        version
+    }
+
+    /// Versions of all ranges, by range.
+    fn versions(&self) -> BTreeMap<u16, u64> {
+        SLOTS.iter().map(|slot| (slot / 64, self.table.version_of_range(slot / 64))).collect()
     }
 
     fn check_key(&self, key: u16) {
@@ -173,6 +180,7 @@ impl Both {
     }
 
     fn apply(&mut self, op: Op) {
+        self.versions = self.versions();
         let now = self.now_ms;
         match op {
             Op::Set { key, len, expiry } => {
@@ -307,6 +315,9 @@ impl Both {
                 let before = self.table.len();
                 let expired = self.table.expire_due(now, budget);
                 assert_eq!(before - self.table.len(), u64::from(expired.removed));
+                let effects =
+                    self.versions().values().sum::<u64>() - self.versions.values().sum::<u64>();
+                assert_eq!(effects, u64::from(expired.removed), "each removal is an effect");
             }
             Op::Advance { ms } => self.now_ms += ms,
             Op::Clear => {

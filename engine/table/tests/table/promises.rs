@@ -332,22 +332,39 @@ fn a_limit_smaller_than_anything_refuses_the_first_write() {
 }
 
 #[test]
-fn versions_grow_over_removal_and_clear() {
+fn every_effect_gives_its_range_the_next_version() {
+    const FIRST: u64 = 100 << 16;
     let mut t = table();
     let (a, b) = (t.place(b"a", 0), t.place(b"b", 16383));
-    assert_eq!(t.set(0, a, b"a", b"", Expiry::Clear), Ok((100 << 16) + 1));
-    assert_eq!(
-        t.set(0, b, b"b", b"", Expiry::Clear),
-        Ok((100 << 16) + 1),
-        "ranges count for themselves"
-    );
-    assert!(t.remove(0, a, b"a"));
-    assert_eq!(t.set(0, a, b"a", b"", Expiry::Clear), Ok((100 << 16) + 2));
+    let versions = |t: &Table| {
+        (t.version_of_range(0) - FIRST, t.last_removal(0) - FIRST, t.version_of_range(255) - FIRST)
+    };
+    assert_eq!(versions(&t), (0, 0, 0));
+    assert_eq!(t.set(0, a, b"a", b"", Expiry::Clear), Ok(FIRST + 1));
+    assert_eq!(t.set(0, b, b"b", b"", Expiry::Clear), Ok(FIRST + 1), "ranges count for themselves");
+    assert!(t.remove(0, a, b"a") && !t.remove(0, a, b"a"));
+    assert_eq!(versions(&t), (2, 2, 1));
+    assert_eq!(t.set(0, a, b"a", b"", Expiry::Clear), Ok(FIRST + 3));
     t.clear();
-    assert_eq!(t.len(), 0);
+    assert_eq!((t.len(), versions(&t)), (0, (4, 4, 2)));
+    t.clear();
+    assert_eq!(versions(&t), (4, 4, 2), "nothing was there");
     assert_eq!(t.append(0, a, b"a", b"x"), Ok(1));
-    assert_eq!(t.get(0, a, b"a").map(|e| e.version), Some((100 << 16) + 3));
-    assert_eq!(t.set_expiry(0, a, b"a", Some(5)), Some((100 << 16) + 4));
+    assert_eq!(t.get(0, a, b"a").map(|e| e.version), Some(FIRST + 5));
+    assert_eq!(t.set_expiry(0, a, b"a", Some(5)), Some(FIRST + 6));
+    assert_eq!(t.expire_due(5_000, 100_000).removed, 1);
+    assert_eq!(versions(&t), (7, 7, 2));
+    t.set_version(0, FIRST + 50);
+    assert_eq!(versions(&t), (50, 50, 2));
+    assert_eq!(t.set(0, a, b"a", b"", Expiry::At(6_000)), Ok(FIRST + 51));
+    assert_eq!(t.set_expiry(6_000, a, b"a", None), None, "it had expired, and goes");
+    t.set(6_000, a, b"a", b"", Expiry::Clear).unwrap();
+    t.clear_range(0);
+    t.clear_range(0);
+    assert_eq!(versions(&t), (54, 54, 2));
+    t.set(6_000, a, b"a", b"", Expiry::Clear).unwrap();
+    t.discard_range(0);
+    assert_eq!((t.len(), versions(&t)), (0, (55, 55, 2)), "that is no effect");
 }
 
 #[test]

@@ -1,0 +1,241 @@
+//! Feeding a range from another table: the effects of its journal, and its records when there is no common beginning.
+//!
+//! What comes is what another table decided: the memory limit does not refuse it, nothing is evicted for it, the clock
+//! plays no part in it, and it is not journaled again.
+//!
+//! A copy that has everything up to a version takes the next effects in order, and each must fit: else the two have come
+//! apart, which is an error and nothing that may be passed over. While a copy is being made, records and effects overlap:
+//! a record that was walked late holds what effects still to come will say again, so that an effect counts only for a key
+//! that is older than it. That is enough as long as records walked when the range was at a version are loaded before any
+//! later effect is applied.
+
+use crate::effect::{Effect, Said};
+use crate::growth::MERGE_LOW;
+use crate::ranges::Flags;
+use crate::segment::{BUCKETS, HOMES, Spot, home_of, start_of_home};
+use crate::table::Table;
+use crate::{Expiry, Large, OutOfMemory, RANGES, Record, SLOTS_PER_RANGE};
+
+/// Why something of another table was not taken over; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApplyError {
+    /// Its version is not the next one.
+    Gap,
+    /// It does not fit what is here: this copy and its primary have come apart.
+    Conflict,
+    /// It is not an effect.
+    Malformed,
+    /// The system has no memory.
+    OutOfMemory,
+}
+
+impl core::fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Gap => "the version of the effect is not the next one",
+            Self::Conflict => "the effect does not fit what the copy holds",
+            Self::Malformed => "this is not an effect",
+            Self::OutOfMemory => "the system has no memory for the effect",
+        })
+    }
+}
+
+impl core::error::Error for ApplyError {}
+
+impl From<OutOfMemory> for ApplyError {
+    fn from(OutOfMemory: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+const fn given(expires_at_ms: Option<u64>) -> Expiry {
+    match expires_at_ms {
+        Some(at) => Expiry::At(at),
+        None => Expiry::Clear,
+    }
+}
+
+impl Table {
+    /// Does what an effect of another table says, and gives it the version that it had there. Its deadline is one of this
+    /// machine, see [`convert_deadline`](crate::convert_deadline).
+    ///
+    /// Otherwise than in a resync the version must be the next one, and the effect must fit. In a resync it must be a later
+    /// one, and an effect on a key that is as new already, or on none when it needs one, is skipped: then it says false. A
+    /// clearing in a resync after newer records were loaded has to look at each record of the range, at once.
+    ///
+    /// # Errors
+    /// [`ApplyError`], with nothing changed.
+    pub fn apply(
+        &mut self,
+        now_ms: u64,
+        range: u16,
+        version: u64,
+        effect: Effect<'_>,
+        resync: bool,
+    ) -> Result<bool, ApplyError> {
+        let said = effect.read(range).ok_or(ApplyError::Malformed)?;
+        let before = self.version_of_range(range);
+        if version <= before || !resync && version != before + 1 {
+            return Err(ApplyError::Gap);
+        }
+        let result = self.as_told(range, version, |table| {
+            table.replay(now_ms, range, version, said, effect.value, resync)
+        });
+        self.ranges[range as usize % RANGES].version =
+            if result.is_ok() { version } else { before };
+        result
+    }
+
+    /// Takes over a record that was walked at another table, unless its key is here as new or newer; then it says false.
+    /// The range's version stays.
+    ///
+    /// # Errors
+    /// [`ApplyError::OutOfMemory`], with nothing changed.
+    pub fn load(&mut self, now_ms: u64, record: &Record<'_>) -> Result<bool, ApplyError> {
+        let &Record { slot, key, value, large, version, expires_at_ms } = record;
+        let range = (slot as usize / SLOTS_PER_RANGE % RANGES) as u16;
+        let before = self.version_of_range(range);
+        let result = self.as_told(range, version, |table| {
+            if table.version_of_key(now_ms, slot, key).is_some_and(|here| here >= version) {
+                return Ok(false);
+            }
+            table.put(now_ms, slot, key, value, large, expires_at_ms)?;
+            let newest = table.loaded.entry(range).or_default();
+            *newest = version.max(*newest);
+            Ok(true)
+        });
+        self.ranges[range as usize % RANGES].version = before;
+        result
+    }
+
+    /// Runs `write`, whose first effect gets this version, without limit and journal.
+    fn as_told(
+        &mut self,
+        range: u16,
+        version: u64,
+        write: impl FnOnce(&mut Self) -> Result<bool, ApplyError>,
+    ) -> Result<bool, ApplyError> {
+        let journaled = self.journals(range);
+        let limit = core::mem::take(&mut self.memory_bytes_max);
+        let r = &mut self.ranges[range as usize % RANGES];
+        r.flags.set(Flags::JOURNALED, false);
+        r.version = version - 1;
+        let result = write(self);
+        self.ranges[range as usize % RANGES].flags.set(Flags::JOURNALED, journaled);
+        self.memory_bytes_max = limit;
+        result
+    }
+
+    fn version_of_key(&self, now_ms: u64, slot: u16, key: &[u8]) -> Option<u64> {
+        let found = self.find(now_ms, self.place(key, slot), key)?;
+        Some(self.records.view(found.reference).entry.version)
+    }
+
+    fn put(
+        &mut self,
+        now_ms: u64,
+        slot: u16,
+        key: &[u8],
+        value: &[u8],
+        large: Option<&Large>,
+        expires_at_ms: Option<u64>,
+    ) -> Result<(), OutOfMemory> {
+        let (place, expiry) = (self.place(key, slot), given(expires_at_ms));
+        match large {
+            Some(large) => self.try_set_large(now_ms, place, key, large, expiry)?,
+            None => self.try_set(now_ms, place, key, value, expiry)?,
+        };
+        Ok(())
+    }
+
+    fn replay(
+        &mut self,
+        now_ms: u64,
+        range: u16,
+        version: u64,
+        said: Said<'_>,
+        large: Option<&Large>,
+        resync: bool,
+    ) -> Result<bool, ApplyError> {
+        let skipped = if resync { Ok(false) } else { Err(ApplyError::Conflict) };
+        let (slot, key) = match said {
+            Said::Put { slot, key, .. }
+            | Said::Expire { slot, key, .. }
+            | Said::Append { slot, key, .. }
+            | Said::Delete { slot, key } => (slot, key),
+            Said::Clear => {
+                if self.loaded.get(&range).is_some_and(|newest| *newest > version) {
+                    self.remove_older(now_ms, range as usize % RANGES, version);
+                } else {
+                    self.detach(range as usize % RANGES);
+                }
+                self.ranges[range as usize % RANGES].last_removal = version;
+                return Ok(true);
+            }
+        };
+        let place = self.place(key, slot);
+        let found = self.find(now_ms, place, key);
+        let here = found.as_ref().map(|found| self.records.view(found.reference).entry);
+        if here.is_some_and(|entry| entry.version >= version) {
+            return skipped;
+        }
+        match (said, found) {
+            (Said::Put { value, expires_at_ms, .. }, _) => {
+                self.put(now_ms, slot, key, value, large, expires_at_ms)?;
+            }
+            (Said::Append { before, .. }, Some(_))
+                if here.is_some_and(|entry| entry.value.len() as u64 != before) =>
+            {
+                return Err(ApplyError::Conflict);
+            }
+            (Said::Append { tail, .. }, Some(found)) => {
+                self.grow(now_ms, place, key, &found, tail)?;
+            }
+            (Said::Expire { expires_at_ms, .. }, Some(found)) => {
+                self.expire_at(now_ms, place, key, &found, expires_at_ms)?;
+            }
+            (Said::Delete { .. }, found) => {
+                // Nothing that comes later may find it, whether it was here or not.
+                if found.is_none() && !resync {
+                    return skipped;
+                }
+                self.ranges[range as usize % RANGES].last_removal = version;
+                return Ok(found.is_some() && {
+                    self.remove(now_ms, place, key);
+                    true
+                });
+            }
+            _ => return skipped,
+        }
+        Ok(true)
+    }
+
+    /// Removes what is older than a version from a range.
+    fn remove_older(&mut self, now_ms: u64, range: usize, version: u64) {
+        let mut next = Some(0);
+        while let Some(hash) = next
+            && let Some(named) = self.ranges[range].find(hash)
+        {
+            let segment = named.segment;
+            for bucket in self.segments.get(segment) {
+                bucket.lanes().for_each(|lane| self.records.prefetch(bucket.reference(lane)));
+            }
+            for bucket in 0..BUCKETS {
+                for lane in self.segments.get(segment)[bucket].lanes() {
+                    let held = &self.segments.get(segment)[bucket];
+                    let view = self.records.view(held.reference(lane));
+                    if view.entry.version < version {
+                        let its = self.hash.of(view.key);
+                        let slot = Self::slot_of(range, held.print(lane), its);
+                        let spot = Spot { segment, bucket, lane };
+                        self.take_out(range, home_of(its, named.depth), slot, spot);
+                    }
+                }
+            }
+            next = start_of_home(hash, named.depth, HOMES);
+            if self.segments.about(segment).len <= MERGE_LOW {
+                self.merge(now_ms, range, hash);
+            }
+        }
+    }
+}
