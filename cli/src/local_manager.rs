@@ -274,6 +274,8 @@ const FILES: &[&str] = &[
     "token.new",
     "catalogue.json",
     "catalogue.json.new",
+    "ranges.log",
+    "ranges.log.new",
     "lock",
     "run",
     "logs",

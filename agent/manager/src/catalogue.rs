@@ -8,8 +8,10 @@ use crate::AgentOptions;
 use crate::auth::Token;
 use crate::ledger::{Ledger, LedgerFile, NodeEntry, StoreEntry};
 use crate::plan::names;
+use crate::ranges::{NodeKey, Ranges};
 use crate::refusal::Refusal;
 use crate::supervise::{Answer, COMMANDS_MAX, Command, Live, NodePaths, supervise};
+use dkv_catalog::{Command as RangesCommand, Machine, NodeSpec};
 use dkv_protocol::admin::{
     HealthView, ManagersView, NodeRecord, NodeState, NodeView, Reservation, StoreDefinition,
     StoreRecord, StoreStatus, StoreView,
@@ -32,6 +34,7 @@ pub(crate) struct Agent {
     machine: String,
     token: Token,
     file: LedgerFile,
+    ranges: Arc<Ranges>,
     inner: Mutex<Inner>,
 }
 
@@ -64,10 +67,42 @@ impl Agent {
         token: Token,
         file: LedgerFile,
         ledger: Ledger,
+        ranges: Arc<Ranges>,
     ) -> Arc<Self> {
         let inner = Inner { ledger, reservations: BTreeMap::new(), tasks: BTreeMap::new() };
         let machine = address.to_string();
-        Arc::new(Self { options, address, machine, token, file, inner: Mutex::new(inner) })
+        let inner = Mutex::new(inner);
+        Arc::new(Self { options, address, machine, token, file, ranges, inner })
+    }
+
+    pub(crate) fn ranges(&self) -> &Arc<Ranges> {
+        &self.ranges
+    }
+
+    /// Has the keeper of the ranges know a store with copies as its record is now.
+    pub(crate) fn keep_ranges(&self, record: &StoreRecord) {
+        let Some(replication) = record.definition.replication else { return };
+        let spec = |(node, own): (NodeIndex, &NodeRecord)| NodeSpec {
+            node,
+            shards: own.cpus.len() as u16,
+            machine: Machine(own.machine.clone()),
+        };
+        let nodes = record.indexed().map(spec).collect();
+        let define = RangesCommand::DefineStore { store: record.id.clone(), replication, nodes };
+        match (all_infos(record), removed_of(record)) {
+            (Ok(infos), removed) => self.ranges.keep(define, infos, removed),
+            (Err(error), _) => {
+                tracing::error!(%error, store = record.definition.name, "its ranges cannot be kept");
+            }
+        }
+    }
+
+    /// How a node of a store with copies is known to the keeper of the ranges; none of other stores.
+    pub(crate) fn node_key(&self, store: &str, node: &str) -> Option<NodeKey> {
+        let inner = self.lock();
+        let record = &inner.ledger.stores.get(store)?.record;
+        record.definition.replication?;
+        Some(NodeKey { store: record.id.clone(), node: record.index_of(node)? })
     }
 
     pub(crate) fn options(&self) -> &AgentOptions {
@@ -187,7 +222,7 @@ impl Agent {
 
     /// The files of a node. Short names: the path of a socket has 107 bytes.
     pub(crate) fn paths(&self, record: &StoreRecord, node: &str) -> Option<NodePaths> {
-        let index = record.nodes.iter().position(|own| own.name == node)?;
+        let NodeIndex(index) = record.index_of(node)?;
         let stem: String = record.id.0.chars().take(8).collect();
         let run = self.options.data_dir.join("run");
         let log = format!("{}.{node}.log", record.definition.name);
@@ -226,9 +261,8 @@ impl Agent {
         let inner = self.lock();
         let gone = || io::Error::other("the catalogue has no such node any more");
         let record = &inner.ledger.stores.get(store).ok_or_else(gone)?.record;
-        let index = record.nodes.iter().position(|own| own.name == node).ok_or_else(gone)?;
-        let own = &record.nodes[index];
-        let nodes: Result<Vec<NodeInfo>, io::Error> = record.nodes.iter().map(node_info).collect();
+        let found = record.indexed().find(|(_, own)| own.name == node);
+        let (index, own) = found.ok_or_else(gone)?;
         let text = |path: &std::path::Path| {
             path.to_str().map(str::to_string).ok_or_else(|| io::Error::other("a path is no text"))
         };
@@ -237,9 +271,9 @@ impl Agent {
             version: LAUNCH_VERSION,
             store: store.to_string(),
             store_id: record.id.clone(),
-            index: NodeIndex(index as u16),
-            nodes: nodes?,
-            removed: Vec::new(),
+            index,
+            nodes: all_infos(record)?,
+            removed: removed_of(record),
             epoch: record.epoch,
             bind: self.bind_addresses(),
             cpus: own.cpus.clone(),
@@ -429,6 +463,18 @@ impl Inner {
 
 fn entry_of<'a>(ledger: &'a mut Ledger, store: &str, node: &str) -> Option<&'a mut NodeEntry> {
     ledger.stores.get_mut(store)?.nodes.get_mut(node)
+}
+
+/// Every node that the store ever had, in the order of its index.
+fn all_infos(record: &StoreRecord) -> io::Result<Vec<NodeInfo>> {
+    let gone = record.removed.iter().map(|gone| (gone.index, &gone.node));
+    let mut all: Vec<(NodeIndex, &NodeRecord)> = record.indexed().chain(gone).collect();
+    all.sort_by_key(|(index, _)| *index);
+    all.into_iter().map(|(_, node)| node_info(node)).collect()
+}
+
+fn removed_of(record: &StoreRecord) -> Vec<NodeIndex> {
+    record.removed.iter().map(|gone| gone.index).collect()
 }
 
 fn node_info(record: &NodeRecord) -> io::Result<NodeInfo> {

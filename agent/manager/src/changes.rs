@@ -10,8 +10,10 @@ use crate::plan::names;
 use crate::plan::ports::{self, PortWish};
 use crate::plan::steps::Wanted;
 use crate::process;
+use crate::ranges::Undecided;
 use crate::refusal::Refusal;
 use crate::supervise::Command;
+use dkv_catalog::{Command as RangesCommand, Outcome, Refusal as RangesRefusal, Store};
 use dkv_protocol::admin::{
     AddInstanceRequest, CommitRequest, NodeRecord, NodeState, Reservation, ReservationRequest,
     StoreChange, StoreChanged, StoreDefinition, StoreRecord,
@@ -297,6 +299,7 @@ impl Agent {
             Ok(())
         })?;
         inner.reservations.retain(|_, held| held.definition.name != name);
+        self.keep_ranges(record);
         self.supervise_all(inner);
         tracing::info!(store = %name, epoch = record.epoch.0, nodes = record.nodes.len(), "committed");
         Ok(changed(if extended { StoreChange::Extended } else { StoreChange::Created }))
@@ -382,6 +385,7 @@ impl Agent {
             hash_seed: random_hex(16),
             epoch: Epoch(0),
             nodes: Vec::new(),
+            removed: Vec::new(),
         };
         self.reserve_and_commit(&mut inner, &request, record)
     }
@@ -450,6 +454,50 @@ impl Agent {
         Ok(())
     }
 
+    /// A store that was stopped on purpose and whose nodes are all of this machine begins a new life with the first of
+    /// them that is started: what they held was given up, and is no loss. Of several machines the command line asks for
+    /// it, because only it sees that all are at rest.
+    pub(crate) async fn begin_life_alone(&self, store: &str) -> Result<(), Refusal> {
+        let at_rest = {
+            let inner = self.lock();
+            let entry = inner.store(store)?;
+            let own = |node: &NodeRecord| {
+                let rest = [NodeState::Requested, NodeState::Stopped];
+                node.machine == self.machine()
+                    && entry.nodes.get(&node.name).is_some_and(|own| rest.contains(&own.state))
+            };
+            entry.record.nodes.iter().all(own).then(|| entry.record.id.clone())
+        };
+        let life = at_rest.and_then(|id| {
+            let formed = |known: &Store| known.formed.then_some(known.life + 1);
+            self.ranges().look(&id, formed).flatten().map(|life| (id, life))
+        });
+        let Some((id, life)) = life else { return Ok(()) };
+        self.decide(RangesCommand::StartStore { store: id, life }).await.map(|_| ())
+    }
+
+    /// Has a command about ranges decided.
+    pub(crate) async fn decide(&self, command: RangesCommand) -> Result<Outcome, Refusal> {
+        let undecided = |why: Undecided| match why {
+            Undecided::Busy => Refusal::of(
+                429,
+                "ranges_busy",
+                "many commands about ranges wait already",
+                "try again in a moment",
+            ),
+            Undecided::Gone => Refusal::of(
+                507,
+                "ranges_not_written",
+                "the catalogue of the ranges cannot be written, so nothing was changed; the manager's log says why",
+                format!("make room in {}, and try again", self.options().data_dir.display()),
+            ),
+        };
+        match self.ranges().request(command).await.map_err(undecided)? {
+            Outcome::Refused(refusal) => Err(in_words(refusal)),
+            outcome => Ok(outcome),
+        }
+    }
+
     /// Deletes a store from this machine: stopped, or with force.
     pub(crate) async fn delete(
         self: &Arc<Self>,
@@ -492,6 +540,7 @@ impl Agent {
         })?;
         Self::forget_tasks(&mut inner, store);
         drop(inner);
+        self.ranges().forget(&entry.record.id);
         for node in entry.nodes.keys() {
             let Some(paths) = self.paths(&entry.record, node) else { continue };
             let mut older = paths.log.clone().into_os_string();
@@ -566,6 +615,34 @@ fn check_base(inner: &Inner, request: &ReservationRequest) -> Result<(), Refusal
         )),
         Some(_) => check_at_rest(entry, "extended"),
     }
+}
+
+/// Why the catalogue of the ranges refused what an operator wants.
+fn in_words(refusal: RangesRefusal) -> Refusal {
+    let (code, message, hint) = match refusal {
+        RangesRefusal::NoSuchStore => (
+            "not_kept",
+            "the managers do not keep the ranges of this store: it has no copies, or was never started".to_string(),
+            "copies are chosen at creation: dkv store create … --replicas 1",
+        ),
+        RangesRefusal::StillHolds(range) => (
+            "still_holds",
+            format!("the node still holds copies that count, of range {} for one", range.0),
+            "wait until its copies have moved: dkv store show",
+        ),
+        RangesRefusal::LastNode => (
+            "last_node",
+            "it is the last node that could hold the ranges of its store".to_string(),
+            "add another node first: dkv store add-instance",
+        ),
+        RangesRefusal::LossNotAccepted => (
+            "loss_not_accepted",
+            "what is lost was not given up: the store was created with --on-total-loss offline".to_string(),
+            "bring back a node that has it, or give it up by stopping and starting the whole store",
+        ),
+        other => ("ranges_refused", format!("the catalogue of the ranges refused it: {other:?}"), "dkv store show"),
+    };
+    Refusal::conflict(code, message, hint)
 }
 
 fn check_alone(inner: &Inner) -> Result<(), Refusal> {

@@ -19,6 +19,7 @@ pub mod guard;
 mod ledger;
 mod plan;
 mod process;
+mod ranges;
 mod refusal;
 mod samples;
 mod serve;
@@ -78,6 +79,9 @@ pub struct Pace {
     pub backoff: Duration,
     /// The time between two samples of a node's counters.
     pub sample: Duration,
+    /// A node of a store with copies whose control socket is silent for longer is killed, so that others may lead: unless
+    /// it has the last copy of something.
+    pub silence_max: Duration,
     /// How long a reservation holds.
     pub reservation: Duration,
 }
@@ -91,6 +95,7 @@ impl Default for Pace {
             early_exit: Duration::from_secs(10),
             backoff: Duration::from_millis(200),
             sample: Duration::from_secs(1),
+            silence_max: Duration::from_secs(3),
             reservation: Duration::from_mins(1),
         }
     }

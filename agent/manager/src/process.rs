@@ -3,6 +3,7 @@
 
 use crate::ledger::ProcessEntry;
 use dkv_protocol::launch::{LaunchDocument, ReadyLine};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -135,6 +136,14 @@ pub(crate) fn find(entry: &ProcessEntry) -> Option<Process> {
     // The pidfd first: from then on the number cannot be given to another process.
     let process = watch(entry.pid, None).ok()?;
     (process.born == entry.born).then_some(process)
+}
+
+/// Whether no process holds the lock of a node: then none of its processes lives.
+pub(crate) fn nobody_holds(lock: &Path) -> bool {
+    match File::open(lock) {
+        Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 /// Watches a process that is not a child.

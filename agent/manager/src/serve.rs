@@ -6,6 +6,7 @@ use crate::auth::{Token, TokenError};
 use crate::catalogue::Agent;
 use crate::guard::{self, GuardError};
 use crate::ledger::{Ledger, LedgerError, LedgerFile};
+use crate::ranges::Keeper;
 use crate::{AgentOptions, api, exit};
 use rustix::fs::{FlockOperation, Mode};
 use std::fmt;
@@ -151,11 +152,17 @@ pub async fn serve(
             options.data_dir.display()
         ))
     })?;
-    let agent = Agent::new(options, address, token, file, ledger);
+    let (keeper, ranges) = Keeper::open(&options.data_dir)
+        .map_err(|error| StartError::Catalogue(error.to_string()))?;
+    let agent = Agent::new(options, address, token, file, ledger, ranges);
     {
         let mut inner = agent.lock();
+        for entry in inner.ledger.stores.values().filter(|entry| !entry.deleting) {
+            agent.keep_ranges(&entry.record);
+        }
         agent.supervise_all(&mut inner);
     }
+    let keeping = tokio::spawn(keeper.run());
     agent.finish_deletions();
     let told = tokio::spawn(answer_guard(guard, address));
     let serving = tokio::spawn(api::serve(Arc::clone(&agent), listener));
@@ -165,6 +172,7 @@ pub async fn serve(
     tracing::info!("stopping; the nodes go on");
     serving.abort();
     told.abort();
+    keeping.abort();
     Ok(())
 }
 

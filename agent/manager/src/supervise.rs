@@ -8,7 +8,8 @@ use crate::catalogue::Agent;
 use crate::control;
 use crate::ledger::NodeEntry;
 use crate::plan::steps::{AfterExit, Ended, FirstStep, Restarts, Wanted, first_step};
-use crate::process::{self, Exit, Process};
+use crate::process::{self, Exit, Process, Signaller};
+use crate::ranges::{self, NodeKey};
 use crate::refusal::Refusal;
 use crate::samples::Samples;
 use dkv_protocol::admin::NodeState;
@@ -25,6 +26,9 @@ use tokio::task::JoinHandle;
 pub(crate) const COMMANDS_MAX: usize = 16;
 /// After as many samples without an answer a node is called silent.
 const SILENT_SAMPLES: u32 = 3;
+/// Most time to wait with everything else for the word to go round that a node is gone: its restart is work, and the ranges
+/// that it led wait.
+const WORD_MAX: Duration = Duration::from_millis(50);
 
 /// The answer to a command: what was done, in a word or two.
 pub(crate) type Answer = Result<String, Refusal>;
@@ -63,14 +67,16 @@ pub(crate) struct NodePaths {
 struct Running {
     process: Process,
     sampler: Option<JoinHandle<()>>,
+    /// Of a node of a store with copies.
+    follower: Option<JoinHandle<()>>,
     /// Length of the log when the process was started.
     log_from: u64,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(sampler) = &self.sampler {
-            sampler.abort();
+        for task in self.sampler.iter().chain(&self.follower) {
+            task.abort();
         }
     }
 }
@@ -99,6 +105,8 @@ enum Happened {
 struct Supervisor {
     agent: Arc<Agent>,
     live: Arc<Live>,
+    /// Of a node of a store with copies: how the keeper of the ranges knows it.
+    key: Option<NodeKey>,
     store: String,
     node: String,
     paths: NodePaths,
@@ -118,9 +126,11 @@ pub(crate) async fn supervise(
     paths: NodePaths,
     mut commands: mpsc::Receiver<Command>,
 ) {
+    let key = agent.node_key(&store, &node);
     let mut supervisor = Supervisor {
         agent,
         live,
+        key,
         store,
         node,
         paths,
@@ -138,6 +148,7 @@ pub(crate) async fn supervise(
             Happened::Command(Command::Stop { force, reply }) => supervisor.stop(force, reply),
             Happened::Exited(exit) => {
                 supervisor.ready_before_exit().await;
+                supervisor.tell_of_end().await;
                 supervisor.exited(exit).await;
             }
             Happened::Ready(Ok(line)) => supervisor.ready(&line),
@@ -193,6 +204,12 @@ impl Supervisor {
     async fn find_again(&mut self) {
         let Some(entry) = self.agent.node_entry(&self.store, &self.node) else { return };
         let process = self.find_process(&entry).await;
+        if let (Some(key), None) = (&self.key, &process)
+            && process::nobody_holds(&self.paths.lock)
+        {
+            // It ended while no manager looked.
+            self.agent.ranges().gone(key);
+        }
         match first_step(entry.wanted, entry.state, process.is_some()) {
             FirstStep::Adopt | FirstStep::Stop if process.is_none() => {}
             FirstStep::Adopt => {
@@ -204,7 +221,8 @@ impl Supervisor {
             FirstStep::Stop => {
                 if let Some(process) = process {
                     let log_from = process::log_len(&self.paths.log);
-                    self.leave(Running { process, sampler: None, log_from }, false);
+                    let follower = self.follow(&process);
+                    self.leave(Running { process, sampler: None, follower, log_from }, false);
                 }
             }
             FirstStep::Spawn => self.spawn(),
@@ -357,7 +375,8 @@ impl Supervisor {
                     entry.state = NodeState::Spawning;
                     entry.process = Some(process);
                 });
-                let running = Running { process: started.process, sampler: None, log_from };
+                let process = started.process;
+                let running = Running { process, sampler: None, follower: None, log_from };
                 let deadline = Instant::now() + self.agent.options().pace.ready_max;
                 self.phase = Phase::Coming { running, ready: started.ready, deadline };
             }
@@ -370,6 +389,9 @@ impl Supervisor {
             return;
         };
         tracing::info!(store = %self.store, node = %self.node, pid = line.pid, "ready; {}", line.io);
+        if let (Some(key), Some(boot)) = (&self.key, ranges::boot_of(&line.boot)) {
+            self.agent.ranges().up(key, boot);
+        }
         self.up_running(running, Instant::now());
         self.answer_starters(&Ok("Started".to_string()));
     }
@@ -378,7 +400,7 @@ impl Supervisor {
     fn up(&mut self, process: Process, log_from: u64) {
         let now = Instant::now();
         let since = now.checked_sub(self.agent.options().pace.early_exit).unwrap_or(now);
-        self.up_running(Running { process, sampler: None, log_from }, since);
+        self.up_running(Running { process, sampler: None, follower: None, log_from }, since);
     }
 
     fn up_running(&mut self, mut running: Running, since: Instant) {
@@ -388,10 +410,35 @@ impl Supervisor {
             entry.process = Some(process);
             entry.message = None;
         });
+        running.follower = self.follow(&running.process);
+        let watched = self.key.clone().map(|key| (key, running.process.signaller()));
         let sampler =
-            sample(Arc::clone(&self.live), self.paths.clone(), self.agent.options().pace.sample);
+            sample(Arc::clone(&self.agent), Arc::clone(&self.live), self.paths.clone(), watched);
         running.sampler = Some(tokio::spawn(sampler));
         self.phase = Phase::Up { running, since };
+    }
+
+    /// Tells a node of a store with copies what the catalogue of the ranges says, for as long as its process lives.
+    fn follow(&self, process: &Process) -> Option<JoinHandle<()>> {
+        let key = self.key.clone()?;
+        let ranges = Arc::clone(self.agent.ranges());
+        let socket = self.paths.socket.clone();
+        Some(tokio::spawn(ranges::follow(ranges, key, socket, process.pid())))
+    }
+
+    /// First of all when a process has ended: others shall lead what it led. Waits for that, but not long.
+    async fn tell_of_end(&self) {
+        let Some(key) = &self.key else { return };
+        let ranges = self.agent.ranges();
+        ranges.gone(key);
+        let told = async {
+            ranges.until_gone(key).await;
+            // Those who follow the other nodes were woken with us; what follows here blocks them.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+        };
+        // A manager that cannot agree with the others now will later.
+        let _ = tokio::time::timeout(WORD_MAX, told).await;
     }
 
     /// No ready line will come. When the process has ended its exit says more; else it is made to end.
@@ -583,22 +630,40 @@ fn answer(reply: oneshot::Sender<Answer>, outcome: Answer) {
     let _ = reply.send(outcome);
 }
 
-/// Asks a node for its counters at every beat, and keeps its log within its bound.
-async fn sample(live: Arc<Live>, paths: NodePaths, pace: Duration) {
+/// Asks a node for its counters at every beat, and keeps its log within its bound. A `watched` one that does not answer
+/// for long is killed, because what it leads cannot be led by others before it is certainly gone.
+async fn sample(
+    agent: Arc<Agent>,
+    live: Arc<Live>,
+    paths: NodePaths,
+    watched: Option<(NodeKey, Signaller)>,
+) {
     use std::sync::atomic::Ordering::Relaxed;
     live.silent.store(0, Relaxed);
-    let mut beat = tokio::time::interval(pace);
+    let pace = agent.options().pace;
+    let mut silent_since: Option<Instant> = None;
+    let mut beat = tokio::time::interval(pace.sample);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         beat.tick().await;
-        match control::ask(&paths.socket, ControlRequest::Status).await {
-            Ok(status) => {
-                live.silent.store(0, Relaxed);
-                let mut samples = live.samples.lock().expect("no holder of this lock panics");
-                samples.add(Instant::now(), status);
-            }
-            Err(_) => {
-                live.silent.fetch_add(1, Relaxed);
+        let asked = Instant::now();
+        if let Ok(status) = control::ask(&paths.socket, ControlRequest::Status).await {
+            live.silent.store(0, Relaxed);
+            silent_since = None;
+            let mut samples = live.samples.lock().expect("no holder of this lock panics");
+            samples.add(Instant::now(), status);
+        } else {
+            live.silent.fetch_add(1, Relaxed);
+            let since = *silent_since.get_or_insert(asked);
+            let long = since.elapsed() > pace.silence_max;
+            if let (true, Some((key, signaller))) = (long, &watched) {
+                if agent.ranges().is_last_copy(key) {
+                    tracing::warn!(log = %paths.log.display(), "silent; not killed, it has the last copy of some ranges");
+                } else {
+                    tracing::error!(log = %paths.log.display(), "silent; killed, so that others may lead");
+                    signaller.kill();
+                    return;
+                }
             }
         }
         if let Err(error) = process::bound_log(&paths.log, process::LOG_BYTES_MAX) {

@@ -1,7 +1,7 @@
 //! The documents of the admin API: what the manager answers and what its clients send.
 
 use crate::eviction::Eviction;
-use crate::ids::{Epoch, StoreId};
+use crate::ids::{Epoch, NodeIndex, StoreId};
 use crate::ranges::Replication;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -83,6 +83,19 @@ pub struct StoreRecord {
     pub epoch: Epoch,
     /// Nodes in order.
     pub nodes: Vec<NodeRecord>,
+    /// Nodes that were removed from a store with copies. Their positions among all nodes stay theirs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<RemovedNode>,
+}
+
+/// A node that is no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemovedNode {
+    /// Its position among all nodes that the store ever had.
+    pub index: NodeIndex,
+    /// What it was.
+    pub node: NodeRecord,
 }
 
 /// The state of a store, from the states of its nodes.
@@ -262,6 +275,17 @@ impl StoreDefinition {
 }
 
 impl StoreRecord {
+    /// The nodes with their positions among all nodes that the store ever had: where none was removed, those in the list.
+    pub fn indexed(&self) -> impl Iterator<Item = (NodeIndex, &NodeRecord)> {
+        let free = |index: &NodeIndex| self.removed.iter().all(|gone| gone.index != *index);
+        (0..=u16::MAX).map(NodeIndex).filter(free).zip(&self.nodes)
+    }
+
+    /// The position of a node.
+    pub fn index_of(&self, name: &str) -> Option<NodeIndex> {
+        self.indexed().find(|(_, node)| node.name == name).map(|(index, _)| index)
+    }
+
     /// The ways in which a definition that is asked for differs from this store; see [`StoreDefinition::differences`].
     /// Ports that nobody named at the creation are those that the first node got.
     pub fn differences(&self, asked: &StoreDefinition) -> Vec<String> {

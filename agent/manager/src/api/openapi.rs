@@ -205,7 +205,9 @@ fn schemas() -> Value {
             ("hash_seed", "string"),
             ("epoch", "integer"),
             ("nodes", "[NodeRecord]"),
+            ("removed?", "[RemovedNode]"),
         ]),
+        "RemovedNode": object(&[("index", "integer"), ("node", "NodeRecord")]),
         "NodeView": object(&node_view),
         "StoreView": object(&[
             ("record", "StoreRecord"),
@@ -289,10 +291,10 @@ mod tests {
     use dkv_protocol::admin::{
         AddInstanceRequest, CommitRequest, ErrorBody, ErrorDocument, HealthView, JoinRequest,
         ManagersView, MetricsView, NodeChanged, NodeMetrics, NodeRecord, NodeState, NodeView, Rate,
-        Reservation, ReservationRequest, StoreChange, StoreChanged, StoreDefinition, StoreRecord,
-        StoreStatus, StoreView, StoresView,
+        RemovedNode, Reservation, ReservationRequest, StoreChange, StoreChanged, StoreDefinition,
+        StoreRecord, StoreStatus, StoreView, StoresView,
     };
-    use dkv_protocol::ids::{Epoch, StoreId};
+    use dkv_protocol::ids::{Epoch, NodeIndex, StoreId};
     use dkv_protocol::ranges::Replication;
     use serde::Serialize;
     use std::collections::BTreeSet;
@@ -325,12 +327,14 @@ mod tests {
             cpus: vec![0],
             cpus_exclusive: true,
         };
+        let removed = RemovedNode { index: NodeIndex(1), node: node.clone() };
         let record = StoreRecord {
             definition: definition.clone(),
             id: StoreId(text()),
             hash_seed: text(),
             epoch: Epoch(1),
             nodes: vec![node.clone()],
+            removed: vec![removed.clone()],
         };
         let node_view = NodeView {
             record: node.clone(),
@@ -377,6 +381,7 @@ mod tests {
             value("Replication", &Replication::NONE),
             value("NodeRecord", &node),
             value("StoreRecord", &record),
+            value("RemovedNode", &removed),
             value("NodeView", &node_view),
             value("StoreView", &view),
             value("StoresView", &StoresView { stores: vec![] }),

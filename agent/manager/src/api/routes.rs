@@ -242,6 +242,7 @@ async fn start(
     query(&uri, &[])?;
     let node = api.agent.resolve(&store, &node)?;
     api.agent.check_start(&store)?;
+    api.agent.begin_life_alone(&store).await?;
     let message = api.agent.command(&store, &node, Command::Start).await?;
     changed(&api, &store, &node, message)
 }

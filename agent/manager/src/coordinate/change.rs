@@ -374,6 +374,7 @@ impl Change<'_> {
             hash_seed: random_hex(16),
             epoch: Epoch(0),
             nodes: Vec::new(),
+            removed: Vec::new(),
         });
         record.epoch = Epoch(record.epoch.0 + 1);
         for (machine, _) in &self.additions {

@@ -528,6 +528,7 @@ mod tests {
             hash_seed: String::new(),
             epoch: Epoch(2),
             nodes: nodes.iter().map(node).collect(),
+            removed: vec![],
         }
     }
 

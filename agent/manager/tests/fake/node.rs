@@ -1,6 +1,9 @@
 //! A node that serves nobody: it takes a launch document, holds its lock, prints its ready line, answers on its control
 //! socket, and otherwise does what the file named by its first argument says at its start. For tests of supervision.
 //!
+//! When it is followed it writes what it is told behind `….told` beside its control socket, line by line, and asks what
+//! stands in `….asks` there.
+//!
 //! `serve` (also when there is no file), `exit CODE` before the ready line, `crash CODE` after it, `hang` without one,
 //! `deaf` to being asked to stop. It ends by itself when its directory is gone, so that no test leaves one behind.
 
@@ -53,10 +56,14 @@ fn main() -> ExitCode {
         eprintln!("crashed as told");
         return ExitCode::from(code);
     }
+    let deaf = deed == "deaf";
     for stream in listener.incoming().flatten() {
-        if answer(stream, &document) && deed != "deaf" {
-            return ExitCode::from(exit::OK);
-        }
+        let document = document.clone();
+        std::thread::spawn(move || {
+            if answer(stream, &document) && !deaf {
+                std::process::exit(i32::from(exit::OK));
+            }
+        });
     }
     ExitCode::from(exit::FAILED)
 }
@@ -71,11 +78,41 @@ fn answer(stream: UnixStream, document: &LaunchDocument) -> bool {
         let mut text = serde_json::to_string(&status(document)).expect("plain data");
         text.push('\n');
         let _ = reader.get_mut().write_all(text.as_bytes());
-        if request == ControlRequest::Stop {
-            return true;
+        match request {
+            ControlRequest::Status => {}
+            ControlRequest::Stop => return true,
+            ControlRequest::Follow => {
+                followed(reader, &document.control_socket);
+                return false;
+            }
         }
     }
     false
+}
+
+/// Notes what it is told, and asks what somebody puts beside it.
+fn followed(mut reader: BufReader<UnixStream>, socket: &str) {
+    let mut asking = reader.get_ref().try_clone().expect("a second handle");
+    let asks = format!("{socket}.asks");
+    std::thread::spawn(move || {
+        loop {
+            // Renamed into place, so that it is whole when it is there.
+            if let Ok(text) = std::fs::read(&asks) {
+                std::fs::remove_file(&asks).expect("ours");
+                if asking.write_all(&text).is_err() {
+                    return;
+                }
+            }
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    });
+    let told = std::fs::OpenOptions::new().create(true).append(true).open(format!("{socket}.told"));
+    let mut told = told.expect("the directory is there");
+    let mut line = String::new();
+    while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
+        told.write_all(line.as_bytes()).expect("there is room");
+        line.clear();
+    }
 }
 
 /// Each time it is asked it has served a hundred reads more.

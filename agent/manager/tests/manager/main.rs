@@ -4,5 +4,6 @@
 mod api;
 mod groups;
 mod harness;
+mod ranges;
 mod starting;
 mod supervision;

@@ -320,6 +320,7 @@ mod tests {
             hash_seed: String::new(),
             epoch: Epoch(1),
             nodes: records,
+            removed: vec![],
         };
         StoreView { record, status: StoreStatus::of(states), nodes }
     }

@@ -1,0 +1,240 @@
+//! Stores with copies: formed, told to their nodes, changed by their asks and by deaths, and kept over restarts.
+
+use crate::harness::{Machine, definition, kill, node, until};
+use dkv_protocol::admin::StoreDefinition;
+use dkv_protocol::control::{FromNode, ToNode};
+use dkv_protocol::ids::{Epoch, NodeIndex, RangeId};
+use dkv_protocol::ranges::{Change, ConfigAsk, OnTotalLoss, RangeConfig, RangeNews, RangeState};
+use dkv_protocol::ranges::{Replication, Rid};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+pub(crate) fn with_copies(name: &str, nodes: u32, replicas: u8) -> StoreDefinition {
+    let on_total_loss = OnTotalLoss::Offline;
+    let replication = Some(Replication { replicas, on_total_loss, ..Replication::NONE });
+    StoreDefinition { replication, ..definition(name, nodes) }
+}
+
+/// A node's files: of the one store of the machine.
+fn beside(machine: &Machine, index: u16, what: &str) -> PathBuf {
+    let run = machine.data().join("run");
+    let suffix = format!("-{index}.sock");
+    let found = std::fs::read_dir(&run).expect("it is there").flatten();
+    let mut sockets = found.map(|entry| entry.path().display().to_string());
+    let socket = sockets.find(|path| path.ends_with(&suffix)).expect("the node has a socket");
+    PathBuf::from(format!("{socket}.{what}"))
+}
+
+/// What a node was told last of each range, and of which ranges it got an answer since the file was last removed.
+pub(crate) fn told(
+    machine: &Machine,
+    index: u16,
+) -> (BTreeMap<RangeId, RangeNews>, Vec<RangeNews>) {
+    let text = std::fs::read_to_string(beside(machine, index, "told")).unwrap_or_default();
+    let mut latest = BTreeMap::new();
+    let mut answers = Vec::new();
+    // The last line may be under way.
+    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        let ToNode::Ranges { news } = serde_json::from_str(line).expect("a line") else { continue };
+        for one in news {
+            answers.extend(one.answer.then(|| one.clone()));
+            latest.insert(one.range, one);
+        }
+    }
+    (latest, answers)
+}
+
+fn config(machine: &Machine, index: u16, range: u8) -> Option<RangeConfig> {
+    told(machine, index).0.get(&RangeId(range)).and_then(|news| news.config.clone())
+}
+
+fn ask(machine: &Machine, index: u16, asks: Vec<ConfigAsk>) {
+    let path = beside(machine, index, "asks");
+    let mut text = serde_json::to_string(&FromNode::Asks { asks }).expect("plain data");
+    text.push('\n');
+    let part = path.with_extension("part");
+    std::fs::write(&part, text).expect("the directory is there");
+    std::fs::rename(&part, &path).expect("ours");
+}
+
+fn start_all(machine: &Machine, store: &str, nodes: u32) {
+    for number in 1..=nodes {
+        machine.client().start(store, &format!("node{number}")).expect("it starts");
+    }
+    until("all ranges are formed", || (0..nodes).all(|i| formed(machine, i as u16) == 256));
+}
+
+fn formed(machine: &Machine, index: u16) -> usize {
+    told(machine, index).0.values().filter(|news| news.config.is_some()).count()
+}
+
+fn pid(machine: &Machine, name: &str) -> u32 {
+    node(&machine.client(), "S", name).pid.expect("it runs")
+}
+
+#[test]
+fn a_store_is_formed_when_its_nodes_are_up_and_every_node_is_told_all() {
+    let machine = Machine::new();
+    let _manager = machine.start();
+    machine.client().create(&with_copies("S", 2, 1)).unwrap();
+    start_all(&machine, "S", 2);
+    let (first, second) = (told(&machine, 0).0, told(&machine, 1).0);
+    assert_eq!(first, second);
+    let leads = |node| {
+        let led_by = |n: &&RangeNews| n.config.as_ref().unwrap().primary.addr.node == node;
+        first.values().filter(led_by).count()
+    };
+    assert_eq!((leads(NodeIndex(0)), leads(NodeIndex(1))), (128, 128));
+    for news in first.values() {
+        let config = news.config.as_ref().unwrap();
+        assert_eq!((config.in_sync.len(), config.epoch, config.formed), (2, Epoch(1), Epoch(1)));
+        assert_eq!(config.primary.addr, news.placement[0]);
+    }
+    // Without copies there is nothing to tell.
+    let free = StoreDefinition { clustron_port: None, client_port: None, ..definition("Plain", 1) };
+    machine.client().create(&free).unwrap();
+    machine.client().start("Plain", "node1").unwrap();
+}
+
+#[test]
+fn the_death_of_a_node_is_known_to_the_others_at_once_and_it_comes_back_as_another() {
+    let machine = Machine::new();
+    let _manager = machine.start();
+    machine.client().create(&with_copies("S", 2, 1)).unwrap();
+    start_all(&machine, "S", 2);
+    let before = config(&machine, 1, 0).unwrap();
+    assert_eq!(before.primary.addr.node, NodeIndex(0));
+    let begin = Instant::now();
+    kill(pid(&machine, "node1"));
+    let survivor = before.member_at(before.in_sync[1].addr).unwrap();
+    until("the other one leads", || config(&machine, 1, 0).is_some_and(|c| c.primary == survivor));
+    println!("from the kill to the news: {:?}", begin.elapsed());
+    let after = config(&machine, 1, 0).unwrap();
+    assert_eq!((after.epoch, after.in_sync.len()), (Epoch(2), 1));
+
+    // Back under another boot, it is told all, and the primary takes it in.
+    until("it is told", || config(&machine, 0, 0).is_some_and(|c| c.primary == survivor));
+    let boot = dkv_protocol::ids::BootId(u64::from(pid(&machine, "node1")));
+    let back = Rid { addr: before.primary.addr, boot, generation: 0 };
+    let expand = |epoch| ConfigAsk {
+        range: RangeId(0),
+        epoch,
+        caller: survivor,
+        change: Change::Expand { add: back },
+    };
+    let of_another = ConfigAsk { caller: back, ..expand(Epoch(2)) };
+    ask(&machine, 1, vec![expand(Epoch(1)), of_another]);
+    until("it is refused", || told(&machine, 1).1.iter().any(|n| n.range == RangeId(0)));
+    assert_eq!(config(&machine, 1, 0).unwrap().epoch, Epoch(2));
+    ask(&machine, 1, vec![expand(Epoch(2))]);
+    until("it is granted", || config(&machine, 0, 0).is_some_and(|c| c.in_sync.len() == 2));
+    let granted = config(&machine, 1, 0).unwrap();
+    assert_eq!((granted.epoch, granted.has(back)), (Epoch(3), true));
+}
+
+#[test]
+fn a_manager_that_is_started_again_goes_on_where_it_was() {
+    let machine = Machine::new();
+    let manager = machine.start();
+    machine.client().create(&with_copies("S", 3, 1)).unwrap();
+    start_all(&machine, "S", 3);
+    let before = told(&machine, 1).0;
+    let (first, second) = (pid(&machine, "node1"), pid(&machine, "node2"));
+    manager.end();
+    std::fs::remove_file(beside(&machine, 1, "told")).unwrap();
+    kill(first);
+    let socket = beside(&machine, 0, "").with_extension("sock");
+    until("it is gone", || std::os::unix::net::UnixStream::connect(&socket).is_err());
+    let _manager = machine.start();
+    // What it led is led by others, and nothing else has changed.
+    until("its end was found out", || {
+        let now = told(&machine, 1).0;
+        let led = |news: &RangeNews| news.config.as_ref().unwrap().primary.addr.node;
+        now.len() == 256 && now.values().all(|news| led(news) != NodeIndex(0))
+    });
+    assert_eq!(pid(&machine, "node2"), second);
+    let now = told(&machine, 1).0;
+    for (range, news) in &before {
+        let (had, has) = (news.config.as_ref().unwrap(), now[range].config.as_ref().unwrap());
+        let lost = had.in_sync.iter().any(|rid| rid.addr.node == NodeIndex(0));
+        assert_eq!(has.epoch, Epoch(if lost { 2 } else { 1 }), "{range:?}");
+    }
+}
+
+fn raw(pid: u32) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(pid as i32).expect("a process number")
+}
+
+#[test]
+fn a_store_that_was_stopped_starts_a_new_life() {
+    let machine = Machine::new();
+    let _manager = machine.start();
+    let client = machine.client();
+    client.create(&with_copies("S", 2, 1)).unwrap();
+    start_all(&machine, "S", 2);
+    let before = config(&machine, 0, 7).unwrap();
+    for name in ["node1", "node2"] {
+        client.stop("S", name, false).unwrap();
+    }
+    for index in 0..2 {
+        let told = machine.data().join("run");
+        let files = std::fs::read_dir(told).unwrap().flatten();
+        let of_node = format!("-{index}.sock.told");
+        for file in files.filter(|f| f.path().display().to_string().ends_with(&of_node)) {
+            std::fs::remove_file(file.path()).unwrap();
+        }
+    }
+    start_all(&machine, "S", 2);
+    let after = config(&machine, 0, 7).unwrap();
+    assert_eq!((after.in_sync.len(), after.state), (2, RangeState::Normal));
+    assert!(after.epoch > before.epoch && after.first_index > before.first_index);
+    assert_eq!(after.formed, after.epoch);
+}
+
+#[test]
+fn a_range_whose_last_copy_is_gone_waits_for_a_human_or_starts_empty() {
+    for on_total_loss in [OnTotalLoss::Offline, OnTotalLoss::Reinit] {
+        let machine = Machine::new();
+        let _manager = machine.start();
+        let mut wanted = with_copies("S", 2, 1);
+        wanted.replication = wanted.replication.map(|r| Replication { on_total_loss, ..r });
+        machine.client().create(&wanted).unwrap();
+        start_all(&machine, "S", 2);
+        // The second one goes before the first is a copy again: nobody resyncs here.
+        kill(pid(&machine, "node1"));
+        let alone = |c: RangeConfig| c.in_sync.len() == 1;
+        until("one is left", || config(&machine, 1, 0).is_some_and(alone));
+        until("it is back", || node(&machine.client(), "S", "node1").restarts == 1);
+        kill(pid(&machine, "node2"));
+        let state = |c: &RangeConfig| match on_total_loss {
+            OnTotalLoss::Offline => c.state == RangeState::Offline,
+            OnTotalLoss::Reinit => c.state == RangeState::Normal && c.formed > Epoch(1),
+        };
+        until("that is known", || config(&machine, 0, 0).as_ref().is_some_and(state));
+    }
+}
+
+#[test]
+fn a_node_that_is_silent_is_killed_unless_it_has_the_last_copy() {
+    let mut machine = Machine::new();
+    machine.options.pace.silence_max = std::time::Duration::from_millis(500);
+    let _manager = machine.start();
+    machine.client().create(&with_copies("S", 2, 1)).unwrap();
+    start_all(&machine, "S", 2);
+    let stopped = pid(&machine, "node1");
+    rustix::process::kill_process(raw(stopped), rustix::process::Signal::STOP).unwrap();
+    until("the other one leads", || {
+        config(&machine, 1, 0).is_some_and(|c| c.primary.addr.node == NodeIndex(1))
+    });
+    until("it is started again", || node(&machine.client(), "S", "node1").restarts == 1);
+    let last = pid(&machine, "node2");
+    rustix::process::kill_process(raw(last), rustix::process::Signal::STOP).unwrap();
+    until("it is called silent", || {
+        node(&machine.client(), "S", "node2").message.is_some_and(|m| m.contains("does not answer"))
+    });
+    assert_eq!(pid(&machine, "node2"), last);
+    rustix::process::kill_process(raw(last), rustix::process::Signal::CONT).unwrap();
+    until("it answers again", || node(&machine.client(), "S", "node2").message.is_none());
+    assert_eq!((pid(&machine, "node2"), node(&machine.client(), "S", "node2").restarts), (last, 0));
+}
