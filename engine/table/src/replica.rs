@@ -81,8 +81,12 @@ impl Table {
         let result = self.as_told(range, version, |table| {
             table.replay(now_ms, range, version, said, effect.value, resync)
         });
-        self.ranges[range as usize % RANGES].version =
-            if result.is_ok() { version } else { before };
+        let r = &mut self.ranges[range as usize % RANGES];
+        r.version = if result.is_ok() { version } else { before };
+        if result.is_ok() && matches!(said, Said::Delete { .. } | Said::Clear) {
+            // Also when it was skipped: what else follows from it is not known here.
+            r.last_removal = version;
+        }
         result
     }
 
@@ -169,7 +173,6 @@ impl Table {
                 } else {
                     self.detach(range as usize % RANGES);
                 }
-                self.ranges[range as usize % RANGES].last_removal = version;
                 return Ok(true);
             }
         };
@@ -194,16 +197,8 @@ impl Table {
             (Said::Expire { expires_at_ms, .. }, Some(found)) => {
                 self.expire_at(now_ms, place, key, &found, expires_at_ms)?;
             }
-            (Said::Delete { .. }, found) => {
-                // Nothing that comes later may find it, whether it was here or not.
-                if found.is_none() && !resync {
-                    return skipped;
-                }
-                self.ranges[range as usize % RANGES].last_removal = version;
-                return Ok(found.is_some() && {
-                    self.remove(now_ms, place, key);
-                    true
-                });
+            (Said::Delete { .. }, Some(_)) => {
+                self.remove(now_ms, place, key);
             }
             _ => return skipped,
         }

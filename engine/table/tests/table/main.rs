@@ -6,3 +6,5 @@ mod growth;
 mod large;
 mod model;
 mod promises;
+mod ranges;
+mod replica;
