@@ -27,7 +27,6 @@ impl Table {
         let (len, with_expiry) = (u64::from(r.len), u64::from(r.with_expiry));
         if leads {
             r.flags.set(Flags::HINTS_OLD, true);
-            self.loaded.remove(&range);
             self.following.ranges -= 1;
             self.following.len -= len;
             self.following.with_expiry -= with_expiry;

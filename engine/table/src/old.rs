@@ -114,7 +114,6 @@ impl Table {
     /// longer one.
     pub fn discard_range(&mut self, range: u16) {
         self.detach(range as usize % RANGES);
-        self.loaded.remove(&range);
         self.set_version(range, self.version_of_range(range));
     }
 

@@ -10,9 +10,7 @@
 //! later effect is applied.
 
 use crate::effect::{Effect, Said};
-use crate::growth::MERGE_LOW;
 use crate::ranges::Flags;
-use crate::segment::{BUCKETS, HOMES, Spot, home_of, start_of_home};
 use crate::table::Table;
 use crate::{Expiry, Large, OutOfMemory, RANGES, Record, SLOTS_PER_RANGE};
 
@@ -60,8 +58,7 @@ impl Table {
     /// machine, see [`convert_deadline`](crate::convert_deadline).
     ///
     /// Otherwise than in a resync the version must be the next one, and the effect must fit. In a resync it must be a later
-    /// one, and an effect on a key that is as new already, or on none when it needs one, is skipped: then it says false. A
-    /// clearing in a resync after newer records were loaded has to look at each record of the range, at once.
+    /// one, and an effect on a key that is as new already, or on none when it needs one, is skipped: then it says false.
     ///
     /// # Errors
     /// [`ApplyError`], with nothing changed.
@@ -104,8 +101,6 @@ impl Table {
                 return Ok(false);
             }
             table.put(now_ms, slot, key, value, large, expires_at_ms)?;
-            let newest = table.loaded.entry(range).or_default();
-            *newest = version.max(*newest);
             Ok(true)
         });
         self.ranges[range as usize % RANGES].version = before;
@@ -168,11 +163,8 @@ impl Table {
             | Said::Append { slot, key, .. }
             | Said::Delete { slot, key } => (slot, key),
             Said::Clear => {
-                if self.loaded.get(&range).is_some_and(|newest| *newest > version) {
-                    self.remove_older(now_ms, range as usize % RANGES, version);
-                } else {
-                    self.detach(range as usize % RANGES);
-                }
+                // In a resync also what was loaded and is newer: the effects that made it are still to come.
+                self.detach(range as usize % RANGES);
                 return Ok(true);
             }
         };
@@ -203,34 +195,5 @@ impl Table {
             _ => return skipped,
         }
         Ok(true)
-    }
-
-    /// Removes what is older than a version from a range.
-    fn remove_older(&mut self, now_ms: u64, range: usize, version: u64) {
-        let mut next = Some(0);
-        while let Some(hash) = next
-            && let Some(named) = self.ranges[range].find(hash)
-        {
-            let segment = named.segment;
-            for bucket in self.segments.get(segment) {
-                bucket.lanes().for_each(|lane| self.records.prefetch(bucket.reference(lane)));
-            }
-            for bucket in 0..BUCKETS {
-                for lane in self.segments.get(segment)[bucket].lanes() {
-                    let held = &self.segments.get(segment)[bucket];
-                    let view = self.records.view(held.reference(lane));
-                    if view.entry.version < version {
-                        let its = self.hash.of(view.key);
-                        let slot = Self::slot_of(range, held.print(lane), its);
-                        let spot = Spot { segment, bucket, lane };
-                        self.take_out(range, home_of(its, named.depth), slot, spot);
-                    }
-                }
-            }
-            next = start_of_home(hash, named.depth, HOMES);
-            if self.segments.about(segment).len <= MERGE_LOW {
-                self.merge(now_ms, range, hash);
-            }
-        }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     Block, Entry, Expiry, Large, Memory, Options, OutOfMemory, Place, RANGES, SLOTS_PER_RANGE, tick,
 };
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -40,8 +40,6 @@ pub struct Table {
     pub(crate) old: VecDeque<Old>,
     pub(crate) detached: VecDeque<Detached>,
     pub(crate) following: Following,
-    /// The newest version that was loaded into each range that is being loaded.
-    pub(crate) loaded: BTreeMap<u16, u64>,
     pub(crate) journal: Journal,
     /// What the last write that found no room had asked for, in bytes.
     lacking: Option<u64>,
@@ -133,7 +131,6 @@ impl Table {
             old: VecDeque::new(),
             detached: VecDeque::new(),
             following: Following::default(),
-            loaded: BTreeMap::new(),
             journal: Journal::default(),
             lacking: None,
             now_ms: 0,
