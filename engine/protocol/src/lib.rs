@@ -18,6 +18,7 @@ pub mod ids;
 pub mod launch;
 pub mod limits;
 pub mod map;
+pub mod peer;
 pub mod ranges;
 pub mod resp;
 pub mod slots;

@@ -1,0 +1,64 @@
+//! A set of ranges. Ordered, of fixed size, so that marking a range a thousand times costs no memory.
+
+use dkv_protocol::ids::RangeId;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RangeSet([u64; 4]);
+
+impl RangeSet {
+    #[inline]
+    pub(crate) fn insert(&mut self, range: RangeId) {
+        self.0[usize::from(range.0 >> 6)] |= 1 << (range.0 & 63);
+    }
+
+    #[inline]
+    pub(crate) fn remove(&mut self, range: RangeId) {
+        self.0[usize::from(range.0 >> 6)] &= !(1 << (range.0 & 63));
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
+    }
+
+    pub(crate) fn take(&mut self) -> Self {
+        core::mem::take(self)
+    }
+
+    /// In order.
+    pub(crate) fn iter(self) -> impl Iterator<Item = RangeId> {
+        self.0.into_iter().zip(0u8..).flat_map(|(word, at)| {
+            let mut left = word;
+            core::iter::from_fn(move || {
+                let bit = left.trailing_zeros() as u8;
+                left &= left.wrapping_sub(1);
+                (bit < 64).then(|| RangeId(at * 64 + bit))
+            })
+        })
+    }
+
+    /// In order from `start` on, and around.
+    pub(crate) fn iter_from(self, start: u8) -> impl Iterator<Item = RangeId> {
+        let behind = self.iter().filter(move |range| range.0 >= start);
+        behind.chain(self.iter().filter(move |range| range.0 < start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn a_set_gives_back_in_order_what_was_put_in() {
+        let mut set = RangeSet::default();
+        for range in [255, 0, 64, 63, 64, 200] {
+            set.insert(RangeId(range));
+        }
+        set.remove(RangeId(200));
+        let all = |set: RangeSet| set.iter().map(|range| range.0).collect::<Vec<_>>();
+        assert_eq!(all(set), [0, 63, 64, 255]);
+        assert_eq!(set.iter_from(64).map(|range| range.0).collect::<Vec<_>>(), [64, 255, 0, 63]);
+        assert_eq!(all(set.take()), [0, 63, 64, 255]);
+        assert!(set.is_empty());
+    }
+}
