@@ -131,7 +131,6 @@ fn only_a_member_in_the_present_epoch_changes_anything() {
         (Epoch(1), a, Change::Expand { add: b }, Refused(Refusal::AlreadyMember)),
         (Epoch(1), a, Change::Expand { add: other_generation }, Refused(Refusal::AlreadyMember)),
         (Epoch(1), a, Change::Expand { add: other_boot }, Refused(Refusal::Fenced)),
-        (Epoch(1), a, Change::Transfer { to: a }, Refused(Refusal::Primary)),
         (Epoch(1), a, Change::Transfer { to: other_generation }, Refused(Refusal::NotMember)),
         (Epoch(1), b, Change::Transfer { to: c }, Refused(Refusal::NotPrimary)),
         (Epoch(9), other_boot, Change::Discarded, Refused(Refusal::Fenced)),
@@ -146,6 +145,18 @@ fn only_a_member_in_the_present_epoch_changes_anything() {
     let end = config(&catalog);
     assert_eq!((end.epoch, end.primary), (Epoch(5), a));
     assert_eq!(end.in_sync, [a, b]);
+}
+
+#[test]
+fn a_transfer_to_the_primary_itself_voids_what_it_asked_before() {
+    let mut catalog = formed(3, 1, OnTotalLoss::Offline);
+    let before = config(&catalog);
+    let [a, b] = before.in_sync[..] else { panic!("{before:?}") };
+    assert_eq!(ask(&mut catalog, a, Change::Transfer { to: a }), Done);
+    assert_eq!(config(&catalog), RangeConfig { epoch: Epoch(2), ..before });
+    let late = ask_at(&mut catalog, Epoch(1), a, Change::Shrink { remove: b });
+    assert_eq!(late, Refused(Refusal::Stale(Epoch(2))));
+    assert_eq!(ask(&mut catalog, b, Change::Transfer { to: b }), Refused(Refusal::NotPrimary));
 }
 
 #[test]
@@ -218,7 +229,8 @@ fn a_discarded_only_copy_is_formed_under_the_next_generation() {
     assert!(range(&catalog).is_offline());
     assert_eq!(ask(&mut catalog, only, Change::Discarded), Nothing);
     assert_eq!(catalog.apply(&reform(false)).changed, [R]);
-    assert_eq!(config(&catalog).primary, Rid { generation: 1, ..only });
+    // Whatever generations it had without ever counting, this one is above them.
+    assert_eq!(config(&catalog).primary, Rid { generation: 1 << 16, ..only });
 }
 
 #[test]

@@ -19,6 +19,9 @@ pub struct Range {
     pub(crate) epoch: Epoch,
     /// The highest position at which it ever began.
     pub(crate) first_index: u64,
+    /// How often it was formed.
+    #[serde(default)]
+    formings: u16,
     /// The identities of present boots that were used up.
     past: Vec<Past>,
 }
@@ -43,6 +46,7 @@ impl Range {
             placement_version,
             epoch: Epoch(0),
             first_index: 0,
+            formings: 0,
             past: Vec::new(),
         }
     }
@@ -83,6 +87,7 @@ impl Range {
             .collect();
         self.first_index = first_index.max(self.first_index + 1);
         let Some(&primary) = in_sync.first() else { return };
+        self.formings = self.formings.saturating_add(1);
         for &rid in &in_sync {
             self.note(rid, false);
         }
@@ -162,8 +167,10 @@ impl Range {
         self.past.retain(|past| (past.addr.node, past.boot) != (node, boot));
     }
 
+    /// Above every generation that the copy can have had: it counts up by itself with each discard, also unnamed.
     fn next_generation(&self, addr: ShardAddr, boot: BootId) -> u32 {
-        self.past_of(addr, boot).map_or(0, |past| past.named.saturating_add(1))
+        let after_named = self.past_of(addr, boot).map_or(0, |past| past.named.saturating_add(1));
+        after_named.max(u32::from(self.formings) << 16)
     }
 
     fn past_of(&self, addr: ShardAddr, boot: BootId) -> Option<&Past> {
