@@ -2,7 +2,8 @@
 //! [growth] [slot] [values] [eviction] [ranges]`.
 //!
 //! Growth, growth of a single slot, expiry of a tenth of the keys in one second, eviction under full load, taking apart
-//! what was cleared, and walking, comparing, feeding and clearing ranges. Each line says how long steps took; a step is one call of the table.
+//! what was cleared, and walking, comparing, feeding and clearing ranges. Each line says how long steps took; a step is
+//! one call of the table.
 
 use dkv_table::{Eviction, Expiry, HeapMemory, Memory, Options, Room, Table};
 

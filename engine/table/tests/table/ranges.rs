@@ -128,6 +128,7 @@ fn a_range_that_is_not_led_keeps_its_expired_keys_and_nobody_sees_them() {
     assert!(t.get(1000, place, &64u64.to_le_bytes()).is_some());
     t.set_journal(1, true);
     assert!(!t.expire_if_due(10_000, place, &64u64.to_le_bytes()));
+    assert_eq!(t.set_expiry(10_000, place, &64u64.to_le_bytes(), None), None);
     assert_eq!(t.scan(0, 0, 0..256, 10_000, &mut |_, _| panic!("none is led")), 0);
     assert_eq!(t.random(0, 99), None);
     t.clear();
