@@ -19,7 +19,8 @@
 //! | 20..24 | CRC-32C of the 20 bytes before |
 //!
 //! A request in a batch: `u32` id, `u8` flags (1: RESP3, 2: whole store), `u32` number of arguments, then each with its
-//! `u32` length before it. A reply: `u32` id, `u32` length, RESP bytes.
+//! `u32` length before it. A reply: `u32` id, `u32` length, RESP bytes. The RESP bytes [`ELSEWHERE`] are no reply for a
+//! client but for the shard that asked.
 
 use crate::limits::{ARGS_MAX, FRAME_BYTES_MAX, HELLO_BYTES_MAX, REPLY_BYTES_MAX};
 use crate::resp::{Proto, reply};
@@ -282,6 +283,11 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
+
+/// Instead of a reply: the shard does not lead the range of the request (any more), and nothing of the request was executed.
+/// Whoever asked asks the one that leads it. No client ever sees it, and no value can look like it: values do not begin
+/// with `-`, and errors begin with other words.
+pub const ELSEWHERE: &[u8] = b"-DKV.ELSEWHERE\r\n";
 
 /// What a request in a batch carries besides its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

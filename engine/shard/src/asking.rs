@@ -3,6 +3,7 @@
 
 use crate::command::{Args, Merge, Now, Spec};
 use crate::commands;
+use crate::gates::Noticed;
 use crate::links::Waiting;
 use crate::merge::Merging;
 use crate::session::{OUTPUT_FAIR_BYTES, Session, Stall};
@@ -32,11 +33,15 @@ impl Shard {
     /// Sends a command to the shard that runs it.
     pub(crate) fn forward(
         &mut self,
+        now: Now,
         session: &mut Session,
         spec: &'static Spec,
         to: u16,
         args: Args<'_>,
     ) -> ControlFlow<()> {
+        if self.divert(now, session, spec, args)? {
+            return ControlFlow::Continue(());
+        }
         if !self.links.is_up(to) {
             let error = self.unreachable(to);
             session.replies.push(&error);
@@ -52,6 +57,7 @@ impl Shard {
             write: spec.write,
             shared: false,
             weight: session.expected_bytes(),
+            range: self.bound_to(spec, args),
         };
         let whole_store = session.whole_store();
         self.links.push(to, waiting, session.proto, whole_store, args.iter_from(0));
@@ -90,6 +96,9 @@ impl Shard {
         merge: Merge,
         args: Args<'_>,
     ) -> ControlFlow<()> {
+        if self.copies.is_some() {
+            return self.split_by_range(now, session, spec, merge, args);
+        }
         let (first, step) = (spec.first_key as usize, spec.key_step as usize);
         let owners: Vec<u16> =
             args.iter_from(first).step_by(step).map(|key| self.links.owner(slot_of(key))).collect();
@@ -131,6 +140,7 @@ impl Shard {
                 write: spec.write,
                 shared: true,
                 weight: session.expected_bytes(),
+                range: None,
             };
             let parts = core::iter::once(0).chain(positions).map(|i| args.get(i));
             self.links.push(to, waiting, session.proto, session.whole_store(), parts);
@@ -156,13 +166,15 @@ impl Shard {
             return self.keys(now, session, spec, args);
         }
         let info = merge == Merge::Info;
+        let all = self.everybody();
         let shards: Vec<u16> =
-            (0..self.links.len()).filter(|to| !info || self.links.is_up(*to)).collect();
-        if !self.admit_all(session, &shards)? {
+            all.iter().copied().filter(|to| !info || self.links.is_up(*to)).collect();
+        if !self.admit_all(session, &shards)? || !self.admit_here(now, session, spec, args)? {
             return ControlFlow::Continue(());
         }
         session.last = (spec.name, "");
-        let all = u32::from(self.links.len());
+        let missing: Vec<u16> = all.iter().copied().filter(|to| !shards.contains(to)).collect();
+        let all = all.len() as u32;
         let (asked, spec, merging) =
             match (info, commands::internal(commands::info::KEYSPACE_REQUEST)) {
                 (true, Some(keyspace)) => (None, keyspace, Merging::info(args, all)),
@@ -180,16 +192,24 @@ impl Shard {
                 write: spec.write,
                 shared: true,
                 weight: session.expected_bytes(),
+                range: None,
             };
             self.links.push(to, waiting, session.proto, session.whole_store(), asked.iter_from(0));
             self.stats.forwarded.add(1);
         }
-        for to in (0..self.links.len()).filter(|to| !shards.contains(to)) {
+        for to in missing {
             let error = self.unreachable(to);
             self.resolve(now, session, slot, u32::from(to), error.into());
         }
         self.part_here(now, session, spec, slot, u32::from(me), asked);
         ControlFlow::Continue(())
+    }
+
+    /// The shards that a command for the whole store is asked of: all of them, or those that lead a range and this one.
+    pub(crate) fn everybody(&self) -> Vec<u16> {
+        let me = self.links.me();
+        let leads = |to: &u16| self.copies.is_none() || *to == me || self.links.owns(*to);
+        (0..self.links.len()).filter(leads).collect()
     }
 
     /// Runs this shard's part of a command.
@@ -205,10 +225,11 @@ impl Shard {
         let mut out = self.buffers.take();
         let mut exec = self.exec(now, session.whole_store(), session.proto);
         (spec.handler)(&mut exec, args, &mut out);
+        let noticed = self.noticed();
         if out.len() > OUTPUT_FAIR_BYTES {
-            self.resolve(now, session, slot, part, Cow::Owned(out));
+            self.resolve_with(now, session, (slot, part), Cow::Owned(out), noticed);
         } else {
-            self.resolve(now, session, slot, part, Cow::Borrowed(&out));
+            self.resolve_with(now, session, (slot, part), Cow::Borrowed(&out), noticed);
             self.buffers.give(out);
         }
     }
@@ -222,14 +243,26 @@ impl Shard {
         part: u32,
         reply: Cow<'_, [u8]>,
     ) {
+        self.resolve_with(now, session, (slot, part), reply, Noticed::None);
+    }
+
+    /// The same for a reply that was made here, with what it waits for.
+    fn resolve_with(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        (slot, part): (u32, u32),
+        reply: Cow<'_, [u8]>,
+        noticed: Noticed,
+    ) {
         session.replies.lend(|| self.buffers.take());
-        if let Some(cursor) = session.replies.walk_on(slot, &reply) {
+        if let Some(cursor) = session.replies.walk_on(slot, &reply, &noticed) {
             session.progress_ms = now.boot_ms();
             return self.walk_goes_on(session, slot, part, cursor);
         }
         let exec = self.exec(now, session.whole_store(), session.proto);
-        if session.replies.resolve(slot, part, reply, &exec).is_some_and(|a| a.failed) {
-            self.stats.errors.add(1);
+        if let Some(answered) = session.replies.resolve(slot, part, reply, noticed, &exec) {
+            self.stats.errors.add(answered.failures);
         }
     }
 

@@ -65,5 +65,6 @@ pub(crate) fn with_exec<R>(work: impl FnOnce(&Exec<'_>) -> R) -> R {
         stats: &stats,
         place: None,
         inserts: None,
+        gates: None,
     })
 }

@@ -117,7 +117,7 @@ impl Shard {
                         return self.walk(now, session, &[owner], wanted);
                     }
                     if owner != self.links.me() {
-                        return self.forward(session, spec, owner, args);
+                        return self.forward(now, session, spec, owner, args);
                     }
                     self.slot_command(args, &mut out);
                 }

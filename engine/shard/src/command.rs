@@ -1,5 +1,6 @@
 //! What a command is: its place in the table of commands, its arguments, and what it may touch while it runs.
 
+use crate::gates::Gates;
 use crate::stats::{Counter, ShardStats};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -195,6 +196,8 @@ pub struct Exec<'a> {
     /// What goes out between the bytes of the reply without being copied there: ascending positions in the output, each
     /// with what is sent before the byte at it. None where the reply is not for a client's connection, or must be whole.
     pub inserts: Option<&'a mut Inserts>,
+    /// Where it is noted what the reply must wait for; none in a store without copies, and at a copy that does not lead.
+    pub gates: Option<&'a Gates>,
 }
 
 /// See [`Exec::inserts`].

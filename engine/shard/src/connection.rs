@@ -209,6 +209,7 @@ impl Shard {
                 write: false,
                 shared: true,
                 weight: session.expected_bytes(),
+                range: None,
             };
             let request = core::iter::once(CLIENT_LIST_REQUEST).chain(args.iter_from(2));
             self.links.push(to, waiting, Proto::Resp2, false, request);

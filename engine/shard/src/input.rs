@@ -7,6 +7,7 @@
 use crate::command::{Args, Exec, Merge, Now, Scope, Spec};
 use crate::commands;
 use crate::face::{Order, PortKind, SessionId};
+use crate::gates::Noticed;
 use crate::refusal::{self, Refusal};
 use crate::session::{End, OUTPUT_FAIR_BYTES, Session, Stall};
 use crate::shard::Shard;
@@ -506,11 +507,14 @@ impl Shard {
             return if keys.all(fits) { first } else { Plan::Refused(Refusal::KeyTooLong) };
         }
         let mut owners = None;
+        // Ranges change hands one by one, so each of them is asked for its keys alone.
+        let by_range = self.copies.is_some();
         for key in args.iter_from(spec.first_key as usize).step_by(spec.key_step as usize) {
             if key.len() > KEY_BYTES_MAX {
                 return Plan::Refused(Refusal::KeyTooLong);
             }
-            let owner = self.links.owner(slot_of(key));
+            let slot = slot_of(key);
+            let owner = if by_range { u16::from(slot.range().0) } else { self.links.owner(slot) };
             if *owners.get_or_insert(owner) != owner {
                 return Plan::Split(merge);
             }
@@ -544,6 +548,13 @@ impl Shard {
             (_, None) => return ControlFlow::Continue(()),
             (_, Some(spec)) => spec,
         };
+        if let Plan::Here(_) = plan
+            && self.copies.is_some()
+            && !self.admit_here(now, session, spec, args)?
+        {
+            self.stats.commands.add(1);
+            return ControlFlow::Continue(());
+        }
         if let Plan::Here(_) | Plan::Split(_) = plan
             && !self.has_room(now, spec, plan.place(), args)
         {
@@ -566,10 +577,13 @@ impl Shard {
                 }
                 self.pace.spend(spec, args, out.len() - start);
                 self.pace.evicted(self.table.evicted());
-                session.replies.wrote(start);
+                match self.noticed() {
+                    Noticed::None => session.replies.wrote(start),
+                    noticed => session.replies.wrote_gated(start, inserts, noticed),
+                }
                 session.replies.inserted(inserts);
             }
-            Plan::There(owner) => self.forward(session, spec, owner, args)?,
+            Plan::There(owner) => self.forward(now, session, spec, owner, args)?,
             Plan::Split(merge) => self.split(now, session, spec, merge, args)?,
             Plan::Everywhere(merge) => self.everywhere(now, session, spec, merge, args)?,
             Plan::Session => {

@@ -3,11 +3,15 @@
 //!
 //! Replies come in the order of the requests (each batch is executed as a whole, and mailboxes and links keep order), so
 //! the requests under way form a window of ids. Ids go on over a lost link: a reply of a former link finds nothing.
+//!
+//! In a store with copies the batches under way are kept, so that a request whose shard does not lead its range any more,
+//! or is gone, can be asked of another.
 
 use crate::face::SessionId;
+use crate::walk::Request;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use dkv_protocol::frame::{RequestHead, write_request};
+use dkv_protocol::frame::{RequestHead, RequestIter, write_request};
 use dkv_protocol::ids::{RangeId, ShardAddr, Slot};
 use dkv_protocol::limits::{
     BATCH_BYTES_SOFT_MAX, BATCHES_UNDER_WAY_MAX, LINK_BYTES_MAX, RANGES, REPLIES_EXPECTED_BYTES_MAX,
@@ -15,6 +19,8 @@ use dkv_protocol::limits::{
 use dkv_protocol::map::StoreMap;
 use dkv_protocol::resp::Proto;
 
+/// The longest batch that is kept until it is answered: one great value need not be copied for it.
+const KEPT_BYTES_MAX: usize = 2 * BATCH_BYTES_SOFT_MAX;
 /// Buffers of batches kept for the next ones.
 const SPARE_MAX: usize = 2 * BATCHES_UNDER_WAY_MAX;
 
@@ -32,6 +38,17 @@ pub(crate) struct Waiting {
     pub(crate) shared: bool,
     /// How many bytes the reply is expected to have.
     pub(crate) weight: u32,
+    /// The range whose leader is asked; none where it is a shard that is asked, and in a store without copies.
+    pub(crate) range: Option<RangeId>,
+}
+
+/// A request that will not be answered any more.
+#[derive(Debug)]
+pub(crate) struct LostRequest {
+    pub(crate) waiting: Waiting,
+    pub(crate) lost: Lost,
+    /// What it was, when it can be asked of another shard.
+    pub(crate) request: Option<Request>,
 }
 
 /// How a request ended that will not be answered any more.
@@ -54,6 +71,10 @@ struct Link {
     closed: VecDeque<(Vec<u8>, u32)>,
     /// For each batch under way the id after its last, and its length.
     under_way: VecDeque<(u32, usize)>,
+    /// What is in the batches under way, in a store with copies; nothing where a batch is too long for it.
+    kept: VecDeque<Vec<u8>>,
+    /// Where a kept request was last found: the end of its batch, the position behind it and its id.
+    found: Option<(u32, usize, u32)>,
     /// Bytes of all batches that are not answered.
     bytes: usize,
     /// Bytes of replies that are expected.
@@ -77,6 +98,8 @@ impl Link {
             open: Vec::new(),
             closed: VecDeque::new(),
             under_way: VecDeque::new(),
+            kept: VecDeque::new(),
+            found: None,
             bytes: 0,
             expected: 0,
             waiting: VecDeque::new(),
@@ -113,6 +136,10 @@ impl Link {
 pub(crate) struct Links {
     ways: Vec<Link>,
     owners: [u16; RANGES],
+    /// Whether batches are kept.
+    keeps: bool,
+    /// By range: its requests under way, in a store with copies.
+    under_way_of: Vec<u32>,
     /// For each node the number of its first shard.
     first_of_node: Vec<u16>,
     me: u16,
@@ -127,6 +154,8 @@ impl Links {
         let mut links = Self {
             ways: Vec::new(),
             owners: [0; RANGES],
+            keeps: false,
+            under_way_of: Vec::new(),
             first_of_node: Vec::new(),
             me: 0,
             listed: VecDeque::new(),
@@ -151,6 +180,29 @@ impl Links {
         }
     }
 
+    /// From now on batches are kept until they are answered. To be called before the first request.
+    pub(crate) fn keep(&mut self) {
+        self.keeps = true;
+        self.under_way_of = alloc::vec![0; RANGES];
+    }
+
+    /// Another shard leads a range.
+    pub(crate) fn set_owner(&mut self, range: RangeId, owner: u16) {
+        self.owners[usize::from(range.0)] = owner;
+    }
+
+    /// Requests for a range that were pushed and are not answered.
+    pub(crate) fn under_way_of(&self, range: RangeId) -> u32 {
+        self.under_way_of[usize::from(range.0)]
+    }
+
+    fn count(&mut self, waiting: &Waiting, more: bool) {
+        if let Some(range) = waiting.range {
+            let count = &mut self.under_way_of[usize::from(range.0)];
+            *count = if more { *count + 1 } else { *count - 1 };
+        }
+    }
+
     /// The owner of a slot.
     #[inline]
     pub(crate) fn owner(&self, slot: Slot) -> u16 {
@@ -160,6 +212,11 @@ impl Links {
     /// The owner of a range.
     pub(crate) fn owner_of_range(&self, range: RangeId) -> u16 {
         self.owners[range.0 as usize]
+    }
+
+    /// Whether a shard leads any range.
+    pub(crate) fn owns(&self, shard: u16) -> bool {
+        self.owners.contains(&shard)
     }
 
     /// This shard.
@@ -221,6 +278,7 @@ impl Links {
         link.bytes += link.open.len() - before;
         link.expected += u64::from(waiting.weight);
         link.waiting.push_back(Some(waiting));
+        self.count(&waiting, true);
         self.list(to);
     }
 
@@ -248,6 +306,14 @@ impl Links {
             let Some((batch, end)) = link.closed.pop_front() else { continue };
             link.under_way.push_back((end, batch.len()));
             link.unsent_id = end;
+            if self.keeps {
+                let mut copy = Vec::new();
+                if batch.len() <= KEPT_BYTES_MAX {
+                    copy = self.spare.pop().unwrap_or_default();
+                    copy.extend_from_slice(&batch);
+                }
+                link.kept.push_back(copy);
+            }
             let addr = link.addr;
             self.list(to);
             return Some((addr, batch));
@@ -256,12 +322,14 @@ impl Links {
     }
 
     /// Keeps the buffer of a batch that is gone.
-    pub(crate) fn recycle(&mut self, mut buffer: Vec<u8>) {
-        if self.spare.len() < SPARE_MAX
-            && (1..=2 * BATCH_BYTES_SOFT_MAX).contains(&buffer.capacity())
-        {
+    pub(crate) fn recycle(&mut self, buffer: Vec<u8>) {
+        Self::recycle_into(&mut self.spare, buffer);
+    }
+
+    fn recycle_into(spare: &mut Vec<Vec<u8>>, mut buffer: Vec<u8>) {
+        if spare.len() < SPARE_MAX && (1..=2 * BATCH_BYTES_SOFT_MAX).contains(&buffer.capacity()) {
             buffer.clear();
-            self.spare.push(buffer);
+            spare.push(buffer);
         }
     }
 
@@ -279,7 +347,31 @@ impl Links {
             link.waiting.pop_front();
             link.first_id = link.first_id.wrapping_add(1);
         }
+        if let Some(waiting) = &waiting {
+            self.count(waiting, false);
+        }
         waiting
+    }
+
+    /// The request `id` to a shard, which is not answered yet, as long as it is kept.
+    pub(crate) fn request(&mut self, to: u16, id: u32) -> Option<Request> {
+        let link = &mut self.ways[to as usize];
+        let batch = link.under_way.iter().position(|(end, _)| end.wrapping_sub(id) as i32 > 0)?;
+        let (end, kept) = (link.under_way[batch].0, link.kept.get(batch)?);
+        // Replies come in the order of the requests, so the next one is mostly right behind.
+        let from = match link.found {
+            Some((of, at, last)) if of == end && id.wrapping_sub(last) as i32 > 0 => at,
+            _ => 0,
+        };
+        let (mut requests, mut spans) = (RequestIter::new(&kept[from..]), Vec::new());
+        // Batches are well formed: they were written here.
+        while let Some(Ok((head, bytes))) = requests.next(&mut spans) {
+            if head.id == id {
+                link.found = Some((end, kept.len() - requests.left(), id));
+                return Some(Request::new(head, bytes, &spans));
+            }
+        }
+        None
     }
 
     /// Takes back the credits of batches that are answered as a whole.
@@ -289,6 +381,9 @@ impl Links {
             if link.first_id.wrapping_sub(end) as i32 >= 0 {
                 link.under_way.pop_front();
                 link.bytes -= bytes;
+                if let Some(kept) = link.kept.pop_front() {
+                    Self::recycle_into(&mut self.spare, kept);
+                }
             } else {
                 break;
             }
@@ -313,29 +408,53 @@ impl Links {
     }
 
     /// Marks a way as closed and returns what waited for it.
-    pub(crate) fn down(&mut self, to: u16) -> Vec<(Waiting, Lost)> {
+    pub(crate) fn down(&mut self, to: u16) -> Vec<LostRequest> {
         let link = &mut self.ways[to as usize];
         link.up = false;
-        link.open.clear();
-        link.closed.clear();
-        link.under_way.clear();
-        link.bytes = 0;
-        link.expected = 0;
         let (first, unsent) = (link.first_id, link.unsent_id);
         let sent = unsent.wrapping_sub(first) as usize;
         let next = link.next_id();
-        let lost = link
+        let mut requests: Vec<Option<Request>> = Vec::new();
+        if self.keeps {
+            requests.resize_with(link.waiting.len(), || None);
+            let closed = link.closed.iter().map(|(batch, _)| batch);
+            let mut spans = Vec::new();
+            for batch in link.kept.iter().chain(closed).chain([&link.open]) {
+                let mut iter = RequestIter::new(batch);
+                while let Some(Ok((head, bytes))) = iter.next(&mut spans) {
+                    let at = head.id.wrapping_sub(first) as usize;
+                    if let Some(Some(waiting)) = link.waiting.get(at)
+                        && waiting.range.is_some()
+                        && !(waiting.write && at < sent)
+                    {
+                        requests[at] = Some(Request::new(head, bytes, &spans));
+                    }
+                }
+            }
+        }
+        let lost: Vec<LostRequest> = link
             .waiting
             .drain(..)
             .enumerate()
             .filter_map(|(at, waiting)| {
                 let waiting = waiting?;
-                let uncertain = waiting.write && (at < sent || waiting.shared);
-                Some((waiting, if uncertain { Lost::Uncertain } else { Lost::Refused }))
+                let request = requests.get_mut(at).and_then(Option::take);
+                let uncertain = waiting.write && (at < sent || waiting.shared) && request.is_none();
+                let lost = if uncertain { Lost::Uncertain } else { Lost::Refused };
+                Some(LostRequest { waiting, lost, request })
             })
             .collect();
+        link.open.clear();
+        link.closed.clear();
+        link.under_way.clear();
+        link.kept.clear();
+        link.bytes = 0;
+        link.expected = 0;
         link.first_id = next;
         link.unsent_id = next;
+        for lost in &lost {
+            self.count(&lost.waiting, false);
+        }
         lost
     }
 }
@@ -357,7 +476,8 @@ mod tests {
 
     fn push(links: &mut Links, slot: u32, write: bool, value: &[u8]) {
         let session = SessionId { index: 0, generation: 0 };
-        let waiting = Waiting { session, slot, part: 0, write, shared: false, weight: 1 };
+        let waiting =
+            Waiting { session, slot, part: 0, write, shared: false, weight: 1, range: None };
         links.push(THERE, waiting, Proto::Resp2, true, [&b"SET"[..], value]);
     }
 
@@ -366,6 +486,49 @@ mod tests {
         core::iter::from_fn(|| requests.next(&mut spans))
             .map(|r| r.expect("a request").0.id)
             .collect()
+    }
+
+    #[test]
+    fn requests_that_are_kept_can_be_asked_of_another() {
+        let mut links = links();
+        links.keep();
+        let session = SessionId { index: 0, generation: 0 };
+        let push = |links: &mut Links, slot: u32, write, value: &[u8]| {
+            let range = Some(RangeId(200));
+            let waiting = Waiting { session, slot, part: 0, write, shared: true, weight: 1, range };
+            links.push(THERE, waiting, Proto::Resp3, true, [&b"SET"[..], value]);
+        };
+        (0..3).for_each(|slot| push(&mut links, slot, true, &[slot as u8]));
+        while links.next_batch().is_some() {}
+        let great = std::vec![0; KEPT_BYTES_MAX + 1];
+        push(&mut links, 3, false, &great);
+        while links.next_batch().is_some() {}
+        push(&mut links, 4, false, b"a");
+        while links.next_batch().is_some() {}
+        push(&mut links, 5, true, b"b");
+        let of = |request: Option<Request>| request.map(|r| r.args().get(1).to_vec());
+        for id in [1, 2, 0, 1] {
+            assert_eq!(of(links.request(THERE, id)), Some(std::vec![id as u8]));
+        }
+        assert_eq!(of(links.request(THERE, 3)), None, "too long to be kept");
+        let request = links.request(THERE, 4).expect("it is kept");
+        assert_eq!((request.proto, request.whole_store), (Proto::Resp3, true));
+        assert!(links.answer(THERE, 1).is_some());
+        assert_eq!(links.under_way_of(RangeId(200)), 5);
+        let lost: Vec<_> = links
+            .down(THERE)
+            .into_iter()
+            .map(|l| (l.waiting.slot, l.lost, of(l.request)))
+            .collect();
+        let expected = [
+            (0, Lost::Uncertain, None),
+            (2, Lost::Uncertain, None),
+            (3, Lost::Refused, None),
+            (4, Lost::Refused, Some(b"a".to_vec())),
+            (5, Lost::Refused, Some(b"b".to_vec())),
+        ];
+        assert_eq!(lost, expected);
+        assert_eq!(links.under_way_of(RangeId(200)), 0);
     }
 
     #[test]
@@ -409,7 +572,8 @@ mod tests {
         push(&mut links, 1, false, b"a");
         let (_, batch) = links.next_batch().expect("a batch");
         push(&mut links, 2, true, b"a");
-        let lost: Vec<(u32, Lost)> = links.down(THERE).iter().map(|(w, l)| (w.slot, *l)).collect();
+        let lost: Vec<(u32, Lost)> =
+            links.down(THERE).iter().map(|l| (l.waiting.slot, l.lost)).collect();
         assert_eq!(lost, [(0, Lost::Uncertain), (1, Lost::Refused), (2, Lost::Refused)]);
         assert!(links.next_batch().is_none());
         assert!(links.up(THERE));
@@ -460,7 +624,15 @@ mod tests {
         let session = SessionId { index: 0, generation: 0 };
         let weight = (REPLIES_EXPECTED_BYTES_MAX / 4) as u32;
         let get = |links: &mut Links, slot, weight| {
-            let waiting = Waiting { session, slot, part: 0, write: false, shared: false, weight };
+            let waiting = Waiting {
+                session,
+                slot,
+                part: 0,
+                write: false,
+                shared: false,
+                weight,
+                range: None,
+            };
             links.push(THERE, waiting, Proto::Resp2, true, [&b"GET"[..], b"a"]);
         };
         (0..4).for_each(|slot| get(&mut links, slot, weight));

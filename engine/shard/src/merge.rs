@@ -3,6 +3,7 @@
 use crate::command::{Args, Exec, Merge};
 use crate::commands::info::{self, Keyspace};
 use crate::commands::scan::{self, WALK_BYTES_MAX, WALK_TOO_LONG};
+use crate::gates::{Gate, Noticed};
 use crate::walk::{Request, Wanted};
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
@@ -16,6 +17,8 @@ pub(crate) struct Merging {
     kind: Kind,
     left: u32,
     error: Option<Vec<u8>>,
+    /// What the parts that were made here wait for.
+    gates: Vec<Gate>,
 }
 
 #[derive(Debug)]
@@ -66,7 +69,7 @@ impl Merging {
                 Kind::InOrder { parts: (0..parts).map(|_| Vec::new()).collect(), order, bytes: 0 }
             }
         };
-        Self { kind, left: parts, error: None }
+        Self { kind, left: parts, error: None, gates: Vec::new() }
     }
 
     /// For an INFO that speaks of the keyspace of all shards; `args` are its own.
@@ -81,13 +84,14 @@ impl Merging {
             kind: Kind::Info { keyspace: Keyspace::default(), request, spans },
             left: parts,
             error: None,
+            gates: Vec::new(),
         }
     }
 
     /// For keys that are looked for in steps.
     pub(crate) fn walk(wanted: Wanted, parts: u32) -> Self {
         let kind = Kind::Walk { wanted, count: 0, pieces: Vec::new(), bytes: 0 };
-        Self { kind, left: parts, error: None }
+        Self { kind, left: parts, error: None, gates: Vec::new() }
     }
 
     /// Takes the reply to a step after which more are to come, and says where to go on. None: it is another reply, or
@@ -121,7 +125,7 @@ impl Merging {
 
     /// For texts that are put one behind the other.
     pub(crate) fn texts(proto: Proto, parts: u32) -> Self {
-        Self { kind: Kind::Text(proto, Vec::new()), left: parts, error: None }
+        Self { kind: Kind::Text(proto, Vec::new()), left: parts, error: None, gates: Vec::new() }
     }
 
     /// Takes the reply to a part.
@@ -185,6 +189,21 @@ impl Merging {
             reply::error(&mut error, MALFORMED);
             self.error = Some(error);
         }
+    }
+
+    /// The part that was added waits for copies.
+    pub(crate) fn wait_for(&mut self, noticed: &Noticed) {
+        for gate in noticed.as_slice() {
+            match self.gates.iter_mut().find(|known| known.covers(*gate)) {
+                Some(known) => known.merge(*gate),
+                None => self.gates.push(*gate),
+            }
+        }
+    }
+
+    /// What the whole reply waits for.
+    pub(crate) fn take_gates(&mut self) -> Vec<Gate> {
+        core::mem::take(&mut self.gates)
     }
 
     /// Whether every part is there.

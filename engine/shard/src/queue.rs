@@ -1,10 +1,11 @@
 //! The replies of one connection, in the order of its requests.
 //!
-//! A reply that is made here goes straight to the output for as long as nothing before it waits for another shard;
-//! otherwise it is held back behind the wait. It does not know who answers or how bytes leave.
+//! A reply that is made here goes straight to the output for as long as nothing before it waits for another shard, or for
+//! copies; otherwise it is held back behind the wait. It does not know who answers or how bytes leave.
 
 use crate::command::{Exec, Inserts};
 use crate::face::Output;
+use crate::gates::{Gate, GateState, Gates, Noticed, Standing, write_failure};
 use crate::merge::Merging;
 use crate::walk::Request;
 use alloc::borrow::Cow;
@@ -31,6 +32,25 @@ enum Slot {
     Ready(Vec<u8>),
     /// The same in pieces, of so many bytes.
     Pieces(Vec<Bytes>, usize),
+    /// A reply made here that waits for copies, this many bytes of `held`.
+    Gated(usize, Gate),
+    /// Any other reply that waits for copies.
+    GatedWhole(Box<GatedWhole>),
+}
+
+#[derive(Debug)]
+struct GatedWhole {
+    body: Body,
+    gates: Vec<Gate>,
+}
+
+/// Where a reply that waits for copies is.
+#[derive(Debug)]
+enum Body {
+    /// This many bytes of `held`.
+    Held(usize),
+    Ready(Vec<u8>),
+    Pieces(Vec<Bytes>, usize),
 }
 
 /// See the module.
@@ -51,7 +71,9 @@ pub(crate) struct Replies {
     first: u32,
     /// Slots whose reply has not come.
     waiting: usize,
-    /// Bytes in `Ready` and `Merging` slots.
+    /// Slots whose reply waits for copies.
+    gated: usize,
+    /// Bytes of replies that are neither in `held` nor in the output.
     kept: usize,
 }
 
@@ -96,6 +118,38 @@ impl Replies {
         }
     }
 
+    /// The same for a reply that waits for copies. `inserts` is how many there were before it.
+    pub(crate) fn wrote_gated(&mut self, start: usize, inserts: usize, noticed: Noticed) {
+        let body = if !self.slots.is_empty() {
+            Body::Held(self.held.len() - start)
+        } else if self.inserts.len() == inserts {
+            let len = self.output.len() - start;
+            self.held.extend_from_slice(&self.output[start..]);
+            self.output.truncate(start);
+            Body::Held(len)
+        } else {
+            let mut pieces = Vec::new();
+            let mut at = start;
+            for (position, insert) in self.inserts.drain(inserts..) {
+                pieces.push(Bytes::copy_from_slice(&self.output[at..position]));
+                pieces.push(insert);
+                at = position;
+            }
+            pieces.push(Bytes::copy_from_slice(&self.output[at..]));
+            self.output.truncate(start);
+            let bytes = pieces.iter().map(Bytes::len).sum();
+            self.kept += bytes;
+            Body::Pieces(pieces, bytes)
+        };
+        self.gated += 1;
+        self.slots.push_back(match (body, noticed) {
+            (Body::Held(len), Noticed::One(gate)) => Slot::Gated(len, gate),
+            (body, noticed) => {
+                Slot::GatedWhole(Box::new(GatedWhole { body, gates: noticed.into_vec() }))
+            }
+        });
+    }
+
     /// A whole reply made here.
     pub(crate) fn push(&mut self, reply: &[u8]) {
         let (out, _) = self.begin();
@@ -122,36 +176,42 @@ impl Replies {
         number
     }
 
-    /// A reply, or part of one, has come for a place. Whether the command is now answered, and with an error.
+    /// A reply, or part of one, has come for a place; one that was made here may wait for copies. Whether the command is
+    /// now answered, and with how many errors.
     pub(crate) fn resolve(
         &mut self,
         number: u32,
         part: u32,
         reply: Cow<'_, [u8]>,
+        noticed: Noticed,
         exec: &Exec<'_>,
     ) -> Option<Answered> {
         let at = number.wrapping_sub(self.first) as usize;
-        let front = at == 0;
         let slot = self.slots.get_mut(at)?;
-        let failed = match slot {
+        let (failed, gates, front);
+        match slot {
             Slot::Waiting => {
-                let failed = value::is_error(&reply);
+                failed = value::is_error(&reply);
+                gates = noticed.into_vec();
+                front = at == 0 && gates.is_empty();
                 if front {
                     self.output.extend_from_slice(&reply);
                 } else {
                     self.kept += reply.len();
                     *slot = Slot::Ready(reply.into_owned());
                 }
-                failed
             }
             Slot::Merging(merging) => {
                 self.kept -= merging.bytes();
                 merging.add(part, reply);
+                merging.wait_for(&noticed);
                 if !merging.is_complete() {
                     self.kept += merging.bytes();
                     return None;
                 }
-                let failed = merging.failed();
+                failed = merging.failed();
+                gates = merging.take_gates();
+                front = at == 0 && gates.is_empty();
                 if let Some(pieces) = merging.take_pieces() {
                     let bytes = pieces.iter().map(Bytes::len).sum();
                     if front {
@@ -168,26 +228,70 @@ impl Replies {
                     self.kept += whole.len();
                     *slot = Slot::Ready(whole);
                 }
-                failed
             }
-            Slot::Held(_) | Slot::Ready(_) | Slot::Pieces(..) => return None,
-        };
+            Slot::Held(_)
+            | Slot::Ready(_)
+            | Slot::Pieces(..)
+            | Slot::Gated(..)
+            | Slot::GatedWhole(_) => return None,
+        }
         self.waiting -= 1;
+        let mut failures = u64::from(failed);
         if front {
             self.slots.pop_front();
             self.first = self.first.wrapping_add(1);
-            self.release();
+        } else if !gates.is_empty()
+            && let Some(slot) = self.slots.get_mut(at)
+        {
+            self.gated += 1;
+            let body = match core::mem::replace(slot, Slot::Waiting) {
+                Slot::Ready(bytes) => Body::Ready(bytes),
+                Slot::Pieces(pieces, bytes) => Body::Pieces(pieces, bytes),
+                _ => Body::Held(0),
+            };
+            *slot = Slot::GatedWhole(Box::new(GatedWhole { body, gates }));
         }
-        Some(Answered { failed })
+        if at == 0 {
+            failures += self.release(exec.gates);
+        }
+        Some(Answered { failures })
+    }
+
+    /// What the first reply waits for that is to leave next, when that is copies.
+    #[inline]
+    pub(crate) fn front_gate(&self, gates: &Gates) -> Option<Gate> {
+        match self.slots.front()? {
+            Slot::Gated(_, gate) => Some(*gate),
+            Slot::GatedWhole(whole) => match gates.state_of(&whole.gates) {
+                Standing::Shut(gate) => Some(gate),
+                // It leaves with the next look.
+                Standing::Open | Standing::Failed { .. } => whole.gates.first().copied(),
+            },
+            _ => None,
+        }
+    }
+
+    /// Lets go what no longer waits for copies. How many replies became errors.
+    pub(crate) fn open_gates(&mut self, gates: &Gates) -> u64 {
+        self.release(Some(gates))
+    }
+
+    /// How many replies wait for copies.
+    #[inline]
+    pub(crate) fn gated(&self) -> usize {
+        self.gated
     }
 
     /// A reply that is a step of a walk, with more to come: takes it, and says where to go on.
-    pub(crate) fn walk_on(&mut self, number: u32, reply: &[u8]) -> Option<u64> {
+    pub(crate) fn walk_on(&mut self, number: u32, reply: &[u8], noticed: &Noticed) -> Option<u64> {
         let at = number.wrapping_sub(self.first) as usize;
         let Some(Slot::Merging(merging)) = self.slots.get_mut(at) else { return None };
         let before = merging.bytes();
         let cursor = merging.walk_on(reply);
         self.kept = self.kept + merging.bytes() - before;
+        if cursor.is_some() {
+            merging.wait_for(noticed);
+        }
         cursor
     }
 
@@ -202,21 +306,21 @@ impl Replies {
     /// Puts pieces of a reply into the output. Their end is copied: there are always bytes behind an insert.
     fn insert(&mut self, mut pieces: Vec<Bytes>) {
         let end = pieces.last_mut().map(|last| last.split_off(last.len().saturating_sub(2)));
-        for piece in pieces {
+        for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
             self.inserted += piece.len();
             self.inserts.push((self.output.len(), piece));
         }
         self.output.extend_from_slice(&end.unwrap_or_default());
     }
 
-    /// Moves what no longer waits to the output.
-    fn release(&mut self) {
+    /// Moves what no longer waits to the output. How many replies became errors.
+    fn release(&mut self, gates: Option<&Gates>) -> u64 {
+        let mut failures = 0;
         loop {
             match self.slots.front_mut() {
                 Some(Slot::Held(len)) => {
-                    let end = self.held_at + *len;
-                    self.output.extend_from_slice(&self.held[self.held_at..end]);
-                    self.held_at = end;
+                    let len = *len;
+                    self.release_held(len);
                 }
                 Some(Slot::Ready(bytes)) => {
                     self.kept -= bytes.len();
@@ -227,6 +331,40 @@ impl Replies {
                     let pieces = core::mem::take(pieces);
                     self.insert(pieces);
                 }
+                Some(Slot::Gated(len, gate)) => {
+                    let (len, gate) = (*len, *gate);
+                    match gates.map_or(GateState::Shut, |gates| gates.state(gate)) {
+                        GateState::Shut => break,
+                        GateState::Open => self.release_held(len),
+                        GateState::Failed => {
+                            self.held_at += len;
+                            write_failure(gate.is_write(), &mut self.output);
+                            failures += 1;
+                        }
+                    }
+                    self.gated -= 1;
+                }
+                Some(Slot::GatedWhole(whole)) => {
+                    let standing = gates.map(|gates| gates.state_of(&whole.gates));
+                    let body = core::mem::replace(&mut whole.body, Body::Held(0));
+                    match standing {
+                        None | Some(Standing::Shut(_)) => {
+                            whole.body = body;
+                            break;
+                        }
+                        Some(Standing::Open) => self.release_body(body),
+                        Some(Standing::Failed { wrote }) => {
+                            match body {
+                                Body::Held(len) => self.held_at += len,
+                                Body::Ready(bytes) => self.kept -= bytes.len(),
+                                Body::Pieces(_, bytes) => self.kept -= bytes,
+                            }
+                            write_failure(wrote, &mut self.output);
+                            failures += 1;
+                        }
+                    }
+                    self.gated -= 1;
+                }
                 Some(Slot::Waiting | Slot::Merging(_)) => break,
                 None => {
                     self.held.clear();
@@ -235,7 +373,7 @@ impl Replies {
                     if self.slots.capacity() > KEPT_SLOTS {
                         self.slots.shrink_to(KEPT_SLOTS);
                     }
-                    return;
+                    return failures;
                 }
             }
             self.slots.pop_front();
@@ -245,6 +383,27 @@ impl Replies {
         if self.held_at > KEPT_BYTES && self.held_at > self.held.len() / 2 {
             self.held.drain(..self.held_at);
             self.held_at = 0;
+        }
+        failures
+    }
+
+    fn release_held(&mut self, len: usize) {
+        let end = self.held_at + len;
+        self.output.extend_from_slice(&self.held[self.held_at..end]);
+        self.held_at = end;
+    }
+
+    fn release_body(&mut self, body: Body) {
+        match body {
+            Body::Held(len) => self.release_held(len),
+            Body::Ready(bytes) => {
+                self.kept -= bytes.len();
+                self.output.extend_from_slice(&bytes);
+            }
+            Body::Pieces(pieces, bytes) => {
+                self.kept -= bytes;
+                self.insert(pieces);
+            }
         }
     }
 
@@ -322,17 +481,19 @@ impl Replies {
 /// A command has been answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answered {
-    /// With an error.
-    pub(crate) failed: bool,
+    /// Replies that are errors, of this command and those that were behind it.
+    pub(crate) failures: u64,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bench::with_exec;
+    use crate::command::Merge;
+    use dkv_protocol::ids::RangeId;
 
     fn resolve(replies: &mut Replies, number: u32, reply: &[u8]) -> Option<Answered> {
-        with_exec(|exec| replies.resolve(number, 0, reply.into(), exec))
+        with_exec(|exec| replies.resolve(number, 0, reply.into(), Noticed::None, exec))
     }
 
     fn local(replies: &mut Replies, text: &[u8]) {
@@ -360,7 +521,7 @@ mod tests {
         let fourth = replies.wait();
         local(&mut replies, b"+5\r\n");
         assert_eq!(replies.waiting(), 2);
-        assert_eq!(resolve(&mut replies, fourth, b"-4\r\n"), Some(Answered { failed: true }));
+        assert_eq!(resolve(&mut replies, fourth, b"-4\r\n"), Some(Answered { failures: 1 }));
         assert!(!replies.has_output());
         assert_eq!(replies.unsent(), 16);
         resolve(&mut replies, first, b"+1\r\n");
@@ -379,5 +540,103 @@ mod tests {
         replies.drop_all();
         assert_eq!(resolve(&mut replies, second, b"+2\r\n"), None);
         assert_eq!(replies.unsent(), 0);
+    }
+
+    fn gated(replies: &mut Replies, gates: &Gates, range: u8, index: u64, text: &[u8]) {
+        let (out, _) = replies.begin();
+        let start = out.len();
+        out.extend_from_slice(text);
+        gates.wrote(RangeId(range), index);
+        replies.wrote_gated(start, 0, gates.take());
+    }
+
+    fn gates(indexes: [u64; 2]) -> Gates {
+        let mut gates = Gates::new();
+        (0..2).for_each(|range| {
+            gates.committed(RangeId(range), indexes[range as usize], indexes[range as usize]);
+        });
+        gates
+    }
+
+    #[test]
+    fn replies_wait_for_copies_in_their_order() {
+        let mut gates = gates([5, 5]);
+        let mut replies = Replies::default();
+        local(&mut replies, b"+1\r\n");
+        gated(&mut replies, &gates, 0, 6, b"+2\r\n");
+        local(&mut replies, b"+3\r\n");
+        gated(&mut replies, &gates, 1, 6, b"+4\r\n");
+        gated(&mut replies, &gates, 0, 7, b"+5\r\n");
+        local(&mut replies, b"+6\r\n");
+        assert_eq!(replies.take(Output::default()).bytes, b"+1\r\n");
+        assert_eq!((replies.gated(), replies.unsent()), (3, 24));
+        assert_eq!(replies.front_gate(&gates).map(|gate| (gate.range.0, gate.index)), Some((0, 6)));
+        gates.committed(RangeId(1), 6, 6);
+        replies.open_gates(&gates);
+        assert!(!replies.has_output());
+        gates.committed(RangeId(0), 6, 6);
+        assert_eq!(replies.open_gates(&gates), 0);
+        assert_eq!(replies.take(Output::default()).bytes, b"+2\r\n+3\r\n+4\r\n");
+        // The range changes hands before the last is everywhere.
+        gates.deposed(RangeId(0), 6);
+        assert_eq!(replies.open_gates(&gates), 1);
+        let rest = replies.take(Output::default()).bytes;
+        assert!(rest.starts_with(b"-UNCERTAIN ") && rest.ends_with(b"\r\n+6\r\n"));
+        assert!(
+            replies.is_settled() && replies.gated() == 0 && replies.front_gate(&gates).is_none()
+        );
+        assert_eq!(replies.unsent(), rest.len());
+    }
+
+    #[test]
+    fn what_was_made_here_for_a_place_waits_for_copies_too() {
+        let mut gates = gates([5, 5]);
+        let mut replies = Replies::default();
+        let place = replies.wait();
+        let all = replies.wait_for_all(Merging::new(Merge::Sum, 2, Vec::new()));
+        let resolve = |replies: &mut Replies, gates: &Gates, number, text: &[u8]| {
+            let noticed = gates.take();
+            with_exec(|exec| replies.resolve(number, 0, text.into(), noticed, exec))
+        };
+        gates.saw(RangeId(0), 6);
+        assert_eq!(
+            resolve(&mut replies, &gates, place, b"$1\r\na\r\n"),
+            Some(Answered { failures: 0 })
+        );
+        gates.wrote(RangeId(1), 6);
+        assert_eq!(resolve(&mut replies, &gates, all, b":1\r\n"), None);
+        assert_eq!(resolve(&mut replies, &gates, all, b":2\r\n"), Some(Answered { failures: 0 }));
+        assert_eq!((replies.waiting(), replies.gated()), (0, 2));
+        assert!(!replies.has_output());
+        gates.committed(RangeId(1), 6, 6);
+        gates.deposed(RangeId(0), 5);
+        assert_eq!(replies.open_gates(&gates), 1);
+        let out = replies.take(Output::default()).bytes;
+        assert!(out.starts_with(b"-TRYAGAIN ") && out.ends_with(b"\r\n:3\r\n"));
+        assert_eq!(replies.unsent(), out.len());
+    }
+
+    #[test]
+    fn a_reply_with_inserts_keeps_them_while_it_waits() {
+        let mut gates = gates([5, 5]);
+        let mut replies = Replies::default();
+        local(&mut replies, b"+a\r\n");
+        let (out, inserts) = replies.begin();
+        let start = out.len();
+        out.extend_from_slice(b"$3\r\n");
+        inserts.unwrap().push((out.len(), Bytes::from_static(b"xyz")));
+        out.extend_from_slice(b"\r\n");
+        gates.saw(RangeId(0), 6);
+        replies.wrote_gated(start, 0, gates.take());
+        replies.inserted(0);
+        assert_eq!(replies.unsent(), 4 + 9);
+        gates.committed(RangeId(0), 6, 6);
+        replies.open_gates(&gates);
+        let output = replies.take(Output::default());
+        assert_eq!(output.bytes, b"+a\r\n\r\n");
+        let inserts: Vec<_> =
+            output.inserts.iter().map(|(at, bytes)| (*at, bytes.as_ref())).collect();
+        assert_eq!(inserts, [(4, &b"$3\r\n"[..]), (4, b"xyz")]);
+        assert_eq!(replies.unsent(), 13);
     }
 }

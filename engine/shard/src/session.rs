@@ -8,6 +8,7 @@ use crate::queue::Replies;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use dkv_protocol::ids::RangeId;
 use dkv_protocol::limits::{
     OUTPUT_BYTES_MAX, UNAUTHENTICATED_OUTPUT_BYTES_MAX, WAITING_PER_CONNECTION_MAX,
 };
@@ -93,6 +94,8 @@ pub(crate) struct Session {
     pub(crate) reply_bytes: u32,
     /// The same of the last few alone.
     expected_bytes: u32,
+    /// The range that the next reply waits for, where the connection is listed for it.
+    pub(crate) listed: Option<RangeId>,
     /// Share of this connection in the shard's total of unsent bytes.
     pub(crate) accounted: usize,
     /// When it last took what it was sent, or had little to take (CLOCK_BOOTTIME, milliseconds).
@@ -129,6 +132,7 @@ impl Session {
             flushing: false,
             reply_bytes: REPLY_BYTES_ASSUMED,
             expected_bytes: REPLY_BYTES_UNKNOWN,
+            listed: None,
             accounted: 0,
             progress_ms: now.boot_ms(),
         }

@@ -1,14 +1,14 @@
 //! One shard: sessions, links and table behind the few calls that its driver makes.
 
 use crate::cluster::{ShardId, shard_ids};
-use crate::command::{Args, Env, Exec, Now, Scope, Spec};
-use crate::commands;
-use crate::connection::CLIENT_LIST_REQUEST;
+use crate::command::{Env, Exec, Now};
 use crate::face::{Opened, Order, Output, SessionId};
-use crate::input::{BATCH_MAX, Batch, Begun};
-use crate::links::{Links, Lost};
+use crate::input::{Batch, Begun};
+use crate::links::{Links, Lost, LostRequest};
 use crate::pace::Pace;
-use crate::refusal::{self, Refusal};
+use crate::refusal;
+use crate::replication::Copies;
+use crate::serving::Served;
 use crate::session::{End, OUTPUT_FAIR_BYTES, Session, Sessions, Stall};
 use crate::stats::ShardStats;
 use crate::walk::Step;
@@ -18,17 +18,14 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use dkv_protocol::control::latency_bucket;
-use dkv_protocol::frame::{
-    BatchError, ReplyIter, RequestHead, RequestIter, begin_reply, end_reply,
-};
+use dkv_protocol::frame::{BatchError, ELSEWHERE, ReplyIter};
 use dkv_protocol::ids::ShardAddr;
 use dkv_protocol::limits::{
-    CLIENTS_MAX, OUTPUT_TOTAL_BYTES_HARD_MAX, OUTPUT_TOTAL_BYTES_MAX, REPLIES_BYTES_SOFT_MAX,
+    CLIENTS_MAX, OUTPUT_TOTAL_BYTES_HARD_MAX, OUTPUT_TOTAL_BYTES_MAX, WAITING_PER_CONNECTION_MAX,
 };
 use dkv_protocol::map::StoreMap;
 use dkv_protocol::resp::{Proto, reply};
-use dkv_protocol::slots::slot_of;
-use dkv_table::{Place, Table};
+use dkv_table::Table;
 
 /// How far the looks for slow readers lie apart, in milliseconds.
 const SLOW_LOOK_MS: u64 = 100;
@@ -48,6 +45,8 @@ pub struct Shard {
     pub(crate) ids: Vec<ShardId>,
     pub(crate) sessions: Sessions,
     pub(crate) links: Links,
+    /// None in a store without copies.
+    pub(crate) copies: Option<Box<Copies>>,
     pub(crate) orders: Vec<Order>,
     pub(crate) buffers: Buffers,
     pub(crate) batch: Batch,
@@ -61,7 +60,7 @@ pub struct Shard {
     /// Steps of walks that are to be taken.
     pub(crate) walks: VecDeque<Step>,
     /// Scratch for the requests of other shards.
-    served: Vec<Served>,
+    pub(crate) served: Vec<Served>,
     /// Times at which connections are looked at, ascending.
     pub(crate) deadlines: VecDeque<(u64, SessionId)>,
     /// Unsent bytes of all connections.
@@ -69,18 +68,7 @@ pub struct Shard {
     /// When slow readers are looked for again.
     look_for_slow_ms: u64,
     /// The time of the last call that brought one.
-    now: Now,
-}
-
-/// A request of another shard: its head, its bytes, and where it ends in its batch.
-type Head<'a> = (RequestHead, &'a [u8], usize);
-
-/// A request of another shard while its batch is worked on.
-#[derive(Debug, Default)]
-struct Served {
-    spans: Vec<(u32, u32)>,
-    spec: Option<&'static Spec>,
-    place: Option<Place>,
+    pub(crate) now: Now,
 }
 
 impl Shard {
@@ -100,6 +88,7 @@ impl Shard {
             ids,
             sessions: Sessions::default(),
             links,
+            copies: None,
             orders: Vec::new(),
             buffers: Buffers::default(),
             batch: Batch::default(),
@@ -176,6 +165,7 @@ impl Shard {
     /// The connection is gone, whoever closed it: forget it. Replies under way for it are dropped when they come.
     pub fn ended(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.close(id) {
+            self.unlist_gate(&session);
             self.unsent_total -= session.accounted;
             self.stats.connections.set(self.sessions.len() as u64);
         }
@@ -230,84 +220,6 @@ impl Shard {
         &mut self.orders
     }
 
-    /// Executes a batch of another shard and appends the replies, in the order of the requests, to `replies`. Returns how
-    /// many bytes of the batch were used: less than all when the replies have become many
-    /// ([`REPLIES_BYTES_SOFT_MAX`]), when they are to be sent and the rest given again when there is room for more; or
-    /// when it took long, and the rest is for later in this turn or the next; none when it must be the next.
-    ///
-    /// # Errors
-    /// The batch is not one: drop the link it came over. What was executed before the error stays executed.
-    pub fn requests(
-        &mut self,
-        now: Now,
-        batch: &[u8],
-        replies: &mut Vec<u8>,
-    ) -> Result<usize, BatchError> {
-        self.now = now;
-        self.pace.begin();
-        let full = replies.len() + REPLIES_BYTES_SOFT_MAX;
-        let mut requests = RequestIter::new(batch);
-        let mut served = core::mem::take(&mut self.served);
-        let mut heads: [Option<Head<'_>>; BATCH_MAX] = [None; BATCH_MAX];
-        let mut result = Ok(0);
-        let mut waits = false;
-        while result.is_ok() && replies.len() < full && !self.pace.is_over() && !waits {
-            let mut count = 0;
-            while count < BATCH_MAX {
-                if served.len() == count {
-                    served.push(Served::default());
-                }
-                let one = &mut served[count];
-                one.spans.shrink_to(1024);
-                match requests.next(&mut one.spans) {
-                    None => break,
-                    Some(Err(error)) => {
-                        result = Err(error);
-                        break;
-                    }
-                    Some(Ok((head, bytes))) => {
-                        let args = Args::new(bytes, &one.spans);
-                        one.spec = commands::lookup(args.get(0))
-                            .or_else(|| commands::internal(args.get(0)));
-                        one.place = self.place_of(one.spec, args);
-                        heads[count] = Some((head, bytes, batch.len() - requests.left()));
-                        count += 1;
-                    }
-                }
-            }
-            if count == 0 {
-                break;
-            }
-            let places = || served[..count].iter().filter_map(|one| one.place);
-            places().for_each(|place| self.table.prefetch_bucket(place));
-            places().for_each(|place| self.table.prefetch_record(place));
-            for (one, head) in served[..count].iter().zip(&heads) {
-                let Some((head, bytes, end)) = head else { continue };
-                let args = Args::new(bytes, &one.spans);
-                if one.spec.is_some_and(|spec| !self.has_room(now, spec, one.place, args)) {
-                    waits = true;
-                    break;
-                }
-                let start = begin_reply(replies, head.id);
-                self.serve(now, *head, one, args, replies);
-                end_reply(replies, start);
-                self.stats.served_for_others.add(1);
-                if let Ok(used) = &mut result {
-                    *used = *end;
-                }
-                if let Some(spec) = one.spec {
-                    self.pace.spend(spec, args, replies.len() - start);
-                    self.pace.evicted(self.table.evicted());
-                }
-                if replies.len() >= full || self.pace.is_over() {
-                    break;
-                }
-            }
-        }
-        self.served = served;
-        result
-    }
-
     /// What a command may touch here. Its place is not known, and its reply is written whole.
     #[inline]
     pub(crate) fn exec(&mut self, now: Now, whole_store: bool, proto: Proto) -> Exec<'_> {
@@ -321,54 +233,8 @@ impl Shard {
             stats: &self.stats,
             place: None,
             inserts: None,
+            gates: self.copies.as_deref().map(|copies| &copies.gates),
         }
-    }
-
-    /// The place of the key of a command with one, when it is this shard's.
-    fn place_of(&self, spec: Option<&'static Spec>, args: Args<'_>) -> Option<Place> {
-        let spec = spec.filter(|s| s.first_key > 0 && commands::fits(s, args.len()))?;
-        let key = args.get(spec.first_key as usize);
-        let slot = slot_of(key);
-        (self.links.owner(slot) == self.links.me()).then(|| self.table.place(key, slot.0))
-    }
-
-    /// Executes a request of another shard.
-    fn serve(
-        &mut self,
-        now: Now,
-        head: RequestHead,
-        request: &Served,
-        args: Args<'_>,
-        out: &mut Vec<u8>,
-    ) {
-        let Some(spec) = request.spec else {
-            if args.get(0) == CLIENT_LIST_REQUEST {
-                return self.list_clients(now, args, 1, None, out);
-            }
-            return refusal::write(Refusal::Unknown, None, args, out);
-        };
-        if let Some(refusal) = refusal::check_arguments(spec, args) {
-            return refusal::write(refusal, Some(spec), args, out);
-        }
-        match spec.scope {
-            Scope::Session | Scope::Slot => {
-                let slots = spec.name == "CLUSTER"
-                    && refusal::check_subcommand(spec, args).is_none()
-                    && refusal::subcommand_of(spec, args) == "countkeysinslot";
-                if slots {
-                    return self.slot_command(args, out);
-                }
-                return refusal::write(Refusal::Unknown, None, args, out);
-            }
-            Scope::Keyed | Scope::Split(_) if request.place.is_none() => {
-                // Both sides have the same map, so this is a store in the middle of a change.
-                return reply::error(out, "CLUSTERDOWN Hash slot not served here");
-            }
-            _ => {}
-        }
-        let exec = self.exec(now, head.whole_store, head.proto);
-        let mut exec = Exec { place: request.place, ..exec };
-        (spec.handler)(&mut exec, args, out);
     }
 
     /// Replies of another shard to a batch from here.
@@ -380,10 +246,18 @@ impl Shard {
         self.pace.begin();
         let Some(from) = self.links.number(from) else { return Ok(()) };
         let mut result = Ok(());
+        let mut redirects = false;
         for one in ReplyIter::new(batch) {
             match one {
                 Ok((id, reply)) => {
+                    let elsewhere = self.copies.is_some() && reply == ELSEWHERE;
+                    let request = if elsewhere { self.links.request(from, id) } else { None };
                     let Some(waiting) = self.links.answer(from, id) else { continue };
+                    if elsewhere {
+                        redirects = true;
+                        self.redirected(now, from, waiting, request);
+                        continue;
+                    }
                     let Some(mut session) = self.sessions.take(waiting.session) else { continue };
                     session.weigh(reply.len());
                     self.resolve(now, &mut session, waiting.slot, waiting.part, reply.into());
@@ -397,6 +271,9 @@ impl Shard {
         }
         self.links.collect_credits(from);
         self.let_in(now, from);
+        if redirects {
+            self.unpark(now, true);
+        }
         result
     }
 
@@ -404,6 +281,7 @@ impl Shard {
     pub(crate) fn wake(&mut self, now: Now, mut session: Box<Session>) {
         if session.stall == Stall::Replies
             && session.replies.waiting() <= session.waiting_max() / 2
+            && session.replies.gated() <= WAITING_PER_CONNECTION_MAX / 2
             && session.end == End::No
         {
             self.go_on(now, &mut session);
@@ -444,6 +322,11 @@ impl Shard {
             self.link_down(to);
             self.links.up(number);
         }
+        if let Some(copies) = &mut self.copies {
+            copies.cluster.link_up(self.now.boot_ns, to);
+            self.follow(self.now);
+            self.unpark(self.now, true);
+        }
     }
 
     /// The link to a shard of another node is lost. What waits for it is answered at once: definite errors for what was
@@ -459,13 +342,22 @@ impl Shard {
         let node = &self.map.node(to.node).name;
         let text = format!("UNCERTAIN write may or may not have been applied ({node} was lost)");
         reply::error(&mut uncertain, &text);
-        for (waiting, lost) in self.links.down(number) {
+        if let Some(copies) = &mut self.copies {
+            copies.cluster.link_down(now.boot_ns, to);
+        }
+        for LostRequest { waiting, lost, request } in self.links.down(number) {
+            if let Some(request) = request {
+                self.relocate(now, waiting, request);
+                continue;
+            }
             let Some(mut session) = self.sessions.take(waiting.session) else { continue };
             let text = if lost == Lost::Uncertain { &uncertain } else { &refused };
             self.resolve(now, &mut session, waiting.slot, waiting.part, text.into());
             self.wake(now, session);
         }
         self.let_in(now, number);
+        self.follow(now);
+        self.unpark(now, true);
     }
 
     /// `commands` client commands were answered `ns` after the completion that brought them.
@@ -491,6 +383,7 @@ impl Shard {
         self.now = now;
         let expired = self.table.background(now.boot_ms(), budget);
         self.starved = false;
+        self.tick_copies(now);
         self.stats.evicted.set(self.table.evicted());
         self.stats.expired.add(u64::from(expired.removed));
         self.stats.expiry_lag_ms.set(expired.lag_ms);
@@ -568,6 +461,9 @@ impl Shard {
         let unsent = session.replies.unsent();
         if session.accounted <= OUTPUT_FAIR_BYTES {
             session.progress_ms = self.now.boot_ms();
+        }
+        if self.copies.is_some() {
+            self.list_gate(&mut session);
         }
         self.unsent_total = self.unsent_total + unsent - session.accounted;
         session.accounted = unsent;

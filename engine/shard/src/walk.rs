@@ -14,6 +14,8 @@ use crate::session::{End, Session};
 use crate::shard::Shard;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
+use dkv_protocol::frame::RequestHead;
+use dkv_protocol::resp::Proto;
 
 /// Which keys are looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,21 +37,43 @@ pub(crate) struct Step {
     cursor: u64,
 }
 
-/// The arguments of a request.
-#[derive(Debug, Default)]
+/// A request that is kept: its arguments, and how its reply must be written.
+#[derive(Debug)]
 pub(crate) struct Request {
     bytes: Vec<u8>,
     spans: Vec<(u32, u32)>,
+    pub(crate) proto: Proto,
+    pub(crate) whole_store: bool,
 }
 
 impl Request {
-    fn add(&mut self, argument: &[u8]) {
+    /// A copy of a request of a batch.
+    pub(crate) fn new(head: RequestHead, bytes: &[u8], spans: &[(u32, u32)]) -> Self {
+        Self {
+            bytes: bytes.to_vec(),
+            spans: spans.to_vec(),
+            proto: head.proto,
+            whole_store: head.whole_store,
+        }
+    }
+
+    /// One without arguments.
+    pub(crate) fn empty(proto: Proto, whole_store: bool) -> Self {
+        Self { bytes: Vec::new(), spans: Vec::new(), proto, whole_store }
+    }
+
+    /// Bytes that it keeps.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len() + size_of_val(&*self.spans)
+    }
+
+    pub(crate) fn add(&mut self, argument: &[u8]) {
         let start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(argument);
         self.spans.push((start, self.bytes.len() as u32));
     }
 
-    fn args(&self) -> Args<'_> {
+    pub(crate) fn args(&self) -> Args<'_> {
         Args::new(&self.bytes, &self.spans)
     }
 }
@@ -57,7 +81,7 @@ impl Request {
 impl Wanted {
     /// The request for a step, when `found` keys have been found.
     pub(crate) fn request(&self, cursor: u64, found: usize) -> Request {
-        let mut request = Request::default();
+        let mut request = Request::empty(Proto::Resp2, true);
         request.add(scan::WALK_REQUEST);
         let mut number = itoa::Buffer::new();
         request.add(number.format(cursor).as_bytes());
@@ -98,8 +122,7 @@ impl Shard {
             return ControlFlow::Continue(());
         }
         let me = self.links.me();
-        let all: Vec<u16> =
-            if session.whole_store() { (0..self.links.len()).collect() } else { Vec::from([me]) };
+        let all = if session.whole_store() { self.everybody() } else { Vec::from([me]) };
         self.walk(now, session, &all, Wanted::Matching(pattern.into()))
     }
 
@@ -142,6 +165,7 @@ impl Shard {
             write: false,
             shared: true,
             weight: scan::STEP_BYTES_MAX as u32,
+            range: None,
         };
         let whole_store = session.whole_store();
         self.links.push(step.to, waiting, session.proto, whole_store, request.args().iter_from(0));

@@ -11,7 +11,6 @@
 
 use crate::effect::{Effect, Said};
 use crate::ranges::Flags;
-use crate::record::VERSION_MAX;
 use crate::table::Table;
 use crate::{Expiry, Large, OutOfMemory, RANGES, Record, SLOTS_PER_RANGE};
 
@@ -22,7 +21,7 @@ pub enum ApplyError {
     Gap,
     /// It does not fit what is here: this copy and its primary have come apart.
     Conflict,
-    /// It is not an effect, or of no range, slot or version that there is.
+    /// It is not an effect.
     Malformed,
     /// The system has no memory.
     OutOfMemory,
@@ -33,7 +32,7 @@ impl core::fmt::Display for ApplyError {
         f.write_str(match self {
             Self::Gap => "the version of the effect is not the next one",
             Self::Conflict => "the effect does not fit what the copy holds",
-            Self::Malformed => "this is no effect or record",
+            Self::Malformed => "this is not an effect",
             Self::OutOfMemory => "the system has no memory for the effect",
         })
     }
@@ -71,9 +70,6 @@ impl Table {
         effect: Effect<'_>,
         resync: bool,
     ) -> Result<bool, ApplyError> {
-        if usize::from(range) >= RANGES || version > VERSION_MAX {
-            return Err(ApplyError::Malformed);
-        }
         let said = effect.read(range).ok_or(ApplyError::Malformed)?;
         let before = self.version_of_range(range);
         if version <= before || !resync && version != before + 1 {
@@ -95,13 +91,10 @@ impl Table {
     /// The range's version stays.
     ///
     /// # Errors
-    /// [`ApplyError::OutOfMemory`] or [`ApplyError::Malformed`], with nothing changed.
+    /// [`ApplyError::OutOfMemory`], with nothing changed.
     pub fn load(&mut self, now_ms: u64, record: &Record<'_>) -> Result<bool, ApplyError> {
         let &Record { slot, key, value, large, version, expires_at_ms } = record;
-        if usize::from(slot) >= RANGES * SLOTS_PER_RANGE || !(1..=VERSION_MAX).contains(&version) {
-            return Err(ApplyError::Malformed);
-        }
-        let range = slot / SLOTS_PER_RANGE as u16;
+        let range = (slot as usize / SLOTS_PER_RANGE % RANGES) as u16;
         let before = self.version_of_range(range);
         let result = self.as_told(range, version, |table| {
             if table.version_of_key(now_ms, slot, key).is_some_and(|here| here >= version) {

@@ -540,9 +540,7 @@ impl Table {
     ) -> Option<u64> {
         let mut found = self.find(now_ms, place, key)?;
         if !found.live {
-            if self.ranges[place.range()].leads() {
-                self.remove(now_ms, place, key);
-            }
+            self.remove(now_ms, place, key);
             return None;
         }
         if found.expires_at_ms.is_none() && expires_at_ms.is_some() {

@@ -4,6 +4,7 @@ use super::record::Ahead;
 use super::{errors, record};
 use crate::command::{Args, Exec, Merge, Scope, Spec};
 use alloc::vec::Vec;
+use dkv_protocol::limits::RANGES;
 use dkv_protocol::resp::reply;
 
 const MANY: Spec = Spec {
@@ -134,6 +135,7 @@ fn type_of(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
 }
 
 fn dbsize(x: &mut Exec<'_>, _args: Args<'_>, out: &mut Vec<u8>) {
+    record::look_at_ranges(x, 0..RANGES as u16);
     reply::integer(out, x.table.len() as i64);
 }
 

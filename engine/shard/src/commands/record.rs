@@ -2,12 +2,14 @@
 
 use super::errors;
 use crate::command::{Args, Exec, Inserts};
+use crate::gates::Gates;
 use crate::stats::ShardStats;
 use alloc::vec::Vec;
+use dkv_protocol::ids::{RangeId, Slot};
 use dkv_protocol::limits::{FRAME_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use dkv_protocol::resp::reply;
 use dkv_protocol::slots::slot_of;
-use dkv_table::{Entry, Expiry, LARGE_BYTES_MIN, Place};
+use dkv_table::{Entry, Expiry, LARGE_BYTES_MIN, Place, Table};
 
 /// Where `key` is; none after a refusal was written. To be called for the command's first key before any other: that
 /// one's place may be known already.
@@ -17,10 +19,14 @@ pub(super) fn place(x: &mut Exec<'_>, key: &[u8], out: &mut Vec<u8>) -> Option<P
         reply::error(out, errors::KEY_TOO_LONG);
         return None;
     }
-    Some(match x.place.take() {
+    let place = match x.place.take() {
         Some(place) => place,
         None => x.table.place(key, slot_of(key).0),
-    })
+    };
+    if x.gates.is_some() {
+        x.table.expire_if_due(x.now.boot_ms(), place, key);
+    }
+    Some(place)
 }
 
 /// Whether each of `keys` is short enough; otherwise the refusal is written. For commands of several keys, which must
@@ -38,10 +44,39 @@ pub(super) fn keys_fit<'a>(mut keys: impl Iterator<Item = &'a [u8]>, out: &mut V
 pub(super) const REPLY_BYTES_MAX: usize = VALUE_BYTES_MAX + 1024;
 const _: () = assert!(REPLY_BYTES_MAX < FRAME_BYTES_MAX);
 
+/// Looks a key up. In a store with copies it is noted what the reply says of it: its last write, or, when it is not there,
+/// the last removal of any key of its range.
+#[inline]
+pub(super) fn look<'t>(
+    table: &'t Table,
+    gates: Option<&Gates>,
+    now_ms: u64,
+    place: Place,
+    key: &[u8],
+) -> Option<Entry<'t>> {
+    let entry = table.get(now_ms, place, key);
+    if let Some(gates) = gates {
+        let range = Slot(place.slot()).range();
+        match &entry {
+            Some(entry) => gates.saw(range, entry.version),
+            None => gates.saw(range, table.last_removal(u16::from(range.0))),
+        }
+    }
+    entry
+}
+
+/// Notes that a reply speaks of all keys of some ranges, as far as they are led here.
+pub(super) fn look_at_ranges(x: &Exec<'_>, ranges: core::ops::Range<u16>) {
+    let Some(gates) = x.gates else { return };
+    for range in ranges.filter(|range| x.table.leads(*range)) {
+        gates.saw(RangeId(range as u8), x.table.version_of_range(range));
+    }
+}
+
 /// Looks a key up for a client, and counts it.
 #[inline]
 pub(super) fn read<'t>(x: &'t Exec<'_>, place: Place, key: &[u8]) -> Option<Entry<'t>> {
-    let entry = x.table.get(x.now.boot_ms(), place, key);
+    let entry = peek(x, place, key);
     count(x.stats, entry.is_some());
     entry
 }
@@ -60,7 +95,7 @@ pub(super) fn count(stats: &ShardStats, found: bool) {
 /// Reads a key for a client and writes its value; null when there is none. Whether there was one.
 #[inline]
 pub(super) fn reply_value(x: &mut Exec<'_>, place: Place, key: &[u8], out: &mut Vec<u8>) -> bool {
-    let entry = x.table.get(x.now.boot_ms(), place, key);
+    let entry = look(x.table, x.gates, x.now.boot_ms(), place, key);
     count(x.stats, entry.is_some());
     match entry {
         Some(entry) => {
@@ -95,7 +130,7 @@ pub(super) fn write_value(
 /// Looks a key up on the way to changing it, which no counter of reads sees.
 #[inline]
 pub(super) fn peek<'t>(x: &'t Exec<'_>, place: Place, key: &[u8]) -> Option<Entry<'t>> {
-    x.table.get(x.now.boot_ms(), place, key)
+    look(x.table, x.gates, x.now.boot_ms(), place, key)
 }
 
 /// Stores argument `value` of the command: without a copy when it was received into memory of its own. Otherwise as
@@ -149,6 +184,9 @@ pub(super) fn remove(x: &mut Exec<'_>, place: Place, key: &[u8]) -> bool {
     let removed = x.table.remove(x.now.boot_ms(), place, key);
     if removed {
         x.stats.removes.add(1);
+    } else if let Some(gates) = x.gates {
+        let range = Slot(place.slot()).range();
+        gates.saw(range, x.table.last_removal(u16::from(range.0)));
     }
     removed
 }
@@ -174,7 +212,7 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Ahead<'a, I> {
 
     /// The next key.
     #[inline]
-    pub(super) fn next(&mut self, x: &Exec<'_>) -> Option<(&'a [u8], Place)> {
+    pub(super) fn next(&mut self, x: &mut Exec<'_>) -> Option<(&'a [u8], Place)> {
         if self.at == self.len {
             self.fetch(x);
         }
@@ -183,7 +221,7 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Ahead<'a, I> {
         found
     }
 
-    fn fetch(&mut self, x: &Exec<'_>) {
+    fn fetch(&mut self, x: &mut Exec<'_>) {
         (self.at, self.len) = (0, 0);
         for (ready, key) in self.ready.iter_mut().zip(&mut self.keys) {
             let place = x.table.place(key, slot_of(key).0);
@@ -192,5 +230,10 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Ahead<'a, I> {
             self.len += 1;
         }
         self.ready[..self.len].iter().for_each(|(_, place)| x.table.prefetch_record(*place));
+        if x.gates.is_some() {
+            for (key, place) in &self.ready[..self.len] {
+                x.table.expire_if_due(x.now.boot_ms(), *place, key);
+            }
+        }
     }
 }

@@ -4,9 +4,9 @@
 //! at any node. A plain client walks all ranges in order, so a shard that has come to the end of its own run names the
 //! first range of the next. KEYS is a walk that the session drives, in steps that are commands of their own.
 
-use super::errors;
 use super::glob::{PATTERN_BYTES_MAX, Pattern};
 use super::number::{parse_i64, parse_u64};
+use super::{errors, record};
 use crate::command::{Args, Exec, Merge, Scope, Spec};
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -110,7 +110,8 @@ fn look(
     if run.is_empty() {
         return (0, 0);
     }
-    loop {
+    let first = run.start.max((cursor >> RANGE_SHIFT) as u16);
+    let (cursor, found) = loop {
         let few = LOOK.min(count - seen);
         cursor = x.table.scan(x.now.boot_ms(), cursor, run.clone(), few, &mut |key, _| {
             seen += 1;
@@ -122,8 +123,26 @@ fn look(
         });
         cost_ns += LOOK_NS;
         if cursor == 0 || seen >= count || cost_ns > STEP_NS_MAX || out.len() > STEP_BYTES_MAX {
-            return (cursor, found);
+            break (cursor, found);
         }
+    };
+    let end = if cursor == 0 { run.end } else { run.end.min((cursor >> RANGE_SHIFT) as u16 + 1) };
+    record::look_at_ranges(x, first..end);
+    (cursor, found)
+}
+
+/// The ranges that are walked here from `range` on: all that this shard leads, or with `alone` those up to the first that
+/// it does not lead.
+fn run_from(x: &Exec<'_>, range: u16, alone: bool) -> Range<u16> {
+    if x.gates.is_none() {
+        return x.env.map.run(x.me);
+    }
+    let led = |range: &u16| x.table.leads(*range);
+    let Some(start) = (range..RANGES as u16).find(led) else { return 0..0 };
+    if alone {
+        start..(start..RANGES as u16).find(|range| !led(range)).unwrap_or(RANGES as u16)
+    } else {
+        start..RANGES as u16
     }
 }
 
@@ -155,9 +174,11 @@ fn scan(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
         }
     }
 
-    let run = x.env.map.run(x.me);
     let range = cursor >> RANGE_SHIFT;
-    let ours = cursor == 0 || (u64::from(run.start)..u64::from(run.end)).contains(&range);
+    let run = run_from(x, u16::try_from(range).unwrap_or(u16::MAX), x.whole_store);
+    let ours = cursor == 0
+        || x.gates.is_some()
+        || (u64::from(run.start)..u64::from(run.end)).contains(&range);
     let mut found = 0;
     let mut elements = Vec::new();
     if ours && !run.is_empty() {
@@ -184,12 +205,13 @@ fn walk(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
         return reply::error(out, errors::INVALID_CURSOR);
     };
     let Some(matching) = pattern(args.get(2), out) else { return };
-    let mut run = x.env.map.run(x.me);
+    let mut run = run_from(x, 0, false);
     let mut elements = Vec::new();
     let (mut next, mut found) = (0, 0);
     if let Some((slot, count)) = slot_of_walk(args) {
         let range = slot / SLOTS_PER_RANGE;
-        run = if run.contains(&range) { range..range + 1 } else { 0..0 };
+        let ours = run.contains(&range) && (x.gates.is_none() || x.table.leads(range));
+        run = if ours { range..range + 1 } else { 0..0 };
         let left = Cell::new(count);
         let wanted = |key: &[u8]| {
             let of_slot = left.get() > 0 && slot_of(key).0 == slot;

@@ -173,7 +173,7 @@ pub(super) fn mget_within(
     reply::array(out, args.len() - 1);
     let mut keys = Ahead::new(x, args.iter_from(1));
     while let Some((key, place)) = keys.next(x) {
-        let entry = x.table.get(x.now.boot_ms(), place, key);
+        let entry = record::look(x.table, x.gates, x.now.boot_ms(), place, key);
         record::count(x.stats, entry.is_some());
         let Some(entry) = entry else {
             reply::null(out, x.proto);
@@ -417,7 +417,7 @@ fn getex(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
         return reply::error(out, errors::SYNTAX);
     };
     let Some(place) = record::place(x, key, out) else { return };
-    let entry = x.table.get(x.now.boot_ms(), place, key);
+    let entry = record::look(x.table, x.gates, x.now.boot_ms(), place, key);
     record::count(x.stats, entry.is_some());
     let Some(entry) = entry else { return reply::null(out, x.proto) };
     let wanted = match options.change {

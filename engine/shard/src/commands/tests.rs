@@ -136,6 +136,7 @@ impl Bench {
             stats: &stats,
             place: None,
             inserts: None,
+            gates: None,
         };
         handler(&mut exec, args, out);
     }

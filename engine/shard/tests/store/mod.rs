@@ -2,13 +2,17 @@
 //! of events. Links between nodes can be cut and mended; batches that are on the way over a cut link are lost.
 #![expect(dead_code, reason = "each test file uses a part of it")]
 
+mod ranges;
+
 use dkv_protocol::eviction::Eviction;
-use dkv_protocol::ids::{Epoch, NodeIndex, ShardAddr, ShardIndex};
+use dkv_protocol::ids::{Epoch, NodeIndex, RangeId, ShardAddr, ShardIndex};
 use dkv_protocol::map::{NodeInfo, StoreMap};
+use dkv_protocol::ranges::{RangeNews, Replication};
 use dkv_shard::command::{Env, Now, ProcessStats};
 use dkv_shard::stats::ShardStats;
-use dkv_shard::{Opened, Order, Output, PortKind, SessionId, Shard};
+use dkv_shard::{Hold, Opened, Order, Output, PortKind, SessionId, Shard};
 use dkv_table::{HeapMemory, Options, Table};
+use ranges::Ranges;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -39,6 +43,8 @@ pub(crate) struct Settings {
     /// Of each node; 0 is none.
     pub(crate) memory_bytes_max: u64,
     pub(crate) eviction: Eviction,
+    /// How ranges are copied; without copies nothing of it is there.
+    pub(crate) replication: Replication,
 }
 
 pub(crate) const PLAIN: Settings = Settings {
@@ -49,6 +55,7 @@ pub(crate) const PLAIN: Settings = Settings {
     protected_mode: true,
     memory_bytes_max: 0,
     eviction: Eviction::None,
+    replication: Replication::NONE,
 };
 
 pub(crate) struct Client {
@@ -72,7 +79,10 @@ pub(crate) struct Client {
 enum Kind {
     Requests,
     Replies,
+    Peer,
 }
+
+type HeldReplies = VecDeque<(Vec<u8>, Hold)>;
 
 pub(crate) struct Store {
     pub(crate) shards: Vec<(ShardAddr, Shard)>,
@@ -80,8 +90,19 @@ pub(crate) struct Store {
     pub(crate) clients: Vec<Client>,
     /// Batches on the way, by kind, sender and receiver.
     mail: BTreeMap<(Kind, usize, usize), VecDeque<Vec<u8>>>,
+    /// Batches of replies that wait for copies, by who answered and who asked.
+    held: BTreeMap<(usize, usize), HeldReplies>,
+    /// News on the way to shards.
+    news: Vec<VecDeque<Vec<RangeNews>>>,
+    /// What the managers agree on; none without copies.
+    pub(crate) ranges: Option<Ranges>,
+    /// Whether the managers hear and are heard.
+    pub(crate) managed: bool,
     /// Pairs of nodes whose links are cut.
     cut: BTreeSet<(u16, u16)>,
+    /// Nodes whose process is gone, and those that do nothing.
+    dead: BTreeSet<u16>,
+    pub(crate) paused: BTreeSet<u16>,
     /// Whether batches are delivered.
     pub(crate) delivering: bool,
     /// Bytes of the longest batch of replies.
@@ -148,7 +169,22 @@ impl Store {
                 (addr, Shard::new(envs[addr.node.0 as usize].clone(), addr, table))
             })
             .collect();
+        let replication = settings.replication;
+        let copied = replication.replicas > 0;
+        let mut shards: Vec<(ShardAddr, Shard)> = shards;
+        if copied {
+            let settings = dkv_cluster::Settings::of(&replication);
+            for (addr, shard) in &mut shards {
+                shard.replicate(ranges::boot_of(addr.node), settings);
+            }
+        }
         let mut store = Self {
+            news: shards.iter().map(|_| VecDeque::new()).collect(),
+            ranges: copied.then(|| Ranges::form(&map, u16::from(replication.replicas))),
+            managed: true,
+            held: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            paused: BTreeSet::new(),
             shards,
             envs,
             clients: Vec::new(),
@@ -167,7 +203,60 @@ impl Store {
                 store.mend(a, b);
             }
         }
+        if let Some(ranges) = &store.ranges {
+            let all: Vec<RangeNews> =
+                (0..=u8::MAX).map(|range| ranges.news(RangeId(range))).collect();
+            store.tell(&all);
+            store.run();
+        }
         store
+    }
+
+    /// The managers tell every node.
+    pub(crate) fn tell(&mut self, news: &[RangeNews]) {
+        if self.managed {
+            self.news.iter_mut().for_each(|way| way.push_back(news.to_vec()));
+        }
+    }
+
+    /// The copies of a range should be elsewhere.
+    pub(crate) fn place(&mut self, range: RangeId, placement: Vec<ShardAddr>) {
+        let news = self.ranges.as_mut().expect("a store with copies").place(range, placement);
+        self.tell(&[news]);
+    }
+
+    /// The process of a node ends, and its manager says so, or not.
+    pub(crate) fn kill(&mut self, node: u16, told: bool) {
+        self.dead.insert(node);
+        for other in 0..self.envs.len() as u16 {
+            self.cut(node, other);
+            self.cut(other, node);
+        }
+        for client in 0..self.clients.len() {
+            if self.shards[self.clients[client].at].0.node.0 == node {
+                self.clients[client].closed = true;
+                self.clients[client].sending = None;
+            }
+        }
+        if told {
+            let ranges = self.ranges.as_mut().expect("a store with copies");
+            let news = ranges.dead(NodeIndex(node));
+            self.tell(&news);
+        }
+    }
+
+    fn is_still(&self, at: usize) -> bool {
+        let node = self.shards[at].0.node.0;
+        self.dead.contains(&node) || self.paused.contains(&node)
+    }
+
+    /// Time passes.
+    pub(crate) fn pass(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now.boot_ns += 1_000_000;
+            self.now.unix_ms += 1;
+            self.run();
+        }
     }
 
     pub(crate) fn addr(node: u16, shard: u16) -> ShardAddr {
@@ -194,10 +283,16 @@ impl Store {
             return;
         }
         self.cut.insert((from, to));
+        let of = |at: usize, shards: &[(ShardAddr, Shard)]| shards[at].0.node.0;
+        for ((answerer, asker), held) in &mut self.held {
+            if (of(*asker, &self.shards), of(*answerer, &self.shards)) == (from, to) {
+                held.clear();
+            }
+        }
         let node = |at: usize, shards: &[(ShardAddr, Shard)]| shards[at].0.node.0;
         for ((kind, sender, receiver), batches) in &mut self.mail {
             let (a, b) = (node(*sender, &self.shards), node(*receiver, &self.shards));
-            if (*kind == Kind::Requests && (a, b) == (from, to))
+            if (*kind != Kind::Replies && (a, b) == (from, to))
                 || (*kind == Kind::Replies && (b, a) == (from, to))
             {
                 batches.clear();
@@ -212,6 +307,9 @@ impl Store {
         }
         let all: Vec<ShardAddr> = self.shards.iter().map(|(a, _)| *a).collect();
         for (own, shard) in &mut self.shards {
+            if self.dead.contains(&own.node.0) {
+                continue;
+            }
             for other in all.iter().filter(|o| own.node.0 == from && o.node.0 == to) {
                 act(shard, *other);
             }
@@ -296,22 +394,28 @@ impl Store {
         self.now.boot_ns += 1000;
         let mut more = false;
         for at in 0..self.shards.len() {
-            more |= self.shards[at].1.background(self.now, 16);
-            self.collect(at);
+            if !self.is_still(at) {
+                more |= self.shards[at].1.background(self.now, 16);
+                self.collect(at);
+            }
         }
         let sends = self.clients.iter().enumerate().filter(|(_, c)| c.sending.is_some() && c.reads);
         let inputs = self
             .clients
             .iter()
             .enumerate()
-            .filter(|(_, c)| !c.to_send.is_empty() && !c.paused && !c.closing && !c.closed);
-        let mail = self.mail.iter().filter(|(_, batches)| self.delivering && !batches.is_empty());
+            .filter(|(_, c)| !c.to_send.is_empty() && !c.paused && !c.closing && !c.closed)
+            .filter(|(_, c)| !self.is_still(c.at));
+        let mail = self.mail.iter().filter(|((_, _, to), batches)| {
+            self.delivering && !batches.is_empty() && !self.is_still(*to)
+        });
+        let news = self.news.iter().enumerate();
+        let news = news.filter(|(at, way)| !way.is_empty() && !self.is_still(*at));
         let events: Vec<(u8, usize, usize)> = sends
             .map(|(i, _)| (0, i, 0))
             .chain(inputs.map(|(i, _)| (1, i, 0)))
-            .chain(
-                mail.map(|((kind, a, b), _)| (if *kind == Kind::Requests { 2 } else { 3 }, *a, *b)),
-            )
+            .chain(mail.map(|((kind, a, b), _)| (2 + *kind as u8, *a, *b)))
+            .chain(news.map(|(at, _)| (5, at, 0)))
             .collect();
         if events.is_empty() {
             return more;
@@ -360,20 +464,37 @@ impl Store {
                 let batch = batch.expect("it is there");
                 let mut at = 0;
                 while at < batch.len() {
-                    let mut replies = Vec::new();
+                    let (mut replies, mut hold) = (Vec::new(), Hold::default());
                     let used = self.shards[b]
                         .1
-                        .requests(self.now, &batch[at..], &mut replies)
+                        .requests_held(self.now, &batch[at..], &mut replies, &mut hold)
                         .expect("a batch");
                     if used == 0 {
                         self.shards[b].1.background(self.now, 16);
+                        if self.ranges.is_some() {
+                            // What it waits for may be time, or messages.
+                            self.now.boot_ns += 100_000;
+                            let way = self.mail.entry((Kind::Requests, a, b)).or_default();
+                            way.push_front(batch[at..].to_vec());
+                            break;
+                        }
                         continue;
                     }
                     at += used;
                     self.longest_replies = self.longest_replies.max(replies.len());
-                    self.mail.entry((Kind::Replies, b, a)).or_default().push_back(replies);
+                    self.held.entry((b, a)).or_default().push_back((replies, hold));
+                    self.release(b);
                 }
                 self.shards[a].1.give_batch_buffer(batch);
+            }
+            4 => {
+                let batch = self.mail.get_mut(&(Kind::Peer, a, b)).and_then(VecDeque::pop_front);
+                let (from, batch) = (self.shards[a].0, batch.expect("it is there"));
+                self.shards[b].1.peer(self.now, from, &batch).expect("messages");
+            }
+            5 => {
+                let news = self.news[a].pop_front().expect("it is there");
+                self.shards[a].1.news(self.now, &news);
             }
             _ => {
                 let batch = self.mail.get_mut(&(Kind::Replies, a, b)).and_then(VecDeque::pop_front);
@@ -396,6 +517,24 @@ impl Store {
             way.push_back(batch);
             let under_way = way.len();
             assert!(under_way <= dkv_protocol::limits::BATCHES_UNDER_WAY_MAX);
+        }
+        while let Some((to, batch)) = self.shards[at].1.next_peer_batch() {
+            if !self.cut.contains(&(from.node.0, to.node.0)) {
+                let to_at = self.position(to);
+                self.mail.entry((Kind::Peer, at, to_at)).or_default().push_back(batch);
+            }
+        }
+        self.release(at);
+        let mut asks = Vec::new();
+        self.shards[at].1.take_asks(&mut asks);
+        if self.managed
+            && let Some(ranges) = &mut self.ranges
+        {
+            let news: Vec<RangeNews> = asks.iter().map(|ask| ranges.ask(ask)).collect();
+            for one in news {
+                self.tell(&[RangeNews { answer: false, ..one.clone() }]);
+                self.news[at].push_back(vec![one]);
+            }
         }
         let orders: Vec<Order> = self.shards[at].1.orders().drain(..).collect();
         for order in orders {
@@ -442,6 +581,19 @@ impl Store {
                     self.expected += bytes;
                     assert!(find(id).is_none_or(|i| !self.clients[i].closed));
                 }
+            }
+        }
+    }
+
+    /// Lets go the replies to other shards that wait no longer.
+    fn release(&mut self, at: usize) {
+        for ((_, asker), held) in self.held.iter_mut().filter(|((answerer, _), _)| *answerer == at)
+        {
+            while let Some((replies, hold)) = held.front_mut()
+                && (hold.is_empty() || self.shards[at].1.release(hold, replies))
+            {
+                let (replies, _) = held.pop_front().expect("it is the first");
+                self.mail.entry((Kind::Replies, at, *asker)).or_default().push_back(replies);
             }
         }
     }

@@ -1,0 +1,420 @@
+//! A shard with copies of its ranges elsewhere, and copies of the ranges of others: what the state machine of the copies is
+//! told and asked on the way of a command.
+//!
+//! The machine itself is `dkv_cluster`, which knows no commands; here its answers become replies, its progress opens gates,
+//! and what commands did to the table goes to its log. A store without copies has none of it. Requests for ranges that
+//! others lead are in `reroute`, the table as the machine sees it is in `copied`.
+
+use crate::command::{Args, Merge, Now, Scope, Spec};
+use crate::commands::scan;
+use crate::copied::Copied;
+use crate::face::SessionId;
+use crate::gates::{Gate, GateState, Gates, Hold, Noticed};
+use crate::reroute::Parked;
+use crate::session::Session;
+use crate::shard::Shard;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use dkv_cluster::{Cluster, Lost, PeerError, Refused, Role, Settings};
+use dkv_protocol::ids::{BootId, RangeId, ShardAddr};
+use dkv_protocol::limits::RANGES;
+use dkv_protocol::ranges::{ConfigAsk, RangeNews, RangeState, ReadMode};
+use dkv_protocol::resp::reply;
+use dkv_protocol::slots::slot_of;
+
+/// How long a command waits while its range is handed over or its log is full, in nanoseconds.
+const HOLD_NS: u64 = 50_000_000;
+
+const TRY_AGAIN: &str = "TRYAGAIN the range is changing hands; try again";
+const NO_LEASE: &str = "TRYAGAIN the copies of the range do not answer; try again";
+const BUSY: &str = "TRYAGAIN the copies of the range do not keep up; try again";
+const TOO_FEW_COPIES: &str = "NOREPLICAS Not enough good replicas to write.";
+pub(crate) const OFFLINE: &str = "CLUSTERDOWN Hash slot not served: all copies of it are lost";
+
+/// Whether a command may run here now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It may.
+    Go,
+    /// In a moment, perhaps.
+    Wait,
+    /// It is answered so.
+    Refused(&'static str),
+    /// Another shard leads this range.
+    Elsewhere(RangeId),
+}
+
+/// Since when commands for a range wait, and when the last of them was seen waiting.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    since_ns: u64,
+    seen_ns: u64,
+}
+
+/// What is known of a range besides who leads it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) epoch: u64,
+    /// Copies that count.
+    pub(crate) in_sync: u16,
+    pub(crate) offline: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Copies {
+    pub(crate) cluster: Cluster,
+    pub(crate) gates: Gates,
+    pub(crate) parked: Parked,
+    /// By range.
+    pub(crate) known: Vec<Known>,
+    held: Vec<Held>,
+    /// By range: the connections whose next reply waits for it.
+    waiting: Vec<Vec<(Gate, SessionId)>>,
+    /// Whether reads are confirmed by the copies.
+    confirms: bool,
+    /// Scratch.
+    ranges: Vec<RangeId>,
+    lost: Vec<Lost>,
+}
+
+impl Shard {
+    /// This shard's ranges have copies, and it holds copies of others. To be called before anything else; until the first
+    /// news nobody is known to lead any range.
+    pub fn replicate(&mut self, boot: BootId, settings: Settings) {
+        let confirms = settings.read == ReadMode::Confirm;
+        (0..RANGES as u16).for_each(|range| self.table.lead(range, false));
+        self.links.keep();
+        self.copies = Some(Box::new(Copies {
+            cluster: Cluster::new(self.me, boot, settings),
+            gates: Gates::new(),
+            parked: Parked::default(),
+            known: alloc::vec![Known::default(); RANGES],
+            held: alloc::vec![Held::default(); RANGES],
+            waiting: alloc::vec![Vec::new(); RANGES],
+            confirms,
+            ranges: Vec::new(),
+            lost: Vec::new(),
+        }));
+    }
+
+    /// News of ranges, from the managers. Every shard is told of every range: it routes by them too.
+    pub fn news(&mut self, now: Now, news: &[RangeNews]) {
+        self.now = now;
+        for one in news {
+            let Some(copies) = &mut self.copies else { return };
+            if let Some(config) = &one.config {
+                let known = &mut copies.known[usize::from(one.range.0)];
+                if config.epoch.0 >= known.epoch {
+                    *known = Known {
+                        epoch: config.epoch.0,
+                        in_sync: config.in_sync.len() as u16,
+                        offline: config.state == RangeState::Offline,
+                    };
+                }
+            }
+            copies.cluster.news(now.boot_ns, one, &mut Copied(&mut self.table));
+            let owner = copies.cluster.primary(one.range);
+            let config = one
+                .config
+                .as_ref()
+                .filter(|c| c.epoch.0 == copies.known[usize::from(one.range.0)].epoch);
+            // Before a range is formed its first place will lead it.
+            let leader =
+                owner.or(config.map(|c| c.primary.addr)).or(one.placement.first().copied());
+            if let Some(number) = leader.and_then(|addr| self.links.number(addr)) {
+                self.change_owner(one.range, number);
+            }
+        }
+        self.follow(now);
+        self.unpark(now, true);
+    }
+
+    /// Messages of the copies that came from another shard, over the link that it dialled.
+    ///
+    /// # Errors
+    /// The other side does not keep to the protocol: drop that link.
+    pub fn peer(&mut self, now: Now, from: ShardAddr, body: &[u8]) -> Result<(), PeerError> {
+        self.now = now;
+        let Some(copies) = &mut self.copies else { return Ok(()) };
+        let result = copies.cluster.peer(now.boot_ns, from, body, &mut Copied(&mut self.table));
+        self.follow(now);
+        result
+    }
+
+    /// The next messages for the copies at another shard. Call it until there are none, at the end of a turn.
+    pub fn next_peer_batch(&mut self) -> Option<(ShardAddr, Vec<u8>)> {
+        let now = self.now;
+        let copies = self.copies.as_mut()?;
+        let batch = copies.cluster.take_messages(now.boot_ns, &mut Copied(&mut self.table));
+        if batch.is_none() {
+            self.follow(now);
+        }
+        batch
+    }
+
+    /// What this shard asks of the managers.
+    pub fn take_asks(&mut self, out: &mut Vec<ConfigAsk>) {
+        if let Some(copies) = &mut self.copies {
+            copies.cluster.take_asks(out);
+        }
+    }
+
+    /// When `background` must be called again at the latest (CLOCK_BOOTTIME, nanoseconds).
+    pub fn next_wake_ns(&self) -> u64 {
+        self.copies
+            .as_ref()
+            .map_or(u64::MAX, |copies| copies.cluster.next_wake_ns().min(copies.parked.next_ns()))
+    }
+
+    /// Whether a batch of replies may leave that was held; what failed meanwhile is replaced in it then.
+    pub fn release(&mut self, hold: &mut Hold, replies: &mut Vec<u8>) -> bool {
+        let Some(copies) = &self.copies else { return true };
+        match hold.release(&copies.gates, replies) {
+            None => false,
+            Some(failures) => {
+                self.stats.errors.add(failures);
+                true
+            }
+        }
+    }
+
+    /// Time passes for the copies.
+    pub(crate) fn tick_copies(&mut self, now: Now) {
+        self.send_effects();
+        let Some(copies) = &mut self.copies else { return };
+        // What nobody asked for has no reply that waits for it.
+        let _ = copies.gates.take();
+        copies.cluster.tick(now.boot_ns, &mut Copied(&mut self.table));
+        self.follow(now);
+        self.unpark(now, false);
+    }
+
+    /// Takes over what has changed in the machine: who leads what, and which replies may leave.
+    pub(crate) fn follow(&mut self, now: Now) {
+        self.pace.begin();
+        loop {
+            let Some(copies) = self.copies.as_deref_mut() else { return };
+            copies.cluster.take_lost(&mut copies.lost);
+            copies.cluster.take_progress(&mut copies.ranges);
+            for lost in copies.lost.drain(..) {
+                copies.gates.deposed(lost.range, lost.committed);
+                copies.ranges.push(lost.range);
+            }
+            if copies.ranges.is_empty() {
+                return;
+            }
+            let ranges = core::mem::take(&mut copies.ranges);
+            for range in &ranges {
+                let cluster = &copies.cluster;
+                copies.gates.committed(
+                    *range,
+                    cluster.committed(*range),
+                    cluster.committed_for_reads(*range),
+                );
+                copies.gates.confirmed(*range, cluster.confirmed(*range));
+                let hands_over = cluster.may_write(now.boot_ns, *range) == Err(Refused::Handover);
+                let leads = cluster.role(*range) == Role::Primary && !hands_over;
+                self.table.lead(u16::from(range.0), leads);
+            }
+            for range in &ranges {
+                let primary = self.copies.as_ref().and_then(|c| c.cluster.primary(*range));
+                if let Some(number) = primary.and_then(|addr| self.links.number(addr)) {
+                    self.change_owner(*range, number);
+                }
+                self.open_gates(now, *range);
+            }
+            if let Some(copies) = &mut self.copies {
+                copies.ranges = ranges;
+                copies.ranges.clear();
+            }
+        }
+    }
+
+    /// Lets go the replies of connections that waited for a range.
+    fn open_gates(&mut self, now: Now, range: RangeId) {
+        let Some(copies) = self.copies.as_deref_mut() else { return };
+        let gates = &copies.gates;
+        let mut ready = Vec::new();
+        copies.waiting[usize::from(range.0)].retain(|(gate, id)| {
+            let shut = gates.state(*gate) == GateState::Shut;
+            if !shut {
+                ready.push(*id);
+            }
+            shut
+        });
+        for id in ready {
+            let Some(mut session) = self.sessions.take(id) else { continue };
+            session.listed = None;
+            session.replies.lend(|| self.buffers.take());
+            if let Some(copies) = &self.copies {
+                self.stats.errors.add(session.replies.open_gates(&copies.gates));
+            }
+            self.wake(now, session);
+        }
+    }
+
+    /// Notes what the next reply of a connection waits for.
+    pub(crate) fn list_gate(&mut self, session: &mut Session) {
+        let Some(copies) = self.copies.as_deref_mut() else { return };
+        if session.listed.is_none()
+            && let Some(gate) = session.replies.front_gate(&copies.gates)
+        {
+            session.listed = Some(gate.range);
+            copies.waiting[usize::from(gate.range.0)].push((gate, session.id));
+        }
+    }
+
+    /// A connection is gone.
+    pub(crate) fn unlist_gate(&mut self, session: &Session) {
+        if let Some(range) = session.listed
+            && let Some(copies) = &mut self.copies
+        {
+            copies.waiting[usize::from(range.0)].retain(|(_, id)| *id != session.id);
+        }
+    }
+
+    /// Gives the effects of what was done to the table to the copies.
+    #[inline]
+    fn send_effects(&mut self) {
+        if self.table.has_journal()
+            && let Some(copies) = self.copies.as_deref_mut()
+        {
+            let Copies { cluster, gates, .. } = copies;
+            self.table.take_journal(&mut |range, index, effect| {
+                let range = RangeId(range as u8);
+                let body = effect.value.map(dkv_table::Large::share);
+                let effect = dkv_cluster::Effect { head: effect.head, body: body.as_ref() };
+                cluster.append(range, index, effect);
+                gates.wrote(range, index);
+            });
+        }
+    }
+
+    /// After a command ran here: what its reply waits for.
+    #[inline]
+    pub(crate) fn noticed(&mut self) -> Noticed {
+        if self.copies.is_none() {
+            return Noticed::None;
+        }
+        self.send_effects();
+        self.copies.as_ref().map_or(Noticed::None, |copies| copies.gates.take())
+    }
+
+    /// Whether a command may run here now, as far as the copies go. All of its ranges are looked at before any of it runs.
+    #[inline]
+    pub(crate) fn admission(
+        &mut self,
+        now: Now,
+        spec: &Spec,
+        whole_store: bool,
+        args: Args<'_>,
+    ) -> Admission {
+        match &mut self.copies {
+            None => Admission::Go,
+            Some(copies) => copies.admission(now, spec, whole_store, args),
+        }
+    }
+}
+
+/// The range whose leader runs a command; none when that is not a matter of one range.
+pub(crate) fn range_of(spec: &Spec, args: Args<'_>) -> Option<RangeId> {
+    match spec.scope {
+        Scope::Keyed | Scope::Split(_) => Some(slot_of(args.get(spec.first_key as usize)).range()),
+        Scope::Cursor if spec.name == "SCAN" => scan::cursor_range(args),
+        _ => None,
+    }
+}
+
+impl Copies {
+    fn admission(&mut self, now: Now, spec: &Spec, whole_store: bool, args: Args<'_>) -> Admission {
+        match spec.scope {
+            Scope::Keyed => match range_of(spec, args) {
+                Some(range) => self.check(now, range, spec.write),
+                None => Admission::Go,
+            },
+            Scope::Split(_) => {
+                let mut last = None;
+                for key in args.iter_from(spec.first_key as usize).step_by(spec.key_step as usize) {
+                    let range = slot_of(key).range();
+                    if last.replace(range) == Some(range) {
+                        continue;
+                    }
+                    let admission = self.check(now, range, spec.write);
+                    if admission != Admission::Go {
+                        self.forget_gates();
+                        return admission;
+                    }
+                }
+                Admission::Go
+            }
+            Scope::Cursor if whole_store => match range_of(spec, args) {
+                Some(range) => self.check(now, range, false),
+                None => Admission::Go,
+            },
+            // FLUSHALL and DBSIZE.
+            Scope::Whole(Merge::Ok | Merge::Sum) => {
+                for range in (0..RANGES).map(|range| RangeId(range as u8)) {
+                    if self.cluster.role(range) != Role::Primary {
+                        continue;
+                    }
+                    let admission = self.check(now, range, spec.write);
+                    if admission != Admission::Go {
+                        self.forget_gates();
+                        return admission;
+                    }
+                }
+                Admission::Go
+            }
+            _ => Admission::Go,
+        }
+    }
+
+    /// A command that does not run after all leaves no gates.
+    fn forget_gates(&self) {
+        let _ = self.gates.take();
+    }
+
+    fn check(&mut self, now: Now, range: RangeId, write: bool) -> Admission {
+        let allowed = if write {
+            self.cluster.may_write(now.boot_ns, range)
+        } else {
+            self.cluster.may_read(now.boot_ns, range)
+        };
+        match allowed {
+            Ok(()) => {
+                if self.confirms {
+                    let number = self.cluster.confirm(range);
+                    self.gates.confirm(range, number);
+                }
+                Admission::Go
+            }
+            Err(Refused::NotPrimary) => Admission::Elsewhere(range),
+            Err(Refused::Offline) => Admission::Refused(OFFLINE),
+            Err(Refused::NoLease) => Admission::Refused(NO_LEASE),
+            Err(Refused::TooFewCopies) => Admission::Refused(TOO_FEW_COPIES),
+            Err(Refused::Handover) => self.hold(now, range, TRY_AGAIN),
+            Err(Refused::LogFull) => self.hold(now, range, BUSY),
+        }
+    }
+
+    /// A range cannot serve for a moment: commands wait for that, and are refused when it is a long one.
+    fn hold(&mut self, now: Now, range: RangeId, refusal: &'static str) -> Admission {
+        let held = &mut self.held[usize::from(range.0)];
+        if now.boot_ns.saturating_sub(held.seen_ns) > HOLD_NS {
+            held.since_ns = now.boot_ns;
+        }
+        held.seen_ns = now.boot_ns;
+        if now.boot_ns - held.since_ns < HOLD_NS {
+            Admission::Wait
+        } else {
+            Admission::Refused(refusal)
+        }
+    }
+}
+
+/// Writes the refusal of a command that may not run.
+#[cold]
+pub(crate) fn refuse(text: &str, out: &mut Vec<u8>) {
+    reply::error(out, text);
+}

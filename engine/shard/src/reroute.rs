@@ -1,0 +1,494 @@
+//! Requests whose range changes hands while they are on their way: asked of the shard that leads it now, or parked until
+//! it is known who that is.
+//!
+//! A request comes here when a shard says that it does not lead the range, when the link to its shard is lost and it was
+//! not executed or only reads, and when it is made while nobody can be asked. It is never executed twice: a write that
+//! may have been executed is answered `-UNCERTAIN` and does not come here. What is parked waits a second at most, and
+//! requests of one range and connection keep their order.
+
+use crate::command::{Args, Merge, Now, Scope, Spec};
+use crate::commands;
+use crate::links::Waiting;
+use crate::merge::Merging;
+use crate::replication::{Admission, OFFLINE, range_of, refuse};
+use crate::session::{End, Session, Stall};
+use crate::shard::Shard;
+use crate::walk::Request;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+use dkv_protocol::ids::RangeId;
+use dkv_protocol::limits::{LINK_BYTES_MAX, RANGES, WAITING_PER_CONNECTION_MAX};
+use dkv_protocol::slots::slot_of;
+
+/// How long a request waits for a shard that leads its range, in nanoseconds.
+const PARKED_NS_MAX: u64 = 1_000_000_000;
+/// A shard that did not lead a range is asked again after this, in nanoseconds: its news may come later than ours.
+const AGAIN_NS: u64 = 20_000_000;
+/// What is parked is looked at this often, in nanoseconds.
+const LOOK_NS: u64 = 5_000_000;
+/// Bytes of all requests that are parked; more are refused.
+const PARKED_BYTES_MAX: usize = LINK_BYTES_MAX;
+
+const NOT_SERVED: &str = "TRYAGAIN nobody leads the range at the moment; try again";
+
+/// A request that waits for a shard that leads its range.
+#[derive(Debug)]
+struct Entry {
+    range: RangeId,
+    waiting: Waiting,
+    request: Request,
+    until_ns: u64,
+    /// Who said that it does not lead the range, and until when it is not asked again.
+    refused_by: Option<u16>,
+    again_ns: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// By range: how many of its requests are parked, and whether new ones wait until the former leader has answered.
+    of_range: [u32; RANGES],
+    moving: [bool; RANGES],
+    next_look_ns: u64,
+}
+
+impl Default for Parked {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            bytes: 0,
+            of_range: [0; RANGES],
+            moving: [false; RANGES],
+            next_look_ns: 0,
+        }
+    }
+}
+
+impl Parked {
+    /// When it must be looked at again.
+    pub(crate) fn next_ns(&self) -> u64 {
+        if self.entries.is_empty() { u64::MAX } else { self.next_look_ns }
+    }
+
+    /// Whether requests for a range must wait behind others.
+    #[inline]
+    pub(crate) fn holds(&self, range: RangeId) -> bool {
+        let at = usize::from(range.0);
+        self.of_range[at] > 0 || self.moving[at]
+    }
+}
+
+impl Shard {
+    /// Another shard leads a range, or is thought to.
+    pub(crate) fn change_owner(&mut self, range: RangeId, owner: u16) {
+        let before = self.links.owner_of_range(range);
+        if before == owner {
+            return;
+        }
+        self.links.set_owner(range, owner);
+        // What connections sent to the former leader comes before what they send to the next.
+        if let Some(copies) = &mut self.copies {
+            copies.parked.moving[usize::from(range.0)] = self.links.under_way_of(range) > 0;
+        }
+    }
+
+    /// Whether a command for the leader of a range has to be parked instead of run or sent; an error is the reply to it.
+    pub(crate) fn must_park(&self, range: RangeId) -> Result<bool, &'static str> {
+        let Some(copies) = &self.copies else { return Ok(false) };
+        let known = copies.known[usize::from(range.0)];
+        let owner = self.links.owner_of_range(range);
+        if known.offline {
+            return Err(OFFLINE);
+        }
+        // Without another copy nobody will take its place soon.
+        let lost = !self.links.is_up(owner) && (known.in_sync != 1 || known.epoch == 0);
+        Ok(copies.parked.holds(range) || lost)
+    }
+
+    /// Whether a command that this shard is to run may run now. None: it may not, and has been dealt with. Break: not now,
+    /// the session is stalled.
+    pub(crate) fn admit_here(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        args: Args<'_>,
+    ) -> ControlFlow<(), bool> {
+        let whole_store = session.whole_store();
+        let bound = range_of(spec, args).filter(|_| whole_store || spec.scope != Scope::Cursor);
+        let Some(copies) = &self.copies else { return ControlFlow::Continue(true) };
+        if session.replies.gated() >= WAITING_PER_CONNECTION_MAX {
+            self.stall(session, Stall::Replies);
+            return ControlFlow::Break(());
+        }
+        let admission = match bound {
+            Some(range) if copies.parked.holds(range) => Admission::Elsewhere(range),
+            _ => self.admission(now, spec, whole_store, args),
+        };
+        match admission {
+            Admission::Go => return ControlFlow::Continue(true),
+            Admission::Wait => {
+                self.later(session);
+                return ControlFlow::Break(());
+            }
+            Admission::Refused(text) => self.refuse_whole(session, text),
+            Admission::Elsewhere(range) => self.park_command(now, session, spec, range, args)?,
+        }
+        ControlFlow::Continue(false)
+    }
+
+    fn refuse_whole(&mut self, session: &mut Session, text: &str) {
+        let mut error = Vec::new();
+        refuse(text, &mut error);
+        self.answer(session, &error);
+    }
+
+    /// A command for the leader of a range, which is another shard or nobody: whether it has been dealt with.
+    pub(crate) fn divert(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        args: Args<'_>,
+    ) -> ControlFlow<(), bool> {
+        let Some(range) = self.bound_to(spec, args) else { return ControlFlow::Continue(false) };
+        match self.must_park(range) {
+            Ok(true) => self.park_command(now, session, spec, range, args)?,
+            Ok(false) => return ControlFlow::Continue(false),
+            Err(text) => self.refuse_whole(session, text),
+        }
+        ControlFlow::Continue(true)
+    }
+
+    /// Sends each leader the keys of one range, so that no part ever has to be divided again. Nothing is executed when one
+    /// of them is known to refuse.
+    pub(crate) fn split_by_range(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        merge: Merge,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        let (first, step) = (spec.first_key as usize, spec.key_step as usize);
+        // Parts in the order in which their first key comes.
+        let mut parts: Vec<(RangeId, Vec<usize>)> = Vec::new();
+        let mut part_of = [u32::MAX; RANGES];
+        let mut order = Vec::new();
+        for (at, key) in args.iter_from(first).step_by(step).enumerate() {
+            let range = slot_of(key).range();
+            let part = &mut part_of[usize::from(range.0)];
+            if *part == u32::MAX {
+                *part = parts.len() as u32;
+                parts.push((range, Vec::from([0])));
+            }
+            parts[*part as usize].1.extend((0..step).map(|i| first + at * step + i));
+            order.push(*part);
+        }
+        let me = self.links.me();
+        let mut plans = Vec::with_capacity(parts.len());
+        for (range, positions) in &parts {
+            let owner = self.links.owner_of_range(*range);
+            let parks = match self.must_park(*range) {
+                Ok(parks) => parks,
+                Err(text) => {
+                    self.refuse_whole(session, text);
+                    return ControlFlow::Continue(());
+                }
+            };
+            if parks {
+                self.admit(session, me)?;
+                plans.push(None);
+                continue;
+            }
+            if owner != me {
+                if !self.admit_all(session, &[owner])? {
+                    return ControlFlow::Continue(());
+                }
+                plans.push(Some(owner));
+                continue;
+            }
+            let spans = args.select(positions);
+            match self.admission(now, spec, session.whole_store(), args.with_spans(&spans)) {
+                Admission::Go => plans.push(Some(me)),
+                Admission::Elsewhere(_) => plans.push(None),
+                Admission::Wait => {
+                    let _ = self.noticed();
+                    self.later(session);
+                    return ControlFlow::Break(());
+                }
+                Admission::Refused(text) => {
+                    let _ = self.noticed();
+                    self.refuse_whole(session, text);
+                    return ControlFlow::Continue(());
+                }
+            }
+        }
+        session.last = (spec.name, "");
+        let order = if merge == Merge::InOrder { order } else { Vec::new() };
+        let merging = Merging::new(merge, parts.len() as u32, order);
+        let slot = session.replies.wait_for_all(merging);
+        for (part, ((range, positions), plan)) in parts.iter().zip(&plans).enumerate() {
+            let waiting = Waiting {
+                session: session.id,
+                slot,
+                part: part as u32,
+                write: spec.write,
+                shared: true,
+                weight: session.expected_bytes(),
+                range: Some(*range),
+            };
+            let part_args = positions.iter().map(|i| args.get(*i));
+            match plan {
+                None => self.park_part(now, session, waiting, part_args),
+                Some(owner) if *owner != me => {
+                    let whole_store = session.whole_store();
+                    self.links.push(*owner, waiting, session.proto, whole_store, part_args);
+                    self.stats.forwarded.add(1);
+                }
+                Some(_) => {
+                    let spans = args.select(positions);
+                    self.part_here(now, session, spec, slot, part as u32, args.with_spans(&spans));
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Parks a command of a connection, whole.
+    pub(crate) fn park_command(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        range: RangeId,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        let me = self.links.me();
+        self.admit(session, me)?;
+        session.last = (spec.name, "");
+        let waiting = Waiting {
+            session: session.id,
+            slot: session.replies.wait(),
+            part: 0,
+            write: spec.write,
+            shared: false,
+            weight: session.expected_bytes(),
+            range: Some(range),
+        };
+        let mut request = Request::empty(session.proto, session.whole_store());
+        args.iter_from(0).for_each(|arg| request.add(arg));
+        self.park(now, Some(session), waiting, request, None);
+        ControlFlow::Continue(())
+    }
+
+    /// Parks a part of a command of a connection.
+    pub(crate) fn park_part<'a>(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        waiting: Waiting,
+        args: impl Iterator<Item = &'a [u8]>,
+    ) {
+        let mut request = Request::empty(session.proto, session.whole_store());
+        args.for_each(|arg| request.add(arg));
+        self.park(now, Some(session), waiting, request, None);
+    }
+
+    /// `session` is the connection when it is being worked on.
+    fn park(
+        &mut self,
+        now: Now,
+        session: Option<&mut Session>,
+        waiting: Waiting,
+        request: Request,
+        refused_by: Option<u16>,
+    ) {
+        let Some(copies) = self.copies.as_deref_mut() else { return };
+        let parked = &mut copies.parked;
+        let Some(range) = waiting.range.filter(|_| parked.bytes <= PARKED_BYTES_MAX) else {
+            return self.answer_lost(now, session, waiting, NOT_SERVED);
+        };
+        parked.bytes += request.bytes();
+        parked.of_range[usize::from(range.0)] += 1;
+        if parked.entries.is_empty() {
+            parked.next_look_ns = now.boot_ns + LOOK_NS;
+        }
+        parked.entries.push_back(Entry {
+            range,
+            waiting,
+            request,
+            until_ns: now.boot_ns + PARKED_NS_MAX,
+            refused_by,
+            again_ns: now.boot_ns + AGAIN_NS,
+        });
+    }
+
+    /// A shard does not lead the range of a request, and has not executed it.
+    pub(crate) fn redirected(
+        &mut self,
+        now: Now,
+        from: u16,
+        waiting: Waiting,
+        request: Option<Request>,
+    ) {
+        match request {
+            Some(request) => self.park(now, None, waiting, request, Some(from)),
+            None => self.answer_lost(now, None, waiting, NOT_SERVED),
+        }
+    }
+
+    /// The link to the shard of a request is lost, and the request was not executed, or only reads.
+    pub(crate) fn relocate(&mut self, now: Now, waiting: Waiting, request: Request) {
+        self.park(now, None, waiting, request, None);
+    }
+
+    /// Answers a request with an error.
+    fn answer_lost(
+        &mut self,
+        now: Now,
+        session: Option<&mut Session>,
+        waiting: Waiting,
+        text: &'static str,
+    ) {
+        let mut error = Vec::new();
+        refuse(text, &mut error);
+        if let Some(session) = session {
+            return self.resolve(now, session, waiting.slot, waiting.part, error.into());
+        }
+        let Some(mut session) = self.sessions.take(waiting.session) else { return };
+        self.resolve(now, &mut session, waiting.slot, waiting.part, error.into());
+        self.wake(now, session);
+    }
+
+    /// Sends what is parked on its way where that is possible by now. `news`: something has changed.
+    pub(crate) fn unpark(&mut self, now: Now, news: bool) {
+        let Some(copies) = self.copies.as_deref_mut() else { return };
+        let parked = &mut copies.parked;
+        if !news && now.boot_ns < parked.next_look_ns {
+            return;
+        }
+        for (range, moving) in parked.moving.iter_mut().enumerate().filter(|(_, moving)| **moving) {
+            *moving = self.links.under_way_of(RangeId(range as u8)) > 0;
+        }
+        if parked.entries.is_empty() {
+            return;
+        }
+        parked.next_look_ns = now.boot_ns + LOOK_NS;
+        let mut entries = core::mem::take(&mut parked.entries);
+        // What came back from a former leader is older than what was parked meanwhile.
+        entries.make_contiguous().sort_by_key(|entry| {
+            (entry.waiting.session.index(), entry.waiting.slot, entry.waiting.part)
+        });
+        let mut stays = [false; RANGES];
+        let mut left = VecDeque::new();
+        for entry in entries {
+            let at = usize::from(entry.range.0);
+            match self.place_parked(now, &entry, stays[at]) {
+                Placing::Stays => {
+                    stays[at] = true;
+                    left.push_back(entry);
+                }
+                placing => {
+                    if let Some(copies) = &mut self.copies {
+                        copies.parked.of_range[at] -= 1;
+                        copies.parked.bytes -= entry.request.bytes();
+                    }
+                    self.send_parked(now, entry, placing);
+                }
+            }
+        }
+        if let Some(copies) = &mut self.copies {
+            // What was parked meanwhile comes behind.
+            left.append(&mut copies.parked.entries);
+            copies.parked.entries = left;
+        }
+    }
+
+    /// What becomes of a parked request now. `behind`: an earlier one of its range stays.
+    fn place_parked(&mut self, now: Now, entry: &Entry, behind: bool) -> Placing {
+        let Some(copies) = self.copies.as_deref_mut() else { return Placing::Stays };
+        let at = usize::from(entry.range.0);
+        if copies.known[at].offline {
+            return Placing::Answered(OFFLINE);
+        }
+        if now.boot_ns >= entry.until_ns {
+            return Placing::Answered(NOT_SERVED);
+        }
+        let owner = self.links.owner_of_range(entry.range);
+        let too_early = entry.refused_by == Some(owner) && now.boot_ns < entry.again_ns;
+        if behind || too_early || copies.parked.moving[at] {
+            return Placing::Stays;
+        }
+        if owner != self.links.me() {
+            let open = self.links.is_up(owner) && !self.links.is_full(owner);
+            return if open { Placing::There(owner) } else { Placing::Stays };
+        }
+        let args = entry.request.args();
+        let Some(spec) = commands::lookup(args.get(0)) else {
+            return Placing::Answered(NOT_SERVED);
+        };
+        match self.admission(now, spec, entry.request.whole_store, args) {
+            Admission::Go if self.has_room(now, spec, None, args) => Placing::Here(spec),
+            Admission::Refused(text) => Placing::Answered(text),
+            Admission::Go | Admission::Wait | Admission::Elsewhere(_) => {
+                let _ = self.noticed();
+                Placing::Stays
+            }
+        }
+    }
+
+    fn send_parked(&mut self, now: Now, entry: Entry, placing: Placing) {
+        let Entry { waiting, request, .. } = entry;
+        match placing {
+            Placing::Stays => {}
+            Placing::Answered(text) => {
+                let _ = self.noticed();
+                self.answer_lost(now, None, waiting, text);
+            }
+            Placing::There(owner) => {
+                // A connection that is gone needs no answer.
+                if self.sessions.get(waiting.session).is_some() {
+                    let Request { proto, whole_store, .. } = request;
+                    self.links.push(
+                        owner,
+                        waiting,
+                        proto,
+                        whole_store,
+                        request.args().iter_from(0),
+                    );
+                    self.stats.forwarded.add(1);
+                }
+            }
+            Placing::Here(spec) => {
+                let Some(mut session) = self.sessions.take(waiting.session) else {
+                    let _ = self.noticed();
+                    return;
+                };
+                if session.end != End::Ordered {
+                    let (slot, part) = (waiting.slot, waiting.part);
+                    self.part_here(now, &mut session, spec, slot, part, request.args());
+                }
+                self.wake(now, session);
+            }
+        }
+    }
+
+    /// The range to which a command is bound, in a store with copies.
+    #[inline]
+    pub(crate) fn bound_to(&self, spec: &Spec, args: Args<'_>) -> Option<RangeId> {
+        if self.copies.is_none() { None } else { range_of(spec, args) }
+    }
+}
+
+/// What becomes of a parked request.
+#[derive(Clone, Copy, Debug)]
+enum Placing {
+    Stays,
+    Answered(&'static str),
+    There(u16),
+    Here(&'static Spec),
+}

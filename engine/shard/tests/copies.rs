@@ -1,0 +1,287 @@
+//! Stores with copies: what is answered waits for the copies, and survives the shard that answered.
+
+mod store;
+
+use dkv_protocol::ids::RangeId;
+use dkv_protocol::ranges::Replication;
+use dkv_protocol::slots::slot_of;
+use dkv_shard::PortKind;
+use store::{PLAIN, Settings, Store, command, key_of};
+
+const COPIED: Settings =
+    Settings { nodes: 3, replication: Replication { replicas: 1, ..Replication::NONE }, ..PLAIN };
+
+fn ready(settings: Settings) -> Store {
+    let mut store = Store::new(settings);
+    store.pass(300);
+    store
+}
+
+fn received(store: &mut Store, client: usize) -> String {
+    String::from_utf8(store.take(client)).expect("text")
+}
+
+#[test]
+fn a_store_with_copies_serves_as_one_without() {
+    let mut store = ready(COPIED);
+    for node in 0..3 {
+        let client = store.connect(node, 0, PortKind::Client);
+        for i in 0..50 {
+            let (key, value) = (format!("k{node}-{i}"), format!("v{i}"));
+            assert_eq!(store.call(client, &["SET", &key, &value]), "+OK\r\n");
+            assert_eq!(
+                store.call(client, &["APPEND", &key, "x"]),
+                format!(":{}\r\n", value.len() + 1)
+            );
+            let expected = format!("${}\r\n{value}x\r\n", value.len() + 1);
+            assert_eq!(store.call(client, &["GET", &key]), expected);
+        }
+    }
+    let client = store.connect(0, 0, PortKind::Client);
+    assert_eq!(store.call(client, &["DBSIZE"]), ":150\r\n");
+    let mget = store.call(client, &["MGET", "k0-1", "nothing", "k1-2", "k2-3"]);
+    assert_eq!(mget, "*4\r\n$3\r\nv1x\r\n$-1\r\n$3\r\nv2x\r\n$3\r\nv3x\r\n");
+    assert_eq!(store.call(client, &["DEL", "k0-1", "k1-1", "k2-1", "k2-1"]), ":3\r\n");
+    let (mut cursor, mut seen) = ("0".to_owned(), 0);
+    loop {
+        let reply = store.call(client, &["SCAN", &cursor, "COUNT", "20"]);
+        let mut lines = reply.split("\r\n");
+        cursor = lines.nth(2).expect("a cursor").to_owned();
+        seen += lines.filter(|line| line.starts_with('k')).count();
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert_eq!(seen, 147);
+    assert!(store.call(client, &["KEYS", "k1-*"]).starts_with("*49\r\n"));
+    assert_eq!(store.call(client, &["FLUSHALL"]), "+OK\r\n");
+    assert_eq!(store.call(client, &["DBSIZE"]), ":0\r\n");
+}
+
+#[test]
+fn a_write_is_answered_when_the_copy_has_it_and_what_saw_it_too() {
+    let mut store = ready(COPIED);
+    let (here, there) = (key_of(&store, 0, 0, "k"), key_of(&store, 1, 0, "k"));
+    let writer = store.connect(0, 0, PortKind::Client);
+    let reader = store.connect(0, 0, PortKind::Client);
+    assert_eq!(store.call(writer, &["SET", "old", "1"]), "+OK\r\n");
+    // Nothing reaches the copies any more.
+    store.delivering = false;
+    store.send(writer, &command(&["SET", &here, "v"]));
+    store.send(writer, &command(&["PING"]));
+    store.run();
+    store.send(reader, &command(&["PING"]));
+    store.send(reader, &command(&["GET", &here]));
+    store.send(reader, &command(&["GET", &there]));
+    store.run();
+    assert_eq!(received(&mut store, writer), "");
+    assert_eq!(received(&mut store, reader), "+PONG\r\n");
+    store.delivering = true;
+    store.run();
+    assert_eq!(received(&mut store, writer), "+OK\r\n+PONG\r\n");
+    assert_eq!(received(&mut store, reader), "$1\r\nv\r\n$-1\r\n");
+}
+
+#[test]
+fn everything_answered_is_there_after_the_node_is_gone_and_who_asks_in_between_waits() {
+    for told in [true, false] {
+        let mut store = ready(COPIED);
+        let client = store.connect(0, 0, PortKind::Client);
+        let keys: Vec<String> = (0..200).map(|i| format!("k{i}")).collect();
+        for key in &keys {
+            assert_eq!(store.call(client, &["SET", key, key]), "+OK\r\n");
+        }
+        store.kill(1, told);
+        // Without its manager's word the others find out by its silence, before which nobody may lead.
+        store.pass(if told { 0 } else { 1000 });
+        for key in &keys {
+            store.send(client, &command(&["GET", key]));
+        }
+        store.pass(900);
+        let expected: String =
+            keys.iter().map(|key| format!("${}\r\n{key}\r\n", key.len())).collect();
+        assert_eq!(received(&mut store, client), expected);
+        for key in &keys {
+            assert_eq!(store.call(client, &["SET", key, "new"]), "+OK\r\n");
+        }
+        assert_eq!(store.call(client, &["DBSIZE"]), ":200\r\n");
+        assert_eq!(store.call(client, &["FLUSHALL"]), "+OK\r\n");
+    }
+}
+
+#[test]
+fn a_write_that_was_on_its_way_to_a_node_that_is_gone_is_uncertain_and_a_read_is_asked_again() {
+    let mut store = ready(COPIED);
+    let client = store.connect(0, 0, PortKind::Client);
+    let there = key_of(&store, 1, 0, "k");
+    assert_eq!(store.call(client, &["SET", &there, "v"]), "+OK\r\n");
+    store.delivering = false;
+    for args in [&["GET", &there][..], &["SET", &there, "w"], &["STRLEN", &there]] {
+        store.send(client, &command(args));
+    }
+    while store.step() {}
+    // This has not been sent.
+    store.input(client, &command(&["APPEND", &there, "x"]));
+    store.kill(1, true);
+    store.delivering = true;
+    store.pass(200);
+    let replies = received(&mut store, client);
+    let rest = replies.strip_prefix("$1\r\nv\r\n-UNCERTAIN ").expect("a read and a write");
+    assert!(rest.ends_with("\r\n:1\r\n:2\r\n"), "{rest}");
+    assert_eq!(store.call(client, &["GET", &there]), "$2\r\nvx\r\n");
+}
+
+#[test]
+fn what_waits_for_a_copy_when_the_range_is_taken_is_answered_as_what_it_is() {
+    let mut store = ready(COPIED);
+    let here = key_of(&store, 0, 0, "k");
+    let writer = store.connect(0, 0, PortKind::Client);
+    let reader = store.connect(0, 0, PortKind::Client);
+    let remote = store.connect(2, 0, PortKind::Client);
+    assert_eq!(store.call(writer, &["SET", &here, "v"]), "+OK\r\n");
+    // The first node is cut off from everybody, and does not know it yet.
+    for node in [1, 2] {
+        store.cut(0, node);
+        store.cut(node, 0);
+    }
+    store.managed = false;
+    store.send(writer, &command(&["SET", &here, "w"]));
+    store.send(writer, &command(&["PING"]));
+    store.send(reader, &command(&["GET", &here]));
+    store.pass(50);
+    assert_eq!(received(&mut store, writer) + &received(&mut store, reader), "");
+    // No lease any more: refused before anything is done.
+    store.pass(1100);
+    let late = store.connect(0, 0, PortKind::Client);
+    assert!(store.call(late, &["GET", &here]).starts_with("-TRYAGAIN "));
+    assert!(store.call(late, &["SET", &here, "x"]).starts_with("-TRYAGAIN "));
+    // The others go on, and it hears of that.
+    store.managed = true;
+    store.pass(500);
+    let writes = received(&mut store, writer);
+    assert!(writes.starts_with("-UNCERTAIN ") && writes.ends_with("\r\n+PONG\r\n"), "{writes}");
+    assert!(received(&mut store, reader).starts_with("-TRYAGAIN "));
+    assert_eq!(store.call(remote, &["GET", &here]), "$1\r\nv\r\n");
+    assert_eq!(store.call(remote, &["SET", &here, "y"]), "+OK\r\n");
+    for node in [1, 2] {
+        store.mend(0, node);
+        store.mend(node, 0);
+    }
+    assert_eq!(store.call(late, &["GET", &here]), "$1\r\ny\r\n");
+    // It becomes a copy again.
+    store.pass(2000);
+    let range = slot_of(here.as_bytes()).range();
+    let ranges = store.ranges.as_ref().expect("a store with copies");
+    let config = &ranges.configs[usize::from(range.0)];
+    assert_eq!(config.in_sync.len(), 2, "{config:?}");
+}
+
+#[test]
+fn ranges_move_under_load_and_every_command_is_answered_once_and_in_order() {
+    for seed in 0..4 {
+        let mut store = ready(Settings { seed, shards: 2, ..COPIED });
+        let clients: Vec<usize> =
+            (0..4).map(|i| store.connect(i % 3, i % 2, PortKind::Client)).collect();
+        let mut counts = [0u32; 4];
+        let keys: Vec<String> = (0..40).map(|i| format!("k{i}")).collect();
+        for round in 0..120 {
+            if round % 3 == 0 {
+                let key = &keys[store.random.below(keys.len())];
+                let range = slot_of(key.as_bytes()).range();
+                let (first, second) = (store.random.below(3) as u16, store.random.below(2) as u16);
+                let shard = store.random.below(2) as u16;
+                let other = (first + 1 + second) % 3;
+                store.place(range, vec![Store::addr(first, shard), Store::addr(other, shard)]);
+            }
+            for (i, client) in clients.iter().enumerate() {
+                let key = &keys[store.random.below(keys.len())];
+                counts[i] += 1;
+                store.send(*client, &command(&["INCR", &format!("count{i}")]));
+                store.send(*client, &command(&["MGET", key, &format!("count{i}")]));
+                store.send(*client, &command(&["SET", key, "v"]));
+            }
+            for _ in 0..30 {
+                store.step();
+            }
+            store.pass(8);
+        }
+        store.pass(1500);
+        for (i, client) in clients.iter().enumerate() {
+            let text = received(&mut store, *client);
+            assert!(!text.contains("UNCERTAIN") && !text.contains("DKV."), "{text}");
+            // A counter that is read shows what the last answered increment made of it.
+            let mut last = String::new();
+            let mut lines = text.split("\r\n");
+            let mut answered = 0;
+            while let Some(line) = lines.next().filter(|line| !line.is_empty()) {
+                if let Some(count) = line.strip_prefix(':') {
+                    count.clone_into(&mut last);
+                    answered += 1;
+                } else if line == "*2" {
+                    if lines.next() != Some("$-1") {
+                        lines.next();
+                    }
+                    assert!(lines.next().is_some_and(|len| len.starts_with('$')));
+                    assert_eq!(lines.next(), Some(&last[..]));
+                } else {
+                    assert!(line == "+OK" || line.starts_with("-TRYAGAIN "), "{line}");
+                }
+            }
+            assert!(answered > counts[i] / 2, "{answered} of {}", counts[i]);
+            let count = store.call(*client, &["GET", &format!("count{i}")]);
+            assert_eq!(count.split("\r\n").nth(1), Some(&answered.to_string()[..]));
+        }
+    }
+}
+
+#[test]
+fn an_expired_key_that_is_read_is_removed_at_the_copies_too() {
+    let mut store = ready(COPIED);
+    let client = store.connect(0, 0, PortKind::Client);
+    let here = key_of(&store, 0, 0, "k");
+    assert_eq!(store.call(client, &["SET", &here, "v", "PX", "5"]), "+OK\r\n");
+    assert_eq!(store.call(client, &["SET", "other", "v", "PX", "100000"]), "+OK\r\n");
+    store.pass(6);
+    store.delivering = false;
+    store.send(client, &command(&["GET", &here]));
+    store.run();
+    assert_eq!(received(&mut store, client), "", "nobody else knows that it is gone");
+    store.delivering = true;
+    store.run();
+    assert_eq!(received(&mut store, client), "$-1\r\n");
+    let other = store.connect(1, 0, PortKind::Client);
+    store.kill(0, true);
+    store.pass(100);
+    assert_eq!(store.call(other, &["GET", &here]), "$-1\r\n");
+    let ttl = store.call(other, &["PTTL", "other"]);
+    let ttl: u64 = ttl.trim_start_matches(':').trim_end().parse().expect("a number");
+    assert!((99_000..=99_994).contains(&ttl), "{ttl}");
+}
+
+#[test]
+fn too_few_copies_refuse_writes_and_serve_reads() {
+    let replication = Replication { min_insync: 2, ..COPIED.replication };
+    let mut store = ready(Settings { replication, nodes: 2, ..COPIED });
+    let client = store.connect(0, 0, PortKind::Client);
+    assert_eq!(store.call(client, &["MSET", "a", "1", "b", "2", "c", "3"]), "+OK\r\n");
+    store.kill(1, true);
+    store.pass(100);
+    for key in ["a", "b", "c"] {
+        assert!(store.call(client, &["SET", key, "x"]).starts_with("-NOREPLICAS "));
+        assert!(store.call(client, &["GET", key]).starts_with("$1\r\n"));
+    }
+}
+
+#[test]
+fn a_range_without_any_copy_left_says_so_at_once() {
+    let mut store = ready(COPIED);
+    let client = store.connect(2, 0, PortKind::Client);
+    let there = key_of(&store, 0, 0, "k");
+    store.kill(0, true);
+    store.kill(1, true);
+    store.run();
+    assert!(store.call(client, &["GET", &there]).starts_with("-CLUSTERDOWN "));
+    assert!(store.call(client, &["MSET", &there, "v"]).starts_with("-CLUSTERDOWN "));
+    let range = slot_of(there.as_bytes()).range();
+    assert_ne!(range, RangeId(255));
+}
