@@ -216,6 +216,12 @@ pub enum Refusal {
     StillHolds(RangeId),
     /// The store would be left without a node to hold its ranges.
     LastNode,
+    /// The group has no manager on that machine.
+    NoSuchMember,
+    /// The group has as many managers as it may.
+    TooManyMembers,
+    /// The group would be left without a manager.
+    LastMember,
     /// The store waits for a human to accept its loss.
     LossNotAccepted,
 }
