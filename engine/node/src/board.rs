@@ -7,6 +7,7 @@
 use dkv_protocol::ids::{NodeIndex, ShardAddr, ShardIndex};
 use dkv_protocol::map::StoreMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Notify;
 
 /// Numbers the shards of the other nodes from 0 without gaps, so that they index lists.
@@ -60,38 +61,65 @@ pub(crate) struct Place {
     pub(crate) ended: Notify,
 }
 
-/// See the module.
+/// See the module. It grows when a node joins the store; what it has stays where it is.
 #[derive(Debug)]
 pub(crate) struct LinkBoard {
-    pub(crate) remotes: Remotes,
-    places: Vec<Place>,
+    me: NodeIndex,
+    /// Shards of this node.
+    locals: usize,
+    /// By remote shard, and of each by local shard.
+    places: RwLock<Vec<Arc<Place>>>,
     /// For each node: it has just shown that it lives, so that dialling it again is worth it now.
-    alive: Vec<Notify>,
+    alive: RwLock<Vec<Arc<Notify>>>,
+    removed: RwLock<Vec<NodeIndex>>,
+}
+
+/// The lists are whole between any two steps of a writer, so one that panicked has broken nothing.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LinkBoard {
-    pub(crate) fn new(map: &StoreMap, me: NodeIndex) -> Self {
-        let remotes = Remotes::new(map, me);
-        let shards = map.node(me).shard_ports.len() as u16;
-        let places = (0..shards)
-            .flat_map(|local| {
-                remotes.addresses().iter().map(move |&remote| Place {
-                    local: ShardIndex(local),
-                    remote,
-                    up: AtomicBool::new(false),
-                    ended: Notify::new(),
-                })
-            })
-            .collect();
-        Self { places, alive: map.nodes().iter().map(|_| Notify::new()).collect(), remotes }
+    pub(crate) fn new(map: &StoreMap, me: NodeIndex, removed: &[NodeIndex]) -> Self {
+        let locals = map.node(me).shard_ports.len();
+        let board = Self {
+            me,
+            locals,
+            places: RwLock::default(),
+            alive: RwLock::default(),
+            removed: RwLock::default(),
+        };
+        board.grow(map, removed);
+        board
     }
 
-    pub(crate) fn places(&self) -> &[Place] {
-        &self.places
+    /// The store has these nodes now, the earlier ones in their places, and those in `removed` are gone. Returns the
+    /// places that are new.
+    pub(crate) fn grow(&self, map: &StoreMap, removed: &[NodeIndex]) -> Vec<Arc<Place>> {
+        let remotes = Remotes::new(map, self.me);
+        let mut places = write(&self.places);
+        let known = places.len();
+        for &remote in &remotes.addresses()[known / self.locals..] {
+            places.extend((0..self.locals as u16).map(|local| {
+                let local = ShardIndex(local);
+                Arc::new(Place { local, remote, up: AtomicBool::new(false), ended: Notify::new() })
+            }));
+        }
+        write(&self.alive).resize_with(map.nodes().len(), Arc::default);
+        *write(&self.removed) = removed.to_vec();
+        places[known..].to_vec()
     }
 
-    fn place(&self, local: ShardIndex, remote: usize) -> &Place {
-        &self.places[usize::from(local.0) * self.remotes.addresses().len() + remote]
+    pub(crate) fn places(&self) -> Vec<Arc<Place>> {
+        read(&self.places).clone()
+    }
+
+    fn place(&self, local: ShardIndex, remote: usize) -> Arc<Place> {
+        Arc::clone(&read(&self.places)[remote * self.locals + usize::from(local.0)])
     }
 
     /// The shard serves requests over this link now.
@@ -108,24 +136,28 @@ impl LinkBoard {
 
     /// A node has proved who it is on a connection of its own.
     pub(crate) fn is_alive(&self, node: NodeIndex) {
-        self.alive[usize::from(node.0)].notify_waiters();
+        self.alive(node).notify_waiters();
     }
 
-    /// Waits until [`Self::is_alive`] is called for the node.
-    pub(crate) fn alive(&self, node: NodeIndex) -> &Notify {
-        &self.alive[usize::from(node.0)]
+    /// Told when [`Self::is_alive`] is called for the node.
+    pub(crate) fn alive(&self, node: NodeIndex) -> Arc<Notify> {
+        Arc::clone(&read(&self.alive)[usize::from(node.0)])
+    }
+
+    /// Whether a node has left the store.
+    pub(crate) fn is_removed(&self, node: NodeIndex) -> bool {
+        read(&self.removed).contains(&node)
     }
 
     /// The nodes to which a link is missing, in order.
     pub(crate) fn unreachable(&self) -> Vec<NodeIndex> {
-        let mut nodes: Vec<NodeIndex> = self
-            .places
+        let mut nodes: Vec<NodeIndex> = read(&self.places)
             .iter()
             .filter(|p| !p.up.load(Ordering::Relaxed))
             .map(|p| p.remote.node)
             .collect();
-        nodes.sort_unstable();
         nodes.dedup();
+        nodes.retain(|node| !self.is_removed(*node));
         nodes
     }
 }
@@ -166,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_node_is_reachable_when_every_shard_here_has_every_link_to_it() {
-        let board = LinkBoard::new(&map(&[2, 2, 1]), NodeIndex(0));
+        let board = LinkBoard::new(&map(&[2, 2, 1]), NodeIndex(0), &[]);
         assert_eq!(board.places().len(), 6);
         assert_eq!(board.unreachable(), [NodeIndex(1), NodeIndex(2)]);
         for local in 0..2 {
@@ -177,5 +209,18 @@ mod tests {
         assert!(board.unreachable().is_empty());
         board.ended(ShardIndex(1), 2);
         assert_eq!(board.unreachable(), [NodeIndex(2)]);
+    }
+
+    #[test]
+    fn a_node_that_joins_gets_places_behind_the_others_and_one_that_left_is_not_missed() {
+        let board = LinkBoard::new(&map(&[2, 1]), NodeIndex(0), &[]);
+        board.up(ShardIndex(0), 0);
+        board.up(ShardIndex(1), 0);
+        let new = board.grow(&map(&[2, 1, 2]), &[]);
+        let new: Vec<_> = new.iter().map(|p| (p.local.0, p.remote)).collect();
+        assert_eq!(new, [(0, addr(2, 0)), (1, addr(2, 0)), (0, addr(2, 1)), (1, addr(2, 1))]);
+        assert_eq!(board.unreachable(), [NodeIndex(2)], "the older links stand");
+        assert!(board.grow(&map(&[2, 1, 2]), &[NodeIndex(2)]).is_empty());
+        assert!(board.unreachable().is_empty() && board.is_removed(NodeIndex(2)));
     }
 }

@@ -12,6 +12,8 @@ use crate::shared::Shared;
 use bytes::Bytes;
 use dkv_protocol::frame::{FrameError, FrameKind, FrameReader};
 use dkv_protocol::hello::{Acceptor, Dialer, Identity, NONCE_BYTES, Nonce, Peer, Refusal, Step};
+use dkv_protocol::ids::NodeIndex;
+use dkv_protocol::map::{NodeInfo, StoreMap};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
@@ -40,7 +42,9 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Cluster {
     shared: Arc<Shared>,
     posts: Vec<Post>,
-    identity: Arc<Identity>,
+    identity: RefCell<Arc<Identity>>,
+    /// What keeps the links standing, one task for each place of the board, in its order.
+    dialling: RefCell<Vec<AbortHandle>>,
     refusals: Refusals,
     handshakes: RefCell<VecDeque<AbortHandle>>,
 }
@@ -81,10 +85,57 @@ impl Cluster {
         Rc::new(Self {
             shared,
             posts,
-            identity: Arc::new(identity),
+            identity: RefCell::new(Arc::new(identity)),
+            dialling: RefCell::default(),
             refusals: Refusals::default(),
             handshakes: RefCell::default(),
         })
+    }
+
+    pub(crate) fn posts(&self) -> &[Post] {
+        &self.posts
+    }
+
+    fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity.borrow())
+    }
+
+    /// The store has these nodes now, of which those in `removed` are gone. Returns the map for the shards when there is
+    /// anything new in it. A list in which known nodes stand otherwise than before is a mistake of the manager and ignored.
+    pub(crate) fn nodes_known(
+        &self,
+        nodes: Vec<NodeInfo>,
+        removed: &[NodeIndex],
+    ) -> Option<Arc<StoreMap>> {
+        let known = self.shared.map();
+        if !nodes.starts_with(known.nodes()) {
+            tracing::error!("the manager tells of other nodes than those this one knows; ignored");
+            return None;
+        }
+        let map = Arc::new(StoreMap::spread(nodes, self.shared.launch.document.epoch));
+        self.shared.board.grow(&map, removed);
+        if map.nodes().len() == known.nodes().len() {
+            return None;
+        }
+        let identity = Arc::new(self.identity().with_map(Arc::clone(&map)));
+        self.identity.replace(identity);
+        self.shared.set_map(Arc::clone(&map));
+        Some(map)
+    }
+
+    /// Keeps links standing for all places of the board for which that is not done yet.
+    pub(crate) fn dial_new(self: &Rc<Self>) {
+        let mut dialling = self.dialling.borrow_mut();
+        for place in self.shared.board.places().into_iter().skip(dialling.len()) {
+            dialling.push(tokio_uring::spawn(Rc::clone(self).keep(place)).abort_handle());
+        }
+    }
+
+    /// Dials nobody any more.
+    pub(crate) fn stop_dialling(&self) {
+        for task in self.dialling.borrow().iter() {
+            task.abort();
+        }
     }
 
     /// Accepts nodes on one address, for ever.
@@ -121,7 +172,7 @@ impl Cluster {
         let mut received = Vec::new();
         let outcome = match nonce() {
             Ok(nonce) => {
-                let mut acceptor = Acceptor::new(Arc::clone(&self.identity), nonce);
+                let mut acceptor = Acceptor::new(self.identity(), nonce);
                 converse(&mut stream, &mut received, |kind, body| acceptor.handle(kind, body)).await
             }
             Err(error) => Err(error.into()),
@@ -140,13 +191,13 @@ impl Cluster {
     }
 
     /// Keeps one link standing: dials, hands the connection over, waits for its end, dials again.
-    pub(crate) async fn keep(self: Rc<Self>, place: usize) {
-        let place: &Place = &self.shared.board.places()[place];
-        let name = self.shared.env.map.node(place.remote.node).name.clone();
+    async fn keep(self: Rc<Self>, place: Arc<Place>) {
+        let name = self.shared.map().node(place.remote.node).name.clone();
+        let alive = self.shared.board.alive(place.remote.node);
         let mut pause = REDIAL_MIN;
         let mut last_failure = String::new();
-        loop {
-            match self.dial(place).await {
+        while !self.shared.board.is_removed(place.remote.node) {
+            match self.dial(&place).await {
                 Ok((stream, peer, received)) => {
                     let since = Instant::now();
                     last_failure.clear();
@@ -175,22 +226,23 @@ impl Cluster {
             // A node that has just come to us is worth another try at once.
             tokio::select! {
                 () = tokio::time::sleep(with_jitter(pause)) => {}
-                () = self.shared.board.alive(place.remote.node).notified() => {}
+                () = alive.notified() => {}
             }
             pause = (pause * 2).min(REDIAL_MAX);
         }
     }
 
     async fn dial(&self, place: &Place) -> Result<(TcpStream, Peer, Vec<u8>), Failure> {
-        let address = self.shared.launch.cluster_address(place.remote.node);
+        let map = self.shared.map();
+        let node = map.node(place.remote.node);
+        let address = SocketAddr::new(node.address, node.cluster_port);
         let mut stream =
             match tokio::time::timeout(HANDSHAKE_MAX, TcpStream::connect(address)).await {
                 Ok(connected) => connected?,
                 Err(_) => return Err(Failure::TooSlow),
             };
         stream.set_nodelay(true)?;
-        let (mut dialer, hello) =
-            Dialer::new(Arc::clone(&self.identity), place.local, place.remote, nonce()?);
+        let (mut dialer, hello) = Dialer::new(self.identity(), place.local, place.remote, nonce()?);
         let mut received = Vec::new();
         stream.write_all(&hello).await?;
         let peer =

@@ -60,13 +60,12 @@ impl Control {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
             tasks.push(tokio_uring::spawn(Rc::clone(&cluster).accept(listener)));
         }
-        for place in 0..self.shared.board.places().len() {
-            tasks.push(tokio_uring::spawn(Rc::clone(&cluster).keep(place)));
-        }
+        cluster.dial_new();
         // The next two end with the runtime; the sampler must not be dropped in the middle of an operation.
         tokio_uring::spawn(control_socket::serve(
             socket,
             Arc::clone(&self.shared),
+            Rc::clone(&cluster),
             Rc::clone(&stop),
         ));
         sample_process(&self.shared).await;
@@ -90,6 +89,7 @@ impl Control {
         for task in tasks {
             task.abort();
         }
+        cluster.stop_dialling();
         let result = stop_shards(&self.shared, &self.posts, &mut signals).await;
         halt.notify_one();
         let _ = sampler.await;

@@ -3,6 +3,8 @@
 //! Whoever may open the socket may stop the node, so it is made with mode 0600 from the first moment (by umask, not by a
 //! chmod that comes later) and lies in the manager's own directory.
 
+use crate::cluster::Cluster;
+use crate::follow::Follower;
 use crate::shared::Shared;
 use crate::start::StartError;
 use crate::status;
@@ -80,15 +82,18 @@ pub(crate) fn bind(path: &str) -> Result<(UnixListener, SocketFile), StartError>
 pub(crate) async fn serve(
     listener: tokio::net::UnixListener,
     shared: Arc<Shared>,
+    cluster: Rc<Cluster>,
     stop: Rc<Notify>,
 ) {
+    let follower = Rc::new(Follower::default());
     let connections: RefCell<VecDeque<AbortHandle>> = RefCell::default();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (shared, stop) = (Arc::clone(&shared), Rc::clone(&stop));
+                let (cluster, follower) = (Rc::clone(&cluster), Rc::clone(&follower));
                 let task = tokio_uring::spawn(async move {
-                    if let Err(error) = converse(stream, &shared, &stop).await {
+                    if let Err(error) = converse(stream, &shared, &cluster, follower, &stop).await {
                         tracing::debug!(%error, "control socket: a connection ended");
                     }
                 });
@@ -112,6 +117,8 @@ pub(crate) async fn serve(
 async fn converse(
     stream: tokio::net::UnixStream,
     shared: &Shared,
+    cluster: &Rc<Cluster>,
+    follower: Rc<Follower>,
     stop: &Notify,
 ) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
@@ -134,16 +141,22 @@ async fn converse(
             Ok(request) => request,
             Err(error) => return refuse(&mut write, &format!("not a request: {error}")).await,
         };
-        if request == ControlRequest::Follow {
-            return refuse(&mut write, "this node has nothing to be followed for").await;
+        if request == ControlRequest::Follow && shared.launch.document.replication.is_none() {
+            return refuse(&mut write, "this store has one copy of each range and no news").await;
         }
         let mut answer =
             serde_json::to_vec(&status::node_status(shared)).map_err(io::Error::other)?;
         answer.push(b'\n');
         write.write_all(&answer).await?;
-        if request == ControlRequest::Stop {
-            tracing::info!("asked to stop by the manager");
-            stop.notify_one();
+        match request {
+            ControlRequest::Status => {}
+            ControlRequest::Stop => {
+                tracing::info!("asked to stop by the manager");
+                stop.notify_one();
+            }
+            ControlRequest::Follow => {
+                return follower.follow(read, write, &shared.asks, cluster).await;
+            }
         }
     }
 }

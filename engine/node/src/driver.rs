@@ -7,15 +7,18 @@
 use crate::clients::Client;
 use crate::clocks::Clocks;
 use crate::links::{LinkEnd, Links};
-use crate::mail::{Letterbox, Mail, Post};
+use crate::mail::{Letterbox, Mail, News, Post};
 use crate::meter::Meter;
 use crate::shared::Shared;
 use dkv_io::{Chunk, Conn, Event, ListenerId, Reactor, Wait, Wakeup};
+use dkv_protocol::frame::FrameKind;
 use dkv_protocol::ids::{ShardAddr, ShardIndex};
 use dkv_protocol::limits::OUTPUT_BYTES_MAX;
+use dkv_protocol::map::StoreMap;
+use dkv_protocol::ranges::ConfigAsk;
 use dkv_shard::command::Now;
 use dkv_shard::stats::ShardStats;
-use dkv_shard::{Order, Output, PortKind, SessionId, Shard};
+use dkv_shard::{Hold, Order, Output, PortKind, SessionId, Shard};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -78,6 +81,8 @@ struct Unanswered {
     at: usize,
     /// The replies that were not sent.
     replies: Vec<u8>,
+    /// What those replies wait for.
+    hold: Hold,
 }
 
 /// A stop under way.
@@ -96,6 +101,8 @@ pub(crate) struct Driver<R: Reactor> {
     pub(crate) shard: Shard,
     pub(crate) me: ShardAddr,
     pub(crate) shared: Arc<Shared>,
+    /// The nodes of the store, as far as this shard has been told.
+    pub(crate) map: Arc<StoreMap>,
     pub(crate) stats: Arc<ShardStats>,
     letterbox: Letterbox,
     /// The mailboxes of this node's shards, by shard; its own is never used for batches.
@@ -119,9 +126,13 @@ pub(crate) struct Driver<R: Reactor> {
     /// What clients sent and the shard has not been given.
     pub(crate) received: Received,
     orders: Vec<Order>,
+    /// Scratch for what the copies want of the manager.
+    asks: Vec<ConfigAsk>,
     reply_buffers: Vec<Vec<u8>>,
     /// By shard of this node: its batches of which requests are left to execute.
     unanswered: Vec<VecDeque<Unanswered>>,
+    /// By shard of this node: replies that wait for the copies, and those behind them. As many as batches under way.
+    waiting: Vec<VecDeque<(Vec<u8>, Hold)>>,
     /// The shard whose batches come first.
     answer_first: usize,
     exclusive_cpu: bool,
@@ -161,6 +172,7 @@ impl<R: Reactor> Driver<R> {
             reactor,
             shard,
             me,
+            map: Arc::clone(&shared.env.map),
             stats: Arc::clone(&shared.env.stats[usize::from(me.shard.0)]),
             letterbox,
             listeners: Vec::new(),
@@ -168,15 +180,17 @@ impl<R: Reactor> Driver<R> {
             nobody: Role::Closing,
             conn_of_session: Vec::new(),
             leaving: Vec::new(),
-            links: Links::new(shared.board.remotes.addresses().len(), now.boot_ns),
+            links: Links::new(&shared.env.map, me.node, now.boot_ns),
             clocks,
             now,
             events: Vec::with_capacity(1024),
             backlog: VecDeque::new(),
             received: Received::default(),
             orders: Vec::new(),
+            asks: Vec::new(),
             reply_buffers: Vec::new(),
             unanswered: posts.iter().map(|_| VecDeque::new()).collect(),
+            waiting: posts.iter().map(|_| VecDeque::new()).collect(),
             answer_first: 0,
             exclusive_cpu: shared.launch.document.cpus_exclusive,
             talking: 0,
@@ -323,7 +337,8 @@ impl<R: Reactor> Driver<R> {
         if !self.letterbox.inbox.park() {
             return self.reactor.turn(Wait::Now, events);
         }
-        let until_tick = self.next_tick_ns.saturating_sub(self.worked_until_ns);
+        let due_ns = self.next_tick_ns.min(self.shard.next_wake_ns());
+        let until_tick = due_ns.saturating_sub(self.worked_until_ns);
         let result = self.reactor.turn(Wait::Until(Duration::from_nanos(until_tick)), events);
         self.letterbox.inbox.unpark();
         result
@@ -434,6 +449,9 @@ impl<R: Reactor> Driver<R> {
     }
 
     fn read_mail(&mut self) {
+        for shard in 0..self.waiting.len() as u16 {
+            self.release(ShardIndex(shard));
+        }
         self.answer_rest();
         for _ in 0..MAIL_PER_TURN_MAX {
             let Some(mail) = self.letterbox.pop() else { return };
@@ -442,7 +460,7 @@ impl<R: Reactor> Driver<R> {
                 Mail::Requests { from, batch } => {
                     let replies = self.reply_buffers.pop().unwrap_or_default();
                     let waiting = &mut self.unanswered[usize::from(from.0)];
-                    waiting.push_back(Unanswered { batch, at: 0, replies });
+                    waiting.push_back(Unanswered { batch, at: 0, replies, hold: Hold::default() });
                     if waiting.len() == 1 {
                         self.answer_shard(from);
                     }
@@ -456,6 +474,8 @@ impl<R: Reactor> Driver<R> {
                 }
                 Mail::Client(socket) => self.new_client(socket, PortKind::Client),
                 Mail::Link(link) => self.new_link(link),
+                Mail::News(News::Ranges(news)) => self.shard.news(self.now, &news),
+                Mail::News(News::Nodes(map)) => self.more_nodes(&map),
                 Mail::Stop { now } => self.begin_stop(now),
             }
             self.worked("mail");
@@ -474,7 +494,7 @@ impl<R: Reactor> Driver<R> {
             while one.at < one.batch.len() && one.replies.len() <= OUTPUT_BYTES_MAX {
                 let used = self
                     .shard
-                    .requests(self.now, &one.batch[one.at..], &mut one.replies)
+                    .requests_held(self.now, &one.batch[one.at..], &mut one.replies, &mut one.hold)
                     .expect("a batch of this process is well formed");
                 one.at += used;
                 self.worked("mail");
@@ -483,7 +503,11 @@ impl<R: Reactor> Driver<R> {
                 }
             }
             if one.at < one.batch.len() {
-                if one.replies.len() > OUTPUT_BYTES_MAX && self.posts[shard].take_piece_seat(me) {
+                let is_piece = one.replies.len() > OUTPUT_BYTES_MAX
+                    && self.waiting[shard].is_empty()
+                    && self.shard.release(&mut one.hold, &mut one.replies);
+                if is_piece && self.posts[shard].take_piece_seat(me) {
+                    one.hold = Hold::default();
                     let batch = std::mem::take(&mut one.replies);
                     self.post(from, Mail::Replies { from: me, batch, more: true });
                 }
@@ -494,7 +518,20 @@ impl<R: Reactor> Driver<R> {
             // Requests' buffers become replies' buffers here and the other way round there, so that neither side runs
             // out whichever way the requests go.
             self.keep_reply_buffer(one.batch);
-            self.post(from, Mail::Replies { from: me, batch: one.replies, more: false });
+            self.waiting[shard].push_back((one.replies, one.hold));
+            self.release(from);
+        }
+    }
+
+    /// Sends the replies to a shard of this node that need not wait for the copies any more.
+    fn release(&mut self, to: ShardIndex) {
+        let shard = usize::from(to.0);
+        while let Some((replies, hold)) = self.waiting[shard].front_mut() {
+            if !self.shard.release(hold, replies) {
+                return;
+            }
+            let Some((batch, _)) = self.waiting[shard].pop_front() else { return };
+            self.post(to, Mail::Replies { from: self.me.shard, batch, more: false });
         }
     }
 
@@ -556,10 +593,16 @@ impl<R: Reactor> Driver<R> {
             if to.node == self.me.node {
                 self.post(to.shard, Mail::Requests { from: self.me.shard, batch });
             } else {
-                self.ask(to, &batch);
+                self.ask(to, FrameKind::Requests, &batch);
                 self.shard.give_batch_buffer(batch);
             }
         }
+        while let Some((to, batch)) = self.shard.next_peer_batch() {
+            self.ask(to, FrameKind::Peer, &batch);
+            self.shard.give_batch_buffer(batch);
+        }
+        self.shard.take_asks(&mut self.asks);
+        self.shared.asks.put(&mut self.asks);
     }
 
     fn carry_out_orders(&mut self) {

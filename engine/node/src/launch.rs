@@ -9,7 +9,6 @@ use dkv_protocol::ids::{NodeIndex, ShardAddr, ShardIndex};
 use dkv_protocol::launch::{LAUNCH_VERSION, LaunchDocument};
 use dkv_protocol::map::{NodeInfo, StoreMap};
 use std::io::Read;
-use std::net::SocketAddr;
 
 /// Largest launch document, bytes. A node entry with 64 shard ports is under 1 KiB, so a store of 1,000 nodes fits.
 pub(crate) const LAUNCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -45,12 +44,6 @@ impl Launch {
     /// The map that every node of the store makes of this document.
     pub(crate) fn map(&self) -> StoreMap {
         StoreMap::spread(self.document.nodes.clone(), self.document.epoch)
-    }
-
-    /// Where another node is dialled.
-    pub(crate) fn cluster_address(&self, node: NodeIndex) -> SocketAddr {
-        let info = &self.document.nodes[usize::from(node.0)];
-        SocketAddr::new(info.address, info.cluster_port)
     }
 }
 
@@ -105,15 +98,36 @@ fn check(document: LaunchDocument) -> Result<Launch, StartError> {
     if hex::<16>(&document.store_id.0).is_none() {
         return Err(bad("store_id is not 32 hexadecimal digits"));
     }
+    if document.removed.iter().any(|node| usize::from(node.0) >= nodes.len()) {
+        return Err(bad("it removes a node that it does not have"));
+    }
+    if document.removed.contains(&document.index) {
+        return Err(bad("this node has left the store"));
+    }
+    if let Some(replication) = &document.replication
+        && !(1..=replication.replicas.saturating_add(1)).contains(&replication.min_insync)
+    {
+        return Err(bad(format!(
+            "min_insync is {}, and each range has {} copies",
+            replication.min_insync,
+            u32::from(replication.replicas) + 1
+        )));
+    }
     for node in nodes {
         check_node(node)?;
     }
-    for (i, node) in nodes.iter().enumerate() {
-        if let Some(twin) = nodes[..i].iter().find(|other| other.name == node.name) {
+    // Who has left the store may have left its ports to another.
+    let present: Vec<&NodeInfo> = (0..)
+        .zip(nodes)
+        .filter(|(i, _)| !document.removed.contains(&NodeIndex(*i)))
+        .map(|(_, node)| node)
+        .collect();
+    for (i, node) in present.iter().enumerate() {
+        if let Some(twin) = present[..i].iter().find(|other| other.name == node.name) {
             return Err(bad(format!("two nodes are named {}", twin.name)));
         }
         let taken =
-            nodes[..i].iter().filter(|other| other.address == node.address).find_map(|other| {
+            present[..i].iter().filter(|other| other.address == node.address).find_map(|other| {
                 ports(other).find(|port| ports(node).any(|p| p == *port)).map(|port| (other, port))
             });
         if let Some((other, port)) = taken {
@@ -244,7 +258,6 @@ mod tests {
         let launch = read(document().to_string().as_bytes()).expect("it is good");
         assert_eq!(launch.hash_seed, [1, 255]);
         assert_eq!((launch.node().name.as_str(), launch.shards()), ("node2", 1));
-        assert_eq!(launch.cluster_address(NodeIndex(0)).to_string(), "127.0.0.1:7811");
     }
 
     #[test]
@@ -267,6 +280,16 @@ mod tests {
             (|d| d["nodes"][0]["client_port"] = 7812.into(), "both have port 7812"),
             (|d| d["nodes"][0]["client_port"] = 7811.into(), "port 7811 twice"),
             (|d| d["nodes"][0]["client_port"] = 0.into(), "port 0"),
+            (|d| d["removed"] = vec![2].into(), "removes a node that it does not have"),
+            (|d| d["removed"] = vec![1].into(), "this node has left"),
+            (
+                |d| {
+                    d["replication"] = serde_json::json!({
+                        "replicas": 1, "ack": "all", "min_insync": 3, "read": "lease", "on_total_loss": "reinit",
+                    });
+                },
+                "min_insync is 3, and each range has 2 copies",
+            ),
             (|d| d["nodes"][1]["shard_ports"] = Vec::<u16>::new().into(), "0 shard ports"),
         ];
         for (change, expected) in cases {

@@ -14,6 +14,7 @@ mod cluster;
 mod control;
 mod control_socket;
 mod driver;
+mod follow;
 mod identity;
 mod launch;
 mod links;
@@ -105,6 +106,7 @@ fn start_and_serve() -> Result<(), StartError> {
         boot,
         secret,
     );
+    let identity = if document.replication.is_some() { identity.configured() } else { identity };
     let control = Control { shared: Arc::clone(&shared), posts, identity, cluster, socket };
     let result = runtime.block_on(control.run(|| {
         tracing::info!(

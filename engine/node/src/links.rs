@@ -5,15 +5,20 @@
 //! connection. Both sides say [`FrameKind::Ping`] when they have been quiet, so that a cut cable, which no one is told of,
 //! shows as silence. The handshake happened elsewhere; whoever is at the other end has proved who it is.
 
+use crate::board::Remotes;
 use crate::driver::{Driver, Role, TURN_NS_MAX};
 use crate::mail::NewLink;
 use dkv_io::clock::boottime_ns;
 use dkv_io::{Chunk, Conn, Reactor};
 use dkv_protocol::frame::{self, FrameError, FrameKind, FrameReader};
-use dkv_protocol::ids::{BootId, ShardAddr};
+use dkv_protocol::ids::{BootId, NodeIndex, ShardAddr};
 use dkv_protocol::limits::OUTPUT_BYTES_MAX;
+use dkv_protocol::map::StoreMap;
+use dkv_shard::Hold;
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A side that has sent nothing for this long says that it is there. Each ping costs both sides a turn, and there are as
@@ -50,6 +55,9 @@ pub(crate) struct Link {
     unfinished: bool,
     /// Frames to send when the send under way is done.
     output: Vec<u8>,
+    /// Batches of replies that wait for the copies, and those behind them.
+    waiting: VecDeque<(Vec<u8>, Hold)>,
+    waiting_bytes: usize,
     /// The buffer of the last send.
     spare: Vec<u8>,
     sending: bool,
@@ -61,6 +69,7 @@ pub(crate) struct Link {
 
 /// The links of one shard, each in a slot of its own for as long as it lives.
 pub(crate) struct Links {
+    remotes: Remotes,
     slots: Vec<Option<Link>>,
     /// For each remote shard the slot of the link that we dialled.
     asking: Vec<Option<usize>>,
@@ -105,16 +114,19 @@ impl Link {
     fn is_ready(&self) -> bool {
         self.rest.is_empty()
             && !self.unfinished
-            && (self.dialled || self.output.len() <= OUTPUT_BYTES_MAX)
+            && (self.dialled || self.output.len() + self.waiting_bytes <= OUTPUT_BYTES_MAX)
     }
 }
 
 impl Links {
-    pub(crate) fn new(remotes: usize, now_ns: u64) -> Self {
+    pub(crate) fn new(map: &StoreMap, me: NodeIndex, now_ns: u64) -> Self {
+        let remotes = Remotes::new(map, me);
+        let count = remotes.addresses().len();
         Self {
+            remotes,
             slots: Vec::new(),
-            asking: vec![None; remotes],
-            answering: vec![None; remotes],
+            asking: vec![None; count],
+            answering: vec![None; count],
             last_tick_ns: now_ns,
         }
     }
@@ -141,7 +153,10 @@ impl Links {
 
     /// Whether nothing waits to be sent.
     pub(crate) fn all_sent(&self) -> bool {
-        self.slots.iter().flatten().all(|link| !link.sending && link.output.is_empty())
+        self.slots
+            .iter()
+            .flatten()
+            .all(|link| !link.sending && link.output.is_empty() && link.waiting.is_empty())
     }
 
     /// Whether there is none.
@@ -161,10 +176,20 @@ impl Links {
 }
 
 impl<R: Reactor> Driver<R> {
+    /// Nodes have joined the store; the others keep their numbers.
+    pub(crate) fn more_nodes(&mut self, map: &Arc<StoreMap>) {
+        self.links.remotes = Remotes::new(map, self.me.node);
+        let count = self.links.remotes.addresses().len();
+        self.links.asking.resize(count, None);
+        self.links.answering.resize(count, None);
+        self.map = Arc::clone(map);
+        self.shard.nodes(map);
+    }
+
     /// A link that the control thread made.
     pub(crate) fn new_link(&mut self, new: NewLink) {
         let NewLink { peer, boot, dialled, socket, received } = new;
-        let Some(number) = self.shared.board.remotes.number(peer) else {
+        let Some(number) = self.links.remotes.number(peer) else {
             tracing::error!(
                 ?peer,
                 "a link to a shard that the map does not have was handed over; it is dropped"
@@ -208,6 +233,8 @@ impl<R: Reactor> Driver<R> {
             rest_at: 0,
             unfinished: false,
             output: Vec::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
             spare: Vec::new(),
             sending: false,
             held: false,
@@ -225,7 +252,7 @@ impl<R: Reactor> Driver<R> {
 
     /// `node2/0`.
     fn name_of(&self, peer: ShardAddr) -> String {
-        format!("{}/{}", self.shared.env.map.node(peer.node).name, peer.shard.0)
+        format!("{}/{}", self.map.node(peer.node).name, peer.shard.0)
     }
 
     /// Ends a link, whoever wants it.
@@ -294,7 +321,8 @@ impl<R: Reactor> Driver<R> {
         self.more |= link.unfinished;
         // Only the side that answers holds back: would the asking side stop reading replies as well, two full links
         // could wait for each other for ever. What it may ask is bounded by the credits of its batches.
-        if !link.dialled && !link.held && link.output.len() > OUTPUT_BYTES_MAX {
+        if !link.dialled && !link.held && link.output.len() + link.waiting_bytes > OUTPUT_BYTES_MAX
+        {
             link.held = true;
             self.reactor.pause(link.conn);
         }
@@ -321,7 +349,7 @@ impl<R: Reactor> Driver<R> {
             buffer.clear();
             link.spare = buffer;
         }
-        if link.held && link.output.is_empty() {
+        if link.held && link.output.is_empty() && link.waiting.is_empty() {
             link.held = false;
             // Our own stillness was no silence of the other end.
             link.heard_ns = self.now.boot_ns;
@@ -331,10 +359,9 @@ impl<R: Reactor> Driver<R> {
         self.send_link(slot);
     }
 
-    /// Frames a batch of requests for a shard of another node. It was given only because the link is up.
-    pub(crate) fn ask(&mut self, to: ShardAddr, batch: &[u8]) {
-        let slot =
-            self.shared.board.remotes.number(to).and_then(|number| self.links.asking[number]);
+    /// Frames a batch for a shard of another node, requests or messages. It was given only because the link is up.
+    pub(crate) fn ask(&mut self, to: ShardAddr, kind: FrameKind, batch: &[u8]) {
+        let slot = self.links.remotes.number(to).and_then(|number| self.links.asking[number]);
         let link = slot.and_then(|slot| self.links.slots[slot].as_mut());
         let Some(link) = link else {
             tracing::error!(?to, "a batch for a link that is down is dropped");
@@ -342,12 +369,15 @@ impl<R: Reactor> Driver<R> {
         };
         let start = frame::begin_frame(&mut link.output);
         link.output.extend_from_slice(batch);
-        frame::end_frame(&mut link.output, start, FrameKind::Requests);
+        frame::end_frame(&mut link.output, start, kind);
     }
 
     /// Starts the sends that this turn has made.
     pub(crate) fn send_links(&mut self) {
         for slot in 0..self.links.slots.len() {
+            if let Some(link) = self.links.slots[slot].as_mut() {
+                release(link, &mut self.shard);
+            }
             self.send_link(slot);
         }
     }
@@ -425,6 +455,13 @@ fn take_frames(
                 let done = answer(link, body, shard, now, until_ns)?;
                 link.rest.extend_from_slice(&body[done..]);
             }
+            // Copies speak like those who ask: each over the links that it dialled.
+            FrameKind::Peer if !link.dialled => {
+                shard
+                    .peer(now, link.peer, body)
+                    .map_err(|e| LinkEnd::Batch(format!("messages of copies: {e:?}")))?;
+                link.unfinished = boottime_ns() > until_ns;
+            }
             FrameKind::Replies if link.dialled => {
                 shard
                     .replies(now, link.peer, body)
@@ -450,6 +487,21 @@ fn take_frames(
     }
     link.input = input;
     Ok(())
+}
+
+/// Frames the replies that need not wait for the copies any more.
+fn release(link: &mut Link, shard: &mut dkv_shard::Shard) {
+    while let Some((replies, hold)) = link.waiting.front_mut() {
+        let len = replies.len();
+        if !shard.release(hold, replies) {
+            return;
+        }
+        let start = frame::begin_frame(&mut link.output);
+        link.output.extend_from_slice(replies);
+        frame::end_frame(&mut link.output, start, FrameKind::Replies);
+        link.waiting_bytes -= len;
+        link.waiting.pop_front();
+    }
 }
 
 /// Goes on with a batch that was left.
@@ -480,16 +532,22 @@ fn answer(
     until_ns: u64,
 ) -> Result<usize, LinkEnd> {
     let mut at = 0;
-    while at < batch.len() && link.output.len() <= OUTPUT_BYTES_MAX {
+    while at < batch.len() && link.output.len() + link.waiting_bytes <= OUTPUT_BYTES_MAX {
         let before = link.output.len();
         let start = frame::begin_frame(&mut link.output);
+        let mut hold = Hold::default();
         let used = shard
-            .requests(now, &batch[at..], &mut link.output)
+            .requests_held(now, &batch[at..], &mut link.output, &mut hold)
             .map_err(|e| LinkEnd::Batch(format!("requests: {e:?}")))?;
         if used == 0 {
             link.output.truncate(before);
-        } else {
+        } else if hold.is_empty() && link.waiting.is_empty() {
             frame::end_frame(&mut link.output, start, FrameKind::Replies);
+        } else {
+            let replies = link.output[start + frame::HEADER_BYTES..].to_vec();
+            link.output.truncate(before);
+            link.waiting_bytes += replies.len();
+            link.waiting.push_back((replies, hold));
         }
         at += used;
         if used == 0 || boottime_ns() > until_ns {

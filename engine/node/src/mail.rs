@@ -11,6 +11,8 @@ use bytes::Bytes;
 use dkv_io::{Inbox, Outbox, WakeHandle};
 use dkv_protocol::ids::{BootId, ShardAddr, ShardIndex};
 use dkv_protocol::limits::BATCHES_UNDER_WAY_MAX;
+use dkv_protocol::map::StoreMap;
+use dkv_protocol::ranges::RangeNews;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +22,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const CLIENT_SEATS: usize = 512;
 /// Links that may be on their way to one shard. The control thread waits when there are more.
 const LINK_SEATS: usize = 32;
+/// Lines of news that may be on their way to one shard. The control thread waits when there are more.
+const NEWS_SEATS: usize = 16;
 /// Words to stop: asked nicely, and once more.
 const STOP_SEATS: usize = 2;
 
@@ -45,11 +49,22 @@ pub(crate) enum Mail {
     Client(OwnedFd),
     /// A link whose other end has proved who it is.
     Link(NewLink),
+    /// What the manager tells.
+    News(News),
     /// Answer what was read, then end; or, the second time, end now.
     Stop {
         /// Whether to end at once.
         now: bool,
     },
+}
+
+/// See [`Mail::News`]. The same for all shards.
+#[derive(Clone)]
+pub(crate) enum News {
+    /// Configurations of ranges.
+    Ranges(Arc<[RangeNews]>),
+    /// The nodes of the store; more than before, or the same.
+    Nodes(Arc<StoreMap>),
 }
 
 /// See [`Mail::Link`].
@@ -72,6 +87,7 @@ pub(crate) struct Post {
     pub(crate) outbox: Outbox<Mail>,
     client_seats: Arc<AtomicUsize>,
     link_seats: Arc<AtomicUsize>,
+    news_seats: Arc<AtomicUsize>,
     /// For each shard of the node whether no piece of replies of it is on its way.
     piece_seats: Arc<[AtomicUsize]>,
 }
@@ -81,6 +97,7 @@ pub(crate) struct Letterbox {
     pub(crate) inbox: Inbox<Mail>,
     client_seats: Arc<AtomicUsize>,
     link_seats: Arc<AtomicUsize>,
+    news_seats: Arc<AtomicUsize>,
     /// For each shard of the node whether no piece of replies of it is on its way.
     piece_seats: Arc<[AtomicUsize]>,
 }
@@ -88,18 +105,20 @@ pub(crate) struct Letterbox {
 /// The mailbox of one of a node's `shards`.
 pub(crate) fn letterbox(shards: usize, wake: WakeHandle) -> (Letterbox, Post) {
     let batches = 2 * (shards - 1) * BATCHES_UNDER_WAY_MAX;
-    let others = shards + CLIENT_SEATS + LINK_SEATS + STOP_SEATS;
+    let others = shards + CLIENT_SEATS + LINK_SEATS + NEWS_SEATS + STOP_SEATS;
     let (inbox, outbox) = dkv_io::mailbox(batches + others, wake);
     let piece_seats: Arc<[AtomicUsize]> = (0..shards).map(|_| AtomicUsize::new(1)).collect();
     let client_seats = Arc::new(AtomicUsize::new(CLIENT_SEATS));
     let link_seats = Arc::new(AtomicUsize::new(LINK_SEATS));
+    let news_seats = Arc::new(AtomicUsize::new(NEWS_SEATS));
     let letterbox = Letterbox {
         inbox,
         client_seats: Arc::clone(&client_seats),
         link_seats: Arc::clone(&link_seats),
+        news_seats: Arc::clone(&news_seats),
         piece_seats: Arc::clone(&piece_seats),
     };
-    (letterbox, Post { outbox, client_seats, link_seats, piece_seats })
+    (letterbox, Post { outbox, client_seats, link_seats, news_seats, piece_seats })
 }
 
 impl Post {
@@ -130,6 +149,11 @@ impl Post {
         })
     }
 
+    /// Hands news over from the control thread; `false` when no seat is free.
+    pub(crate) fn hand_news(&self, news: &News) -> bool {
+        take_seat(&self.news_seats) && self.outbox.push_and_wake(Mail::News(news.clone())).is_ok()
+    }
+
     /// Tells the shard to stop, from the control thread. A word beyond [`STOP_SEATS`] adds nothing and may be lost.
     pub(crate) fn stop(&self, now: bool) {
         let _ = self.outbox.push_and_wake(Mail::Stop { now });
@@ -143,6 +167,7 @@ impl Letterbox {
         match mail {
             Mail::Client(_) => self.client_seats.fetch_add(1, Ordering::Release),
             Mail::Link(_) => self.link_seats.fetch_add(1, Ordering::Release),
+            Mail::News(_) => self.news_seats.fetch_add(1, Ordering::Release),
             Mail::Replies { from, more: true, .. } => {
                 self.piece_seats[usize::from(from.0)].fetch_add(1, Ordering::Release)
             }
@@ -183,6 +208,11 @@ mod tests {
             links += 1;
         }
         assert_eq!(links, LINK_SEATS);
+        let news = News::Ranges(Arc::new([]));
+        assert_eq!(
+            std::iter::repeat_with(|| post.hand_news(&news)).take_while(|ok| *ok).count(),
+            NEWS_SEATS
+        );
         post.stop(false);
         post.stop(true);
         for from in (0..shards as u16).map(ShardIndex) {
@@ -197,7 +227,7 @@ mod tests {
         }
         while letterbox.pop().is_some() {}
         assert_eq!(post.clients_on_their_way(), 0);
-        assert!(post.take_client_seat() && post.hand_link(link()).is_ok());
+        assert!(post.take_client_seat() && post.hand_link(link()).is_ok() && post.hand_news(&news));
         assert!(post.take_piece_seat(ShardIndex(2)));
     }
 }

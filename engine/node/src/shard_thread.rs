@@ -102,7 +102,10 @@ fn serve(
     // The node gave up, because another shard could not start: so does this one.
     let Ok(Share { shared, letterbox, posts, listeners, memory }) = take.recv() else { return };
     let me = shared.launch.shard_addr(shard);
-    let pure = Shard::new(Arc::clone(&shared.env), me, make_table(&shared, memory));
+    let mut pure = Shard::new(Arc::clone(&shared.env), me, make_table(&shared, memory));
+    if let Some(replication) = &shared.launch.document.replication {
+        pure.replicate(shared.boot, dkv_cluster::Settings::of(replication));
+    }
     let mut driver = Driver::new(reactor, pure, me, Arc::clone(&shared), letterbox, posts);
     for (listener, port) in listeners {
         if let Err(error) = driver.listen(listener, port) {

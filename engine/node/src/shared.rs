@@ -3,11 +3,13 @@
 //! No key, no value and no connection is here; those belong to one shard each.
 
 use crate::board::LinkBoard;
+use crate::follow::Asks;
 use crate::launch::Launch;
 use dkv_protocol::ids::BootId;
+use dkv_protocol::map::StoreMap;
 use dkv_shard::command::Env;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Notify;
 
 /// See the module.
@@ -16,6 +18,10 @@ pub(crate) struct Shared {
     pub(crate) boot: BootId,
     pub(crate) env: Arc<Env>,
     pub(crate) board: LinkBoard,
+    /// The nodes of the store, as far as they are known by now.
+    map: RwLock<Arc<StoreMap>>,
+    /// From the shards to the manager.
+    pub(crate) asks: Asks,
     /// The next CLIENT ID less one.
     client_ids: AtomicU64,
     /// Shards that, being told to stop, owe their clients nothing any more.
@@ -28,17 +34,31 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(launch: Launch, boot: BootId, env: Arc<Env>) -> Self {
-        let board = LinkBoard::new(&env.map, launch.document.index);
+        let (index, removed) = (launch.document.index, &launch.document.removed);
+        let board = LinkBoard::new(&env.map, index, removed);
+        let map = RwLock::new(Arc::clone(&env.map));
         Self {
             launch,
             boot,
             env,
             board,
+            map,
+            asks: Asks::new(),
             client_ids: AtomicU64::new(0),
             drained: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
             shard_ended: Notify::new(),
         }
+    }
+
+    /// The nodes of the store, as far as they are known by now. Who owns what in a store with copies is not in it.
+    pub(crate) fn map(&self) -> Arc<StoreMap> {
+        Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// More nodes are known.
+    pub(crate) fn set_map(&self, map: Arc<StoreMap>) {
+        *self.map.write().unwrap_or_else(PoisonError::into_inner) = map;
     }
 
     /// The boot as the manager and INFO show it.

@@ -49,7 +49,7 @@ pub(crate) fn node_status(shared: &Shared) -> NodeStatus {
         .board
         .unreachable()
         .into_iter()
-        .map(|node| shared.env.map.node(node).name.clone())
+        .map(|node| shared.map().node(node).name.clone())
         .collect();
     NodeStatus {
         store: document.store.clone(),
