@@ -190,12 +190,13 @@ impl Cluster {
                 }
             }
             Message::Probe { range, epoch } => self.probe(from, range, epoch, store),
-            Message::Here { range, epoch, generation, state, commit } => {
-                let rid = rid(generation);
-                self.found(now_ns, peer, rid, range, epoch, (state, commit), store);
+            Message::Here { range, epoch, generation, formed, state, commit } => {
+                let found = crate::lead::Found { formed, state, commit };
+                self.found(now_ns, peer, rid(generation), range, epoch, found, store);
             }
-            Message::Start { range, epoch, session, base_index, base_epoch } => {
-                self.start(from, range, epoch, session, (base_index, base_epoch), store);
+            Message::Start { range, epoch, session, base_index, base_epoch, formed } => {
+                let base = crate::follow::Base { index: base_index, epoch: base_epoch, formed };
+                self.start(from, range, epoch, session, base, store);
             }
             Message::Slice { slice, records } => self.slice(from, &slice, records, store),
             Message::SlicePart { slice, version, part } => {

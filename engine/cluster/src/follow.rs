@@ -22,6 +22,14 @@ pub(crate) struct From {
     pub(crate) delta_ms: i64,
 }
 
+/// Where the log of a resync begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Base {
+    pub(crate) index: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) formed: Epoch,
+}
+
 impl From {
     const fn now_ms(&self) -> u64 {
         self.now_ns / NS_PER_MS
@@ -235,7 +243,7 @@ impl Cluster {
         range: RangeId,
         epoch: Epoch,
         session: u64,
-        base: (u64, Epoch),
+        base: Base,
         store: &mut dyn Store,
     ) {
         if !self.heed(from, range, epoch, store) {
@@ -254,11 +262,14 @@ impl Cluster {
         let r = &mut self.ranges[usize::from(range.0)];
         if !known {
             r.discard(&self.settings, &mut self.account, store);
-            r.begin_at(base.0, base.1, &mut self.account);
+            r.begin_at(base.index, base.epoch, &mut self.account);
+            r.formed = base.formed;
+            // The primary's log may end in what is not committed, and its records may hold it.
+            r.told = 0;
             r.copy = CopyState::Loading;
             r.load =
                 Some(Load { boot: from.boot, session, next: 0, end_index: None, assembly: None });
-            store.set_index(range, base.0);
+            store.set_index(range, base.index);
         }
         self.peers[from.peer].loaded.insert(range);
     }

@@ -32,8 +32,9 @@ pub(crate) struct Follower {
     pub(crate) under_way: u64,
     /// The last index that its table has.
     pub(crate) applied: u64,
-    /// When it last got on, and when it was last sent to from the start.
+    /// When it last got on, when it was added, and when it was last sent to from the start.
     pub(crate) progress_ns: u64,
+    pub(crate) added_ns: u64,
     pub(crate) rewound_ns: u64,
     /// Until when it grants (R4), and the last beacon it echoed.
     pub(crate) lease_ns: u64,
@@ -44,6 +45,8 @@ pub(crate) struct Follower {
     pub(crate) told: u64,
     /// A message is due even without entries.
     pub(crate) due: bool,
+    /// It has acknowledged in this epoch all that it was known to hold.
+    pub(crate) joined: bool,
     /// It can not be served from the log, or stands in the way of all: it must go.
     pub(crate) hopeless: bool,
     /// Only with a planted bug: its shrink was sent, and it counts no more.
@@ -64,12 +67,14 @@ impl Follower {
             under_way: 0,
             applied: 0,
             progress_ns: now_ns,
+            added_ns: now_ns,
             rewound_ns: 0,
             lease_ns: 0,
             echoed: 0,
             whole: false,
             told: 0,
             due: true,
+            joined: false,
             hopeless: false,
             left_early: false,
             resync: None,
@@ -101,7 +106,6 @@ impl Follower {
         self.next_part = 0;
         self.acked_part = 0;
         self.rewound_ns = now_ns;
-        self.progress_ns = now_ns;
         self.due = true;
     }
 

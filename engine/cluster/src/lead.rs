@@ -32,6 +32,14 @@ pub(crate) struct Got {
     pub(crate) whole: bool,
 }
 
+/// What a copy says it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) formed: Epoch,
+    pub(crate) state: CopyState,
+    pub(crate) commit: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Lead {
     pub(crate) epoch: Epoch,
@@ -49,6 +57,8 @@ pub(crate) struct Lead {
     pub(crate) next_transfer_ns: u64,
     /// The asks of this epoch must become void: an epoch is asked for that changes nothing.
     pub(crate) renew: bool,
+    /// A copy that was not let in: it may come back as another only.
+    pub(crate) refused: Option<Rid>,
     pub(crate) next_probe_ns: u64,
     /// When the commit index last moved, or there was nothing to commit.
     pub(crate) moved_ns: u64,
@@ -67,6 +77,7 @@ impl Lead {
             transfer: None,
             next_transfer_ns: 0,
             renew: false,
+            refused: None,
             next_probe_ns: 0,
             moved_ns: now_ns,
         }
@@ -138,6 +149,7 @@ impl Cluster {
         if matched > log.end() || !follower.streams() {
             return;
         }
+        follower.joined |= matched >= follower.acked;
         follower.whole |= got.whole;
         follower.applied = follower.applied.max(got.applied);
         let held_before = (follower.acked, follower.acked_part);
@@ -227,7 +239,7 @@ impl Cluster {
         rid: Rid,
         range: RangeId,
         epoch: Epoch,
-        (state, commit): (CopyState, u64),
+        found: Found,
         store: &mut dyn Store,
     ) {
         if self.resyncs() >= crate::cluster::RESYNCS_MAX {
@@ -248,7 +260,12 @@ impl Cluster {
             store.journal(range, true);
         }
         let mut follower = Follower::new(rid, peer, Standing::Learner, r.log.end(), now_ns);
-        if state == CopyState::Whole && commit >= r.log.base() && commit <= r.log.end() {
+        let commit = found.commit;
+        let fits = found.state == CopyState::Whole
+            && found.formed == r.formed
+            && commit >= r.log.base()
+            && commit <= r.log.end();
+        if fits && lead.refused != Some(rid) {
             follower.acked = commit;
             follower.whole = true;
             follower.rewind(now_ns);

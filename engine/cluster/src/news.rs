@@ -45,7 +45,9 @@ impl Cluster {
     }
 
     fn adopt(&mut self, now_ns: u64, range: RangeId, config: &RangeConfig, store: &mut dyn Store) {
+        let before = self.me(range);
         let r = &mut self.ranges[usize::from(range.0)];
+        let led = r.config.as_ref().is_some_and(|known| known.primary == before);
         if config.epoch > r.epoch {
             let leader = Some(config.primary.addr);
             r.enter(now_ns, config.epoch, leader, &self.settings, &mut self.account);
@@ -72,6 +74,10 @@ impl Cluster {
             }
         }
         let r = &mut self.ranges[usize::from(range.0)];
+        // Who was taken over is out for good; what it holds is as good under another name.
+        if led && !config.has(before) && r.generation == before.generation {
+            r.rename(&self.settings);
+        }
         let Some(named) = named else { return };
         if offline {
             return;
@@ -85,10 +91,11 @@ impl Cluster {
         if named.generation == r.generation && r.copy == CopyState::Blank {
             r.begin_at(config.first_index, config.formed, &mut self.account);
             r.copy = CopyState::Whole;
+            r.formed = config.formed;
             store.set_index(range, config.first_index);
         }
-        // A copy that counts is whole, and its log has reached this life of the range.
-        if r.copy == CopyState::Loading || r.log.end() < config.first_index {
+        // A copy that counts is whole, and of this life of the range.
+        if r.copy == CopyState::Loading || r.formed != config.formed {
             r.discard(&self.settings, &mut self.account, store);
         }
         if named.generation != r.generation {
@@ -133,12 +140,17 @@ impl Cluster {
             } else if follower.standing == Standing::Member
                 || void && follower.standing == Standing::Pending
             {
+                let refused = (follower.standing == Standing::Pending).then_some(follower.rid);
+                if let Some(lead) = r.lead.as_deref_mut() {
+                    lead.refused = refused.or(lead.refused);
+                }
                 self.drop_follower(range, at);
                 continue;
             } else {
                 follower.standing = Standing::Learner;
             }
             follower.rewind(now_ns);
+            follower.joined = false;
             let peer = follower.peer;
             follower.recount(&r.log, &mut self.peers[peer].under_way);
             self.peers[peer].stream.insert(range);

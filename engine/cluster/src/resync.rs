@@ -45,8 +45,9 @@ pub(crate) struct Resync {
     pub(crate) started: bool,
     /// When the start was sent last.
     pub(crate) start_sent_ns: Option<u64>,
-    /// When it last got on.
+    /// When it last got on, and when it last began anew to send what waits.
     pub(crate) progress_ns: u64,
+    pub(crate) rewound_ns: u64,
     /// Where the walk goes on; none at its end.
     cursor: Option<u64>,
     /// Walked and not acknowledged; the first has the number `first`.
@@ -66,6 +67,7 @@ impl Resync {
             started: false,
             start_sent_ns: None,
             progress_ns: now_ns,
+            rewound_ns: now_ns,
             cursor: Some(0),
             queue: VecDeque::new(),
             first: 0,
@@ -99,7 +101,7 @@ impl Resync {
         self.sent = 0;
         self.sent_bytes = 0;
         self.start_sent_ns = None;
-        self.progress_ns = now_ns;
+        self.rewound_ns = now_ns;
     }
 
     /// The learner waits for this slice; whether that is news.

@@ -69,9 +69,9 @@ impl Cluster {
         for range in here.iter() {
             let r = &self.ranges[usize::from(range.0)];
             let (epoch, generation) = (r.epoch, r.generation);
-            let (state, commit) = (r.copy, r.commit);
+            let (formed, state, commit) = (r.formed, r.copy, r.commit);
             if r.leader == Some(addr) && r.lead.is_none() {
-                Message::Here { range, epoch, generation, state, commit }.write(out);
+                Message::Here { range, epoch, generation, formed, state, commit }.write(out);
             }
         }
         for range in loaded.iter() {
@@ -178,8 +178,9 @@ impl Cluster {
                 if resync.start_sent_ns.is_none() {
                     resync.start_sent_ns = Some(now_ns);
                     let (session, base_index) = (resync.session, resync.base_index);
-                    let base_epoch = resync.base_epoch;
-                    Message::Start { range, epoch: lead.epoch, session, base_index, base_epoch }
+                    let (base_epoch, formed) = (resync.base_epoch, r.formed);
+                    let epoch = lead.epoch;
+                    Message::Start { range, epoch, session, base_index, base_epoch, formed }
                         .write(out);
                 }
                 return Sent::All;

@@ -99,6 +99,9 @@ pub(crate) struct Range {
     /// The copy here.
     pub(crate) generation: u32,
     pub(crate) copy: CopyState,
+    /// The epoch in which the range was formed whose history this is. Positions alone do not tell one life of a range
+    /// from another.
+    pub(crate) formed: Epoch,
     pub(crate) log: Log,
     /// Every index up to here is committed. At a copy that does not lead, the table has exactly these.
     pub(crate) commit: u64,
@@ -133,6 +136,7 @@ impl Range {
             placement_version: 0,
             generation: 0,
             copy: CopyState::Blank,
+            formed: Epoch(0),
             log: Log::new(),
             commit: 0,
             told: 0,
@@ -187,6 +191,7 @@ impl Range {
         if self.copy == CopyState::Loading
             && let Some(end) = self.load.as_ref().and_then(|load| load.end_index)
             && self.commit >= end
+            && self.told >= end
         {
             self.copy = CopyState::Whole;
             store.set_index(self.id, self.commit);
@@ -202,6 +207,13 @@ impl Range {
         }
     }
 
+    /// Becomes another copy (R8).
+    pub(crate) const fn rename(&mut self, settings: &Settings) {
+        if !settings.planted.keeps_generation_on_discard() {
+            self.generation += 1;
+        }
+    }
+
     /// Forgets what is here and becomes another copy (R8). A blank one has nothing to forget.
     pub(crate) fn discard(
         &mut self,
@@ -212,9 +224,7 @@ impl Range {
         if self.copy == CopyState::Blank {
             return;
         }
-        if !settings.planted.keeps_generation_on_discard() {
-            self.generation += 1;
-        }
+        self.rename(settings);
         self.copy = CopyState::Blank;
         self.begin_at(0, Epoch(0), account);
         self.load = None;

@@ -73,7 +73,7 @@ impl Cluster {
             let commit = follower.may_apply(r.commit);
             if let Some(resync) = follower.resync.as_deref_mut()
                 && resync.is_waiting()
-                && now_ns >= resync.progress_ns + retry_ns
+                && now_ns >= resync.progress_ns.max(resync.rewound_ns) + retry_ns
             {
                 resync.rewind(now_ns);
                 again = true;
@@ -82,10 +82,12 @@ impl Cluster {
             if !waits {
                 follower.progress_ns = now_ns;
             } else if now_ns >= follower.progress_ns.max(follower.rewound_ns) + retry_ns {
-                let progress_ns = follower.progress_ns;
                 follower.rewind(now_ns);
-                follower.progress_ns = progress_ns;
                 again = true;
+            }
+            if !follower.joined && now_ns >= follower.rewound_ns + retry_ns {
+                follower.rewound_ns = now_ns;
+                follower.due = true;
             }
             // A learner is told at once how far it may apply, so that it becomes whole without waiting for a beacon.
             if !follower.whole && follower.standing == Standing::Learner && follower.told < commit {
@@ -117,10 +119,16 @@ impl Cluster {
             let resync_ns = follower.resync.as_ref().map_or(now_ns, |resync| {
                 if resync.is_waiting() { resync.progress_ns } else { now_ns }
             });
-            let stuck = now_ns >= follower.progress_ns.min(resync_ns) + lease_ns;
+            // It echoes no beacon: with nothing under way nothing else would show that it is gone.
+            let silent = now_ns >= follower.lease_ns.max(follower.added_ns) + lease_ns;
+            let stuck = silent || now_ns >= follower.progress_ns.min(resync_ns) + lease_ns;
             let in_the_way = full && follower.acked < oldest;
             if follower.standing == Standing::Learner {
-                if follower.hopeless || stuck || in_the_way {
+                if follower.hopeless
+                    || stuck
+                    || in_the_way
+                    || !r.placement.contains(&follower.rid.addr)
+                {
                     gone = Some(at);
                 }
             } else if in_the_way && now_ns >= follower.progress_ns + lease_ns / 2 {
@@ -246,11 +254,14 @@ impl Cluster {
         if let Some(transfer) = lead.transfer.filter(|transfer| transfer.asked) {
             return Some(Change::Transfer { to: transfer.to });
         }
+        // Once it counts as a member it may take the range over: so it must hold all that was committed without it.
+        // What comes after that waits for it already.
         if let Some(follower) = pending {
-            return Some(Change::Expand { add: follower.rid });
+            let holds = follower.acked >= r.commit;
+            return holds.then_some(Change::Expand { add: follower.rid });
         }
-        if let Some(add) = self.ready_learner(now_ns, range) {
-            return Some(Change::Expand { add });
+        if self.require_learner(now_ns, range) {
+            return None;
         }
         let me_addr = self.me.addr;
         let r = &mut self.ranges[usize::from(range.0)];
@@ -270,15 +281,14 @@ impl Cluster {
         self.hand_over(now_ns, range)
     }
 
-    /// R13: a learner that has nearly caught up is required from the moment its expand is sent.
-    fn ready_learner(&mut self, now_ns: u64, range: RangeId) -> Option<Rid> {
+    /// R13, R2: a learner that has nearly caught up is required from before its expand is sent.
+    fn require_learner(&mut self, now_ns: u64, range: RangeId) -> bool {
         const LAG_MAX: u64 = 3;
         let r = &mut self.ranges[usize::from(range.0)];
         let end = r.log.end();
-        let lead = r.lead.as_deref_mut()?;
-        if lead.transfer.is_some() {
-            return None;
-        }
+        let Some(lead) = r.lead.as_deref_mut().filter(|lead| lead.transfer.is_none()) else {
+            return false;
+        };
         let placement = &r.placement;
         let ready = lead.followers.iter_mut().find(|follower| {
             follower.standing == Standing::Learner
@@ -288,11 +298,13 @@ impl Cluster {
                 && follower.acked + LAG_MAX >= end
                 && now_ns < follower.lease_ns
                 && placement.contains(&follower.rid.addr)
-        })?;
-        ready.standing = Standing::Pending;
-        let rid = ready.rid;
+        });
+        let Some(follower) = ready else { return false };
+        follower.standing = Standing::Pending;
         self.settle(now_ns, range);
-        Some(rid)
+        // Asked for at once when nothing is missing.
+        self.next_pass_ns = now_ns;
+        true
     }
 
     /// R14: holds writes until all is committed, and only then asks; from there on nothing is served.
@@ -308,6 +320,7 @@ impl Cluster {
                 && follower.rid.addr == first
                 && now_ns < follower.lease_ns
         });
+        let held = to.is_some_and(|follower| follower.acked == end);
         let to = to.map(|follower| follower.rid).filter(|_| first != me);
         if let Some(transfer) = lead.transfer {
             if to != Some(transfer.to) || now_ns >= transfer.since_ns + handover_ns {
@@ -325,7 +338,7 @@ impl Cluster {
             lead.transfer = Some(Transfer { to: to?, since_ns: now_ns, asked: false });
             self.progress.insert(range);
         }
-        if commit != end || !r.journal {
+        if commit != end || !r.journal || !held {
             return None;
         }
         let transfer = lead.transfer.as_mut()?;

@@ -280,6 +280,8 @@ pub enum Message<'a> {
         epoch: Epoch,
         /// Generation of the copy.
         generation: u32,
+        /// The epoch in which the range was formed whose history it holds.
+        formed: Epoch,
         /// What it is.
         state: CopyState,
         /// Up to where the copy knows its log to be committed.
@@ -297,6 +299,8 @@ pub enum Message<'a> {
         base_index: u64,
         /// The epoch in which that one was appended.
         base_epoch: Epoch,
+        /// The epoch in which the range was formed.
+        formed: Epoch,
     },
     /// Primary to a learner: a slice of the walk through the range.
     Slice {
@@ -520,17 +524,19 @@ impl Message<'_> {
                 write_echo(out, *round, *sent_ns, ranges.clone());
             }
             Self::Probe { range, epoch } => put_head(out, PROBE, *range, *epoch),
-            Self::Here { range, epoch, generation, state, commit } => {
+            Self::Here { range, epoch, generation, formed, state, commit } => {
                 put_head(out, HERE, *range, *epoch);
                 out.extend_from_slice(&generation.to_le_bytes());
+                out.extend_from_slice(&formed.0.to_le_bytes());
                 out.push(*state as u8);
                 out.extend_from_slice(&commit.to_le_bytes());
             }
-            Self::Start { range, epoch, session, base_index, base_epoch } => {
+            Self::Start { range, epoch, session, base_index, base_epoch, formed } => {
                 put_head(out, START, *range, *epoch);
                 out.extend_from_slice(&session.to_le_bytes());
                 out.extend_from_slice(&base_index.to_le_bytes());
                 out.extend_from_slice(&base_epoch.0.to_le_bytes());
+                out.extend_from_slice(&formed.0.to_le_bytes());
             }
             Self::Slice { slice, records } => {
                 put_slice(out, SLICE, slice);
@@ -645,6 +651,7 @@ fn read_message<'a>(rest: &mut &'a [u8]) -> Option<Result<Message<'a>, PeerError
             range,
             epoch,
             generation: u32_of(rest)?,
+            formed: epoch_of(rest)?,
             state: match u8_of(rest)? {
                 0 => CopyState::Blank,
                 1 => CopyState::Loading,
@@ -659,6 +666,7 @@ fn read_message<'a>(rest: &mut &'a [u8]) -> Option<Result<Message<'a>, PeerError
             session: u64_of(rest)?,
             base_index: u64_of(rest)?,
             base_epoch: epoch_of(rest)?,
+            formed: epoch_of(rest)?,
         },
         SLICE | SLICE_PART => {
             let session = u64_of(rest)?;

@@ -85,10 +85,11 @@ fn each() -> Vec<(Message<'static>, Vec<u8>)> {
                 range: RANGE,
                 epoch: EPOCH,
                 generation: 1,
+                formed: Epoch(1),
                 state: CopyState::Whole,
                 commit: 8,
             },
-            [&head(9)[..], &[1, 0, 0, 0, 2], &long(8)].concat(),
+            [&head(9)[..], &[1, 0, 0, 0], &long(1), &[2], &long(8)].concat(),
         ),
         (
             Message::Start {
@@ -97,8 +98,9 @@ fn each() -> Vec<(Message<'static>, Vec<u8>)> {
                 session: 4,
                 base_index: 7,
                 base_epoch: Epoch(2),
+                formed: Epoch(1),
             },
-            [&head(10)[..], &long(4), &long(7), &long(2)].concat(),
+            [&head(10)[..], &long(4), &long(7), &long(2), &long(1)].concat(),
         ),
         (
             Message::Slice { slice: slice(), records: records.clone() },
