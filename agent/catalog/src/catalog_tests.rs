@@ -234,6 +234,24 @@ fn a_discarded_only_copy_is_formed_under_the_next_generation() {
 }
 
 #[test]
+fn a_copy_that_never_heard_that_a_forming_named_it_may_enter_as_what_it_is() {
+    let mut catalog = formed(2, 1, OnTotalLoss::Reinit);
+    let [a, b] = config(&catalog).in_sync[..] else { panic!("two") };
+    assert_eq!(ask(&mut catalog, a, Change::Shrink { remove: b }), Done);
+    assert_eq!(ask(&mut catalog, a, Change::Discarded), Done);
+    assert_eq!(catalog.apply(&reform(false)).changed, [R]);
+    let [a, named] = config(&catalog).in_sync[..] else { panic!("two") };
+    assert_eq!((named.addr, named.generation), (b.addr, 1 << 16));
+    assert_eq!(ask(&mut catalog, a, Change::Shrink { remove: named }), Done);
+    let own = Rid { generation: 3, ..b };
+    assert_eq!(ask(&mut catalog, a, Change::Expand { add: own }), Done);
+    assert_eq!(ask(&mut catalog, own, Change::Take), Done);
+    assert_eq!(ask(&mut catalog, own, Change::Expand { add: a }), Refused(Refusal::Left));
+    let next = Rid { generation: a.generation + 1, ..a };
+    assert_eq!(ask(&mut catalog, own, Change::Expand { add: next }), Done);
+}
+
+#[test]
 fn a_deliberate_stop_is_no_loss_and_epochs_go_on() {
     let mut catalog = formed(2, 1, OnTotalLoss::Offline);
     let start = |life| Command::StartStore { store: id(), life };

@@ -26,7 +26,8 @@ pub struct Range {
     past: Vec<Past>,
 }
 
-/// What is known of the generations of one copy in the present boot of its node.
+/// What is known of the generations that one copy counted up from those of one forming, in the present boot of its node.
+/// A copy that was named by a forming and never heard of it counts on from where it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Past {
@@ -36,6 +37,13 @@ struct Past {
     named: u32,
     /// The highest one that left for good.
     left: Option<u32>,
+}
+
+impl Past {
+    fn is_of(&self, rid: Rid) -> bool {
+        let forming = |generation: u32| generation >> 16;
+        (self.addr, self.boot, forming(self.named)) == (rid.addr, rid.boot, forming(rid.generation))
+    }
 }
 
 impl Range {
@@ -157,7 +165,7 @@ impl Range {
 
     /// Whether this identity may enter: not one that left for good, nor one that a later generation has replaced.
     pub(crate) fn may_enter(&self, rid: Rid) -> bool {
-        self.past_of(rid.addr, rid.boot).is_none_or(|past| {
+        self.past.iter().find(|past| past.is_of(rid)).is_none_or(|past| {
             rid.generation >= past.named && past.left.is_none_or(|left| rid.generation > left)
         })
     }
@@ -169,16 +177,13 @@ impl Range {
 
     /// Above every generation that the copy can have had: it counts up by itself with each discard, also unnamed.
     fn next_generation(&self, addr: ShardAddr, boot: BootId) -> u32 {
-        let after_named = self.past_of(addr, boot).map_or(0, |past| past.named.saturating_add(1));
+        let of_it = self.past.iter().filter(|past| (past.addr, past.boot) == (addr, boot));
+        let after_named = of_it.map(|past| past.named.saturating_add(1)).max().unwrap_or(0);
         after_named.max(u32::from(self.formings) << 16)
     }
 
-    fn past_of(&self, addr: ShardAddr, boot: BootId) -> Option<&Past> {
-        self.past.iter().find(|past| (past.addr, past.boot) == (addr, boot))
-    }
-
     fn note(&mut self, rid: Rid, for_good: bool) {
-        let known = self.past.iter_mut().find(|p| (p.addr, p.boot) == (rid.addr, rid.boot));
+        let known = self.past.iter_mut().find(|past| past.is_of(rid));
         let left = for_good.then_some(rid.generation);
         if let Some(past) = known {
             past.named = past.named.max(rid.generation);
