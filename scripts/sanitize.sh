@@ -33,6 +33,7 @@ run=(env CARGO_TARGET_DIR=target/sanitize/valgrind RUSTFLAGS= PROPTEST_CASES=8
 "${run[@]}" --test table -- --test-threads=1 \
   model:: \
   promises::a_tiny_table promises::empty_long promises::a_write_replaces promises::a_scan_stays \
-  promises::an_expired_key promises::versions_grow promises::a_limit_smaller
+  promises::an_expired_key promises::every_effect promises::a_limit_smaller \
+  replica:: ranges::what_does_not ranges::the_journal ranges::great_values ranges::a_clearing_in
 
 step "nothing was found"

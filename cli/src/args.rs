@@ -165,6 +165,7 @@ mod tests {
             "dkv store create S --password-file f --no-protected-mode",
             "dkv store create",
             "dkv store failover S",
+            "dkv store remove-instance S",
             "dkv top S",
             "dkv bench",
             "dkv lease",

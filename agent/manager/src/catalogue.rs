@@ -8,7 +8,7 @@ use crate::AgentOptions;
 use crate::auth::Token;
 use crate::ledger::{Ledger, LedgerFile, NodeEntry, StoreEntry};
 use crate::plan::names;
-use crate::ranges::{NodeKey, Ranges};
+use crate::ranges::{self, NodeKey, Ranges};
 use crate::refusal::Refusal;
 use crate::supervise::{Answer, COMMANDS_MAX, Command, Live, NodePaths, supervise};
 use dkv_catalog::{Command as RangesCommand, Machine, NodeSpec};
@@ -220,6 +220,16 @@ impl Agent {
         inner.tasks.retain(|(of, _), _| of != store);
     }
 
+    /// Ends the tasks of nodes that were removed; their processes must be gone. A node of that name that comes later gets
+    /// a task of its own.
+    pub(crate) fn forget_nodes(inner: &mut Inner, store: &str, nodes: &[String]) {
+        let stays = |node: &String| {
+            inner.ledger.stores.get(store).is_some_and(|entry| entry.nodes.contains_key(node))
+        };
+        let gone: Vec<&String> = nodes.iter().filter(|node| !stays(node)).collect();
+        inner.tasks.retain(|(of, node), _| of != store || !gone.contains(&node));
+    }
+
     /// The files of a node. Short names: the path of a socket has 107 bytes.
     pub(crate) fn paths(&self, record: &StoreRecord, node: &str) -> Option<NodePaths> {
         let NodeIndex(index) = record.index_of(node)?;
@@ -392,7 +402,8 @@ impl Agent {
             .collect();
         let own = |node: &&NodeView| node.record.machine == self.machine;
         let states: Vec<Option<NodeState>> = nodes.iter().filter(own).map(|n| n.state).collect();
-        StoreView { record: entry.record.clone(), status: StoreStatus::of(&states), nodes }
+        let copies = ranges::view(&self.ranges, &entry.record);
+        StoreView { record: entry.record.clone(), status: StoreStatus::of(&states), nodes, copies }
     }
 
     /// Each own node with what it said last.

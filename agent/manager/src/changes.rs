@@ -10,10 +10,8 @@ use crate::plan::names;
 use crate::plan::ports::{self, PortWish};
 use crate::plan::steps::Wanted;
 use crate::process;
-use crate::ranges::Undecided;
 use crate::refusal::Refusal;
 use crate::supervise::Command;
-use dkv_catalog::{Command as RangesCommand, Outcome, Refusal as RangesRefusal, Store};
 use dkv_protocol::admin::{
     AddInstanceRequest, CommitRequest, NodeRecord, NodeState, Reservation, ReservationRequest,
     StoreChange, StoreChanged, StoreDefinition, StoreRecord,
@@ -241,7 +239,8 @@ impl Agent {
             }
         }
         names::check_machines(&machines, self.options().loopback_group)?;
-        if !machines.iter().any(|machine| machine == self.machine()) {
+        let removed_here = record.removed.iter().any(|gone| gone.node.machine == self.machine());
+        if !removed_here && !machines.iter().any(|machine| machine == self.machine()) {
             return Err(Refusal::bad(
                 "another_machine",
                 format!("the record of {name} has no node on {}", self.machine()),
@@ -263,7 +262,14 @@ impl Agent {
             if have.id != record.id {
                 return Err(exists(have, &record.definition));
             }
-            let kept = have.nodes.iter().all(|node| record.nodes.contains(node));
+            let removed = |index, node: &NodeRecord| {
+                record.removed.iter().any(|gone| gone.index == index && gone.node == *node)
+            };
+            let kept = have.removed.iter().all(|gone| record.removed.contains(gone))
+                && have.indexed().all(|(index, node)| {
+                    let same = record.indexed().any(|(i, other)| i == index && other == node);
+                    same || removed(index, node)
+                });
             if have.epoch >= record.epoch || entry.deleting || !kept {
                 return Err(Refusal::conflict(
                     "changed_meanwhile",
@@ -271,7 +277,19 @@ impl Agent {
                     format!("look at it with: dkv store show {name}; then try again"),
                 ));
             }
-            check_at_rest(entry, "extended")?;
+            if record.definition.replication.is_none() {
+                check_at_rest(entry, "extended")?;
+            }
+            let rest = [NodeState::Requested, NodeState::Stopped, NodeState::Failed];
+            let leaving = |name: &String| record.nodes.iter().all(|node| node.name != *name);
+            let mut running = entry.nodes.iter().filter(|(_, node)| !rest.contains(&node.state));
+            if let Some((node, _)) = running.find(|(name, _)| leaving(name)) {
+                return Err(Refusal::conflict(
+                    "node_running",
+                    format!("{node} runs, so it cannot be removed"),
+                    format!("dkv store remove-instance {name} --instance {node} sees to that"),
+                ));
+            }
             before.clone_from(&have.nodes);
         }
         let new: Vec<&NodeRecord> = record
@@ -281,6 +299,9 @@ impl Agent {
             .collect();
         self.check_new(inner, request, &new)?;
         let extended = inner.ledger.stores.contains_key(&name);
+        let gone = record.removed.iter().map(|gone| &gone.node.name);
+        let stays = |name: &&String| record.nodes.iter().any(|node| node.name == **name);
+        let leaving: Vec<String> = gone.filter(|name| !stays(name)).cloned().collect();
         self.change(inner, |ledger| {
             let entry = ledger.stores.entry(name.clone()).or_insert_with(|| StoreEntry {
                 record: record.clone(),
@@ -288,6 +309,7 @@ impl Agent {
                 nodes: BTreeMap::new(),
             });
             entry.record = record.clone();
+            entry.nodes.retain(|node, _| !leaving.contains(node));
             for node in &new {
                 entry.nodes.insert(node.name.clone(), NodeEntry::new());
             }
@@ -300,6 +322,7 @@ impl Agent {
         })?;
         inner.reservations.retain(|_, held| held.definition.name != name);
         self.keep_ranges(record);
+        Self::forget_nodes(inner, &name, &leaving);
         self.supervise_all(inner);
         tracing::info!(store = %name, epoch = record.epoch.0, nodes = record.nodes.len(), "committed");
         Ok(changed(if extended { StoreChange::Extended } else { StoreChange::Created }))
@@ -408,7 +431,8 @@ impl Agent {
         }
         let prefix = record.definition.instance_prefix.as_str();
         let number = |node: &NodeRecord| node.name.strip_prefix(prefix)?.parse::<u32>().ok();
-        let highest = record.nodes.iter().filter_map(number).max().unwrap_or(0);
+        let gone = record.removed.iter().map(|gone| &gone.node);
+        let highest = record.nodes.iter().chain(gone).filter_map(number).max().unwrap_or(0);
         let request = ReservationRequest {
             definition: record.definition.clone(),
             machines: vec![self.machine().to_string()],
@@ -452,50 +476,6 @@ impl Agent {
             ));
         }
         Ok(())
-    }
-
-    /// A store that was stopped on purpose and whose nodes are all of this machine begins a new life with the first of
-    /// them that is started: what they held was given up, and is no loss. Of several machines the command line asks for
-    /// it, because only it sees that all are at rest.
-    pub(crate) async fn begin_life_alone(&self, store: &str) -> Result<(), Refusal> {
-        let at_rest = {
-            let inner = self.lock();
-            let entry = inner.store(store)?;
-            let own = |node: &NodeRecord| {
-                let rest = [NodeState::Requested, NodeState::Stopped];
-                node.machine == self.machine()
-                    && entry.nodes.get(&node.name).is_some_and(|own| rest.contains(&own.state))
-            };
-            entry.record.nodes.iter().all(own).then(|| entry.record.id.clone())
-        };
-        let life = at_rest.and_then(|id| {
-            let formed = |known: &Store| known.formed.then_some(known.life + 1);
-            self.ranges().look(&id, formed).flatten().map(|life| (id, life))
-        });
-        let Some((id, life)) = life else { return Ok(()) };
-        self.decide(RangesCommand::StartStore { store: id, life }).await.map(|_| ())
-    }
-
-    /// Has a command about ranges decided.
-    pub(crate) async fn decide(&self, command: RangesCommand) -> Result<Outcome, Refusal> {
-        let undecided = |why: Undecided| match why {
-            Undecided::Busy => Refusal::of(
-                429,
-                "ranges_busy",
-                "many commands about ranges wait already",
-                "try again in a moment",
-            ),
-            Undecided::Gone => Refusal::of(
-                507,
-                "ranges_not_written",
-                "the catalogue of the ranges cannot be written, so nothing was changed; the manager's log says why",
-                format!("make room in {}, and try again", self.options().data_dir.display()),
-            ),
-        };
-        match self.ranges().request(command).await.map_err(undecided)? {
-            Outcome::Refused(refusal) => Err(in_words(refusal)),
-            outcome => Ok(outcome),
-        }
     }
 
     /// Deletes a store from this machine: stopped, or with force.
@@ -613,36 +593,10 @@ fn check_base(inner: &Inner, request: &ReservationRequest) -> Result<(), Refusal
             format!("the store {name} was changed by somebody else meanwhile"),
             format!("look at it with: dkv store show {name}; then try again"),
         )),
+        // Copies move to a new node while the store runs; without copies its ranges would have to be somewhere else at once.
+        Some(_) if record.definition.replication.is_some() => Ok(()),
         Some(_) => check_at_rest(entry, "extended"),
     }
-}
-
-/// Why the catalogue of the ranges refused what an operator wants.
-fn in_words(refusal: RangesRefusal) -> Refusal {
-    let (code, message, hint) = match refusal {
-        RangesRefusal::NoSuchStore => (
-            "not_kept",
-            "the managers do not keep the ranges of this store: it has no copies, or was never started".to_string(),
-            "copies are chosen at creation: dkv store create … --replicas 1",
-        ),
-        RangesRefusal::StillHolds(range) => (
-            "still_holds",
-            format!("the node still holds copies that count, of range {} for one", range.0),
-            "wait until its copies have moved: dkv store show",
-        ),
-        RangesRefusal::LastNode => (
-            "last_node",
-            "it is the last node that could hold the ranges of its store".to_string(),
-            "add another node first: dkv store add-instance",
-        ),
-        RangesRefusal::LossNotAccepted => (
-            "loss_not_accepted",
-            "what is lost was not given up: the store was created with --on-total-loss offline".to_string(),
-            "bring back a node that has it, or give it up by stopping and starting the whole store",
-        ),
-        other => ("ranges_refused", format!("the catalogue of the ranges refused it: {other:?}"), "dkv store show"),
-    };
-    Refusal::conflict(code, message, hint)
 }
 
 fn check_alone(inner: &Inner) -> Result<(), Refusal> {
@@ -731,6 +685,16 @@ fn check_record(record: &StoreRecord) -> Result<(), Refusal> {
     let is_hex = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
     if !is_hex(&record.id.0) || !is_hex(&record.hash_seed) {
         return Err(bad("identity and hash seed are 32 hexadecimal digits each".to_string()));
+    }
+    let mut indexes = BTreeSet::new();
+    let total = record.nodes.len() + record.removed.len();
+    for gone in &record.removed {
+        if usize::from(gone.index.0) >= total || !indexes.insert(gone.index) {
+            return Err(bad(format!(
+                "the position of {}, which was removed, is not its",
+                gone.node.name
+            )));
+        }
     }
     let mut all_names = BTreeSet::new();
     let mut all_ports = BTreeSet::new();

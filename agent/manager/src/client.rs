@@ -3,9 +3,9 @@
 
 use crate::auth::{Signed, Token};
 use dkv_protocol::admin::{
-    AddInstanceRequest, CommitRequest, ErrorBody, ErrorDocument, HealthView, JoinRequest,
-    ManagersView, MetricsView, NodeChanged, Reservation, ReservationRequest, StoreChanged,
-    StoreDefinition, StoreView, StoresView,
+    AddInstanceRequest, CommitRequest, DutyRequest, ErrorBody, ErrorDocument, HealthView,
+    JoinRequest, LifeRequest, ManagersView, MetricsView, NodeChanged, NodeDuty, Reservation,
+    ReservationRequest, StoreChanged, StoreDefinition, StoreView, StoresView,
 };
 use dkv_protocol::limits::MANAGER_PORT;
 use serde::Serialize;
@@ -395,7 +395,31 @@ impl AdminClient {
 
     /// Stops a node of this machine; returns when it is gone.
     pub fn stop(&self, store: &str, node: &str, force: bool) -> Result<NodeChanged, AdminError> {
-        let query = if force { "?force=true" } else { "" };
+        self.stop_how(store, node, if force { "?force=true" } else { "" })
+    }
+
+    /// Stops a node without handing over what it leads, because the whole store stops.
+    pub fn stop_with_all(&self, store: &str, node: &str) -> Result<NodeChanged, AdminError> {
+        self.stop_how(store, node, "?handover=false")
+    }
+
+    /// Gives a node of a store with copies, on whatever machine, another part.
+    pub fn set_duty(
+        &self,
+        store: &str,
+        node: &str,
+        duty: NodeDuty,
+    ) -> Result<StoreView, AdminError> {
+        let path = store_path(store, &format!("/instances/{}/duty", segment(node)));
+        self.post(&path, &DutyRequest { duty })
+    }
+
+    /// Begins a new life of a store with copies that is at rest on all its machines.
+    pub fn begin_life(&self, store: &str, life: u64) -> Result<StoreView, AdminError> {
+        self.post(&store_path(store, "/life"), &LifeRequest { life })
+    }
+
+    fn stop_how(&self, store: &str, node: &str, query: &str) -> Result<NodeChanged, AdminError> {
         let path = store_path(store, &format!("/instances/{}/stop{query}", segment(node)));
         self.post(&path, &serde_json::json!({}))
     }

@@ -82,6 +82,8 @@ pub struct Pace {
     /// A node of a store with copies whose control socket is silent for longer is killed, so that others may lead: unless
     /// it has the last copy of something.
     pub silence_max: Duration,
+    /// Most time for a node's ranges to be handed over before it is stopped.
+    pub handover_max: Duration,
     /// How long a reservation holds.
     pub reservation: Duration,
 }
@@ -96,6 +98,7 @@ impl Default for Pace {
             backoff: Duration::from_millis(200),
             sample: Duration::from_secs(1),
             silence_max: Duration::from_secs(3),
+            handover_max: Duration::from_secs(10),
             reservation: Duration::from_mins(1),
         }
     }

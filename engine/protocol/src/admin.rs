@@ -161,6 +161,76 @@ pub struct StoreView {
     pub status: StoreStatus,
     /// Nodes with their states.
     pub nodes: Vec<NodeView>,
+    /// How its copies stand; none of a store without copies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<CopiesView>,
+}
+
+/// How the copies of a store stand, as far as the manager that answers has learned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiesView {
+    /// Which start of the store this is, from 1.
+    pub life: u64,
+    /// How often a configuration was changed; of two managers the one with more knows more.
+    pub changes: u64,
+    /// Ranges that have no configuration in this life: nobody serves them yet.
+    pub unformed_ranges: u32,
+    /// Ranges whose last copy is gone.
+    pub offline_ranges: u32,
+    /// Ranges with fewer copies in sync than the store was created with.
+    pub degraded_ranges: u32,
+    /// Ranges whose copies, or whose primary, are not where they should be yet.
+    pub moving_ranges: u32,
+    /// Its nodes.
+    pub nodes: Vec<NodeCopies>,
+}
+
+/// The part of one node in that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCopies {
+    /// The node.
+    pub name: String,
+    /// Whether a process of it is registered.
+    pub up: bool,
+    /// What part it takes.
+    pub duty: NodeDuty,
+    /// Ranges that it leads.
+    pub leads: u32,
+    /// Ranges of which it has a copy that counts, those included that it leads.
+    pub in_sync: u32,
+    /// Ranges of which it has the only copy that counts.
+    pub alone: u32,
+    /// Ranges of which it should have a copy.
+    pub placed: u32,
+}
+
+/// What part a node of a store with copies takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeDuty {
+    /// It leads and follows.
+    Full,
+    /// It leads nothing that another one can lead.
+    Follows,
+    /// It is to hold nothing.
+    Leaves,
+}
+
+/// `POST /admin/v1/stores/{S}/instances/{I}/duty`: what part a node takes from now on. Its ranges move meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DutyRequest {
+    /// Which.
+    pub duty: NodeDuty,
+}
+
+/// `POST /admin/v1/stores/{S}/life`: a store with copies that was stopped on purpose, on all its machines, starts anew; what
+/// it held is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LifeRequest {
+    /// The life that begins: one more than the present one.
+    pub life: u64,
 }
 
 /// The error document of every admin call.

@@ -1,8 +1,9 @@
 //! The longest steps of the table, in thread CPU time: `cargo bench -p dkv-table --bench stall -- [thousands of keys]
-//! [growth] [slot] [values] [eviction]`.
+//! [growth] [slot] [values] [eviction] [ranges]`.
 //!
-//! Growth, growth of a single slot, expiry of a tenth of the keys in one second, eviction under full load, and taking
-//! apart what was cleared. Each line says how long steps took; a step is one call of the table.
+//! Growth, growth of a single slot, expiry of a tenth of the keys in one second, eviction under full load, taking apart
+//! what was cleared, and walking, comparing, feeding and clearing ranges. Each line says how long steps took; a step is
+//! one call of the table.
 
 use dkv_table::{Eviction, Expiry, HeapMemory, Memory, Options, Room, Table};
 
@@ -98,11 +99,12 @@ fn main() {
     let thousands: u64 = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(10_000);
     let n = thousands * 1000;
     touch(n * 110);
-    let parts: [(&str, Part); 4] = [
+    let parts: [(&str, Part); 5] = [
         ("growth", growth_expiry_and_clear),
         ("slot", growth_of_one_slot),
         ("values", values_apart),
         ("eviction", eviction),
+        ("ranges", ranges),
     ];
     let named = |name: &str| std::env::args().any(|arg| arg == name);
     let all = !parts.iter().any(|(name, _)| named(name));
@@ -200,4 +202,66 @@ fn eviction(n: u64) {
         while steps.step(|| t.make_room(i / 1000, full / 2)) == Room::More {}
         steps.print(&format!("{eviction:?}: make_room"));
     }
+}
+
+fn ranges(n: u64) {
+    let (mut t, mut copy) = (table(0, Eviction::None), table(0, Eviction::None));
+    for i in 0..n {
+        set(&mut t, 0, i, spread(i), Expiry::Clear);
+    }
+    let (mut walks, mut sums, mut loads) = (Steps::new(), Steps::new(), Steps::new());
+    for range in 0..256 {
+        copy.lead(range, false);
+        copy.set_version(range, t.version_of_range(range));
+        let (mut cursor, mut seen) = (0, 0u64);
+        while {
+            cursor = walks.step(|| t.walk_range(range, cursor, 64 << 10, &mut |_| seen += 1));
+            cursor > 0
+        } {}
+        assert_eq!(seen, t.len_of_range(range));
+        let mut sum = 0;
+        while {
+            cursor = sums.step(|| t.checksum(range, cursor, 64 << 10, &mut sum));
+            cursor > 0
+        } {}
+        while {
+            cursor = t.walk_range(range, cursor, 64 << 10, &mut |record| {
+                let loaded = loads.step(|| copy.load(0, record));
+                assert_eq!(loaded, Ok(true));
+            });
+            cursor > 0
+        } {}
+        t.set_journal(range, true);
+    }
+    walks.print("walk, 64 KiB a slice");
+    sums.print("checksum, 64 KiB a slice");
+    loads.print(&format!("{n} records loaded, a record a step"));
+    let (mut writes, mut applied) = (Steps::new(), Steps::new());
+    for i in 0..n / 10 {
+        writes.step(|| set(&mut t, 0, i * 7 % n, spread(i * 7 % n), Expiry::Clear));
+        t.take_journal(&mut |range, version, effect| {
+            let fits = applied.step(|| copy.apply(0, range, version, effect, false));
+            assert_eq!(fits, Ok(true));
+        });
+    }
+    writes.print("journaled writes");
+    applied.print("effects applied");
+    let mut steps = Steps::new();
+    (0..256).for_each(|range| steps.step(|| t.clear_range(range)));
+    steps.print("clear_range");
+    let mut steps = Steps::new();
+    while steps.step(|| t.background(0, 512)).more {}
+    steps.print(&format!("taking {n} records of ranges apart"));
+    let values = (n / 10).min(1_000_000);
+    let value = vec![1u8; 8192];
+    for i in 0..values {
+        let key = i.to_le_bytes();
+        let place = copy.place(&key, 7);
+        t.set(0, place, &key, &value, Expiry::Clear).expect("no limit");
+    }
+    t.clear_range(0);
+    let mut steps = Steps::new();
+    while steps.step(|| t.background(0, 512)).more {}
+    steps.print(&format!("taking {values} values of 8 KiB of a range apart"));
+    println!("{:44} {} bytes", "left", t.memory_bytes());
 }

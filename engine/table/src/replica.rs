@@ -11,6 +11,7 @@
 
 use crate::effect::{Effect, Said};
 use crate::ranges::Flags;
+use crate::record::VERSION_MAX;
 use crate::table::Table;
 use crate::{Expiry, Large, OutOfMemory, RANGES, Record, SLOTS_PER_RANGE};
 
@@ -21,7 +22,7 @@ pub enum ApplyError {
     Gap,
     /// It does not fit what is here: this copy and its primary have come apart.
     Conflict,
-    /// It is not an effect.
+    /// It is not an effect, or of no range, slot or version that there is.
     Malformed,
     /// The system has no memory.
     OutOfMemory,
@@ -32,7 +33,7 @@ impl core::fmt::Display for ApplyError {
         f.write_str(match self {
             Self::Gap => "the version of the effect is not the next one",
             Self::Conflict => "the effect does not fit what the copy holds",
-            Self::Malformed => "this is not an effect",
+            Self::Malformed => "this is no effect or record",
             Self::OutOfMemory => "the system has no memory for the effect",
         })
     }
@@ -70,6 +71,9 @@ impl Table {
         effect: Effect<'_>,
         resync: bool,
     ) -> Result<bool, ApplyError> {
+        if usize::from(range) >= RANGES || version > VERSION_MAX {
+            return Err(ApplyError::Malformed);
+        }
         let said = effect.read(range).ok_or(ApplyError::Malformed)?;
         let before = self.version_of_range(range);
         if version <= before || !resync && version != before + 1 {
@@ -91,10 +95,13 @@ impl Table {
     /// The range's version stays.
     ///
     /// # Errors
-    /// [`ApplyError::OutOfMemory`], with nothing changed.
+    /// [`ApplyError::OutOfMemory`] or [`ApplyError::Malformed`], with nothing changed.
     pub fn load(&mut self, now_ms: u64, record: &Record<'_>) -> Result<bool, ApplyError> {
         let &Record { slot, key, value, large, version, expires_at_ms } = record;
-        let range = (slot as usize / SLOTS_PER_RANGE % RANGES) as u16;
+        if usize::from(slot) >= RANGES * SLOTS_PER_RANGE || !(1..=VERSION_MAX).contains(&version) {
+            return Err(ApplyError::Malformed);
+        }
+        let range = slot / SLOTS_PER_RANGE as u16;
         let before = self.version_of_range(range);
         let result = self.as_told(range, version, |table| {
             if table.version_of_key(now_ms, slot, key).is_some_and(|here| here >= version) {

@@ -20,7 +20,8 @@ const RANDOM_TRIES: usize = 64;
 const RANDOM_BUCKETS_MAX: usize = 4096;
 
 impl Table {
-    /// Visits some of the keys of those of `ranges` that this table leads, and returns where to go on, 0 when there is nothing left.
+    /// Visits some of the keys of those of `ranges` that this table leads, and returns where to go on, 0 when there is
+    /// nothing left.
     ///
     /// `cursor` is 0 at first and then what the last call returned: the range in bits 48 to 55, the position in it
     /// below; always less than 2^63. `count` is about how many keys are visited; the work of one call is bounded by it.
@@ -132,8 +133,8 @@ impl Table {
         hash >> HASH_BELOW
     }
 
-    /// A key of a range that this table leads, taken by chance: `entropy` decides, all keys have about the same chance. `None` when there is none, or when
-    /// thousands of places in a row hold expired ones.
+    /// A key of a range that this table leads, taken by chance: `entropy` decides, all keys have about the same chance.
+    /// `None` when there is none, or when thousands of places in a row hold expired ones.
     pub fn random(&self, now_ms: u64, entropy: u64) -> Option<(&[u8], Entry<'_>)> {
         let first = self.range_of_nth(entropy.checked_rem(self.len())?)?;
         // Any place of the range has the same chance, and an empty one is answered by another draw: that is fair.

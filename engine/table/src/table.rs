@@ -540,7 +540,9 @@ impl Table {
     ) -> Option<u64> {
         let mut found = self.find(now_ms, place, key)?;
         if !found.live {
-            self.remove(now_ms, place, key);
+            if self.ranges[place.range()].leads() {
+                self.remove(now_ms, place, key);
+            }
             return None;
         }
         if found.expires_at_ms.is_none() && expires_at_ms.is_some() {

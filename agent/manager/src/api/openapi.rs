@@ -35,6 +35,12 @@ fn paths() -> Value {
         &json!({ "type": "boolean" }),
         "Also when it runs; without waiting long.",
     );
+    let handover = parameter(
+        "handover",
+        "query",
+        &json!({ "type": "boolean" }),
+        "Whether others lead its ranges before it ends, which is the default without force; refused when it has the only copy of some.",
+    );
     let window = parameter(
         "windowSec",
         "query",
@@ -91,7 +97,13 @@ fn paths() -> Value {
             "post": call("Start a node; answered when it serves.", &[&store, &node], None, "200", "NodeChanged")
         },
         "/admin/v1/stores/{store}/instances/{node}/stop": {
-            "post": call("Stop a node; answered when it is gone.", &[&store, &node, &force], None, "200", "NodeChanged")
+            "post": call("Stop a node; answered when it is gone.", &[&store, &node, &force, &handover], None, "200", "NodeChanged")
+        },
+        "/admin/v1/stores/{store}/instances/{node}/duty": {
+            "post": call("Give a node of a store with copies another part; its ranges move afterwards.", &[&store, &node], Some("DutyRequest"), "200", "StoreView")
+        },
+        "/admin/v1/stores/{store}/life": {
+            "post": call("Begin a new life of a store with copies that was stopped on all its machines.", &[&store], Some("LifeRequest"), "200", "StoreView")
         }
     })
 }
@@ -158,6 +170,7 @@ fn object(fields: &[(&str, &str)]) -> Value {
 }
 
 fn schemas() -> Value {
+    const DUTIES: &str = "full|follows|leaves";
     const STATES: &str = "Requested|Spawning|Running|Stopping|Stopped|Restarting|Failed";
     let eviction = Eviction::ALL.map(|(_, name)| name).join("|");
     let node_record = [
@@ -213,7 +226,28 @@ fn schemas() -> Value {
             ("record", "StoreRecord"),
             ("status", "Created|Starting|Running|Partial|Stopped|NoInstances"),
             ("nodes", "[NodeView]"),
+            ("copies?", "CopiesView"),
         ]),
+        "CopiesView": object(&[
+            ("life", "integer"),
+            ("changes", "integer"),
+            ("unformed_ranges", "integer"),
+            ("offline_ranges", "integer"),
+            ("degraded_ranges", "integer"),
+            ("moving_ranges", "integer"),
+            ("nodes", "[NodeCopies]"),
+        ]),
+        "NodeCopies": object(&[
+            ("name", "string"),
+            ("up", "boolean"),
+            ("duty", DUTIES),
+            ("leads", "integer"),
+            ("in_sync", "integer"),
+            ("alone", "integer"),
+            ("placed", "integer"),
+        ]),
+        "DutyRequest": object(&[("duty", DUTIES)]),
+        "LifeRequest": object(&[("life", "integer")]),
         "StoresView": object(&[("stores", "[StoreView]")]),
         "ReservationRequest": object(&[
             ("definition", "StoreDefinition"),
@@ -289,10 +323,11 @@ fn schemas() -> Value {
 mod tests {
     use super::*;
     use dkv_protocol::admin::{
-        AddInstanceRequest, CommitRequest, ErrorBody, ErrorDocument, HealthView, JoinRequest,
-        ManagersView, MetricsView, NodeChanged, NodeMetrics, NodeRecord, NodeState, NodeView, Rate,
-        RemovedNode, Reservation, ReservationRequest, StoreChange, StoreChanged, StoreDefinition,
-        StoreRecord, StoreStatus, StoreView, StoresView,
+        AddInstanceRequest, CommitRequest, CopiesView, DutyRequest, ErrorBody, ErrorDocument,
+        HealthView, JoinRequest, LifeRequest, ManagersView, MetricsView, NodeChanged, NodeCopies,
+        NodeDuty, NodeMetrics, NodeRecord, NodeState, NodeView, Rate, RemovedNode, Reservation,
+        ReservationRequest, StoreChange, StoreChanged, StoreDefinition, StoreRecord, StoreStatus,
+        StoreView, StoresView,
     };
     use dkv_protocol::ids::{Epoch, NodeIndex, StoreId};
     use dkv_protocol::ranges::Replication;
@@ -352,6 +387,16 @@ mod tests {
             record: record.clone(),
             status: StoreStatus::Running,
             nodes: vec![node_view.clone()],
+            copies: Some(CopiesView::default()),
+        };
+        let node_copies = NodeCopies {
+            name: text(),
+            up: true,
+            duty: NodeDuty::Full,
+            leads: 1,
+            in_sync: 2,
+            alone: 0,
+            placed: 2,
         };
         let rate = Rate { per_second: Some(1.0), total: 1 };
         let metrics = NodeMetrics {
@@ -384,6 +429,10 @@ mod tests {
             value("RemovedNode", &removed),
             value("NodeView", &node_view),
             value("StoreView", &view),
+            value("CopiesView", &CopiesView::default()),
+            value("NodeCopies", &node_copies),
+            value("DutyRequest", &DutyRequest { duty: NodeDuty::Leaves }),
+            value("LifeRequest", &LifeRequest { life: 2 }),
             value("StoresView", &StoresView { stores: vec![] }),
             value(
                 "ReservationRequest",

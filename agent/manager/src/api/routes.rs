@@ -13,9 +13,9 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use dkv_protocol::admin::{
-    AddInstanceRequest, CommitRequest, HealthView, JoinRequest, ManagersView, MetricsView,
-    NodeChanged, NodeState, Reservation, ReservationRequest, StoreChange, StoreChanged,
-    StoreDefinition, StoreView, StoresView,
+    AddInstanceRequest, CommitRequest, DutyRequest, HealthView, JoinRequest, LifeRequest,
+    ManagersView, MetricsView, NodeChanged, NodeState, Reservation, ReservationRequest,
+    StoreChange, StoreChanged, StoreDefinition, StoreView, StoresView,
 };
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/admin/v1/stores/{store}/instances", post(add_instance))
         .route("/admin/v1/stores/{store}/instances/{node}/start", post(start))
         .route("/admin/v1/stores/{store}/instances/{node}/stop", post(stop))
+        .route("/admin/v1/stores/{store}/instances/{node}/duty", post(set_duty))
+        .route("/admin/v1/stores/{store}/life", post(begin_life))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(api)
@@ -91,21 +93,29 @@ fn query(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, Refusal> {
 }
 
 fn force(uri: &Uri) -> Result<bool, Refusal> {
-    let mut force = false;
-    for (_, value) in query(uri, &["force"])? {
-        force = match value.as_str() {
+    switches(uri, &["force"]).map(|[force]| force.unwrap_or(false))
+}
+
+/// The switches of a call that its query sets.
+fn switches<const N: usize>(uri: &Uri, known: &[&str; N]) -> Result<[Option<bool>; N], Refusal> {
+    let mut set = [None; N];
+    for (name, value) in query(uri, known)? {
+        let on = match value.as_str() {
             "true" => true,
             "false" => false,
             other => {
                 return Err(Refusal::bad(
                     "bad_query",
-                    format!("force is true or false, not {other:?}"),
-                    "?force=true",
+                    format!("{name} is true or false, not {other:?}"),
+                    format!("?{name}=true"),
                 ));
             }
         };
+        if let Some(at) = known.iter().position(|one| *one == name) {
+            set[at] = Some(on);
+        }
     }
-    Ok(force)
+    Ok(set)
 }
 
 async fn health(State(api): Shared) -> Json<HealthView> {
@@ -244,6 +254,7 @@ async fn start(
     api.agent.check_start(&store)?;
     api.agent.begin_life_alone(&store).await?;
     let message = api.agent.command(&store, &node, Command::Start).await?;
+    api.agent.take_part_again(&store, &node).await?;
     changed(&api, &store, &node, message)
 }
 
@@ -252,11 +263,35 @@ async fn stop(
     Path((store, node)): Path<(String, String)>,
     uri: Uri,
 ) -> Result<Json<NodeChanged>, Refusal> {
-    let force = force(&uri)?;
+    let [force, handover] = switches(&uri, &["force", "handover"])?;
+    let force = force.unwrap_or(false);
     let node = api.agent.resolve(&store, &node)?;
+    if handover.unwrap_or(!force) {
+        api.agent.relieve(&store, &node).await?;
+    }
     let command = |reply| Command::Stop { force, reply };
     let message = api.agent.command(&store, &node, command).await?;
     changed(&api, &store, &node, message)
+}
+
+async fn set_duty(
+    State(api): Shared,
+    Path((store, node)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<Json<StoreView>, Refusal> {
+    let request: DutyRequest = read(&body)?;
+    api.agent.set_duty(&store, &node, request.duty).await?;
+    api.agent.store_view(&store).map(Json)
+}
+
+async fn begin_life(
+    State(api): Shared,
+    Path(store): Path<String>,
+    body: Bytes,
+) -> Result<Json<StoreView>, Refusal> {
+    let request: LifeRequest = read(&body)?;
+    api.agent.begin_life(&store, request.life).await?;
+    api.agent.store_view(&store).map(Json)
 }
 
 fn changed(

@@ -467,6 +467,7 @@ fn next_ordinal(record: &StoreRecord) -> u32 {
     let numbers = record
         .nodes
         .iter()
+        .chain(record.removed.iter().map(|gone| &gone.node))
         .filter_map(|node| node.name.strip_prefix(prefix.as_str())?.parse().ok());
     let highest: u32 = numbers.max().unwrap_or(0);
     highest.max(record.nodes.len() as u32) + 1

@@ -6,6 +6,7 @@
 //! same command run again completes it. Knows the admin API only; it starts nothing and writes no file.
 
 mod change;
+mod copies;
 mod run;
 
 use crate::auth::Token;
@@ -16,6 +17,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use change::{NewInstance, add_instance, create, delete};
+pub use copies::{failover, remove_instance, restart_rolling};
 pub use run::{NotWhole, await_whole, start, stop};
 
 /// The managers that an operation speaks to, in the order in which they were given.
@@ -98,6 +100,11 @@ impl ActionRow {
     fn failed(manager: &str, action: &str, code: &str, message: String, hint: String) -> Self {
         let row = Self::new(manager, action, ActionResult::Failed, message, Outcome::Failed);
         Self { hint, code: code.to_string(), ..row }
+    }
+
+    fn late(manager: &str, action: &str, message: String, hint: String) -> Self {
+        let row = Self::failed(manager, action, "timed_out", message, hint);
+        Self { outcome: Outcome::TimedOut, ..row }
     }
 
     fn error(manager: &str, action: &str, error: &AdminError) -> Self {
@@ -343,7 +350,9 @@ fn merge(managers: &[(String, Result<Vec<StoreView>, AdminError>)]) -> Vec<Store
             })
             .collect();
         let states: Vec<_> = nodes.iter().map(|node| node.state).collect();
-        Some(StoreView { record: record.clone(), status: StoreStatus::of(&states), nodes })
+        let copies = found().filter_map(|(_, view)| view.copies.as_ref());
+        let copies = copies.max_by_key(|copies| (copies.life, copies.changes)).cloned();
+        Some(StoreView { record: record.clone(), status: StoreStatus::of(&states), nodes, copies })
     });
     merged.collect()
 }

@@ -3,22 +3,54 @@
 use super::{ActionResult, ActionRow, Group, Report, list};
 use crate::client::{AdminClient, AdminError};
 use crate::plan::names;
-use dkv_protocol::admin::{NodeChanged, NodeRecord, NodeState, StoreView};
+use dkv_protocol::admin::{NodeChanged, NodeRecord, NodeState, NodeView, StoreView};
+use dkv_protocol::limits::RANGES;
 use std::time::{Duration, Instant};
 
 /// The pause between two looks at a store that comes up.
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// Starts the nodes of a store, or the one named, and waits until each serves. One row a node. When all are up they may
 /// still be connecting to each other: see [`await_whole`].
 pub fn start(group: &Group, store: &str, node: Option<&str>) -> Report {
+    if let (None, Some(row)) = (node, begin_life(group, store)) {
+        return Report { rows: vec![row], ..Report::default() };
+    }
     each_node(group, store, node, "StartInstance", |client, node| client.start(store, node))
 }
 
 /// Stops the nodes of a store, or the one named, and waits until each is gone. What they held in memory is lost. One row
 /// a node.
 pub fn stop(group: &Group, store: &str, node: Option<&str>, force: bool) -> Report {
+    let with_copies = || {
+        let views = group.each(|client| client.find_store(store));
+        let has = |view: &StoreView| view.record.definition.replication.is_some();
+        views.into_iter().flatten().flatten().any(|view| has(&view))
+    };
+    if node.is_none() && !force && with_copies() {
+        return each_node(group, store, node, "StopInstance", |client, node| {
+            client.stop_with_all(store, node)
+        });
+    }
     each_node(group, store, node, "StopInstance", |client, node| client.stop(store, node, force))
+}
+
+/// A store with copies that was stopped on all its machines begins a new life with its start: what it held was given up. A
+/// row only when that fails. When a machine is not reached, nobody can know that it is at rest, and the old life goes on.
+fn begin_life(group: &Group, store: &str) -> Option<ActionRow> {
+    let listing = list(group);
+    let view = listing.store(store)?;
+    let copies = view.copies.as_ref()?;
+    let at_rest = |node: &NodeView| {
+        [Some(NodeState::Requested), Some(NodeState::Stopped)].contains(&node.state)
+    };
+    let lived = (copies.unformed_ranges as usize) < RANGES;
+    if !lived || !view.nodes.iter().all(at_rest) {
+        return None;
+    }
+    let machine = &view.nodes.first()?.record.machine;
+    let begun = group.client(machine)?.begin_life(store, copies.life + 1);
+    begun.err().map(|error| ActionRow::error(machine, "StartStore", &error))
 }
 
 /// How long no manager may answer while a store comes up: one that is restarted is back by then.

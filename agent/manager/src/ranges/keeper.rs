@@ -3,7 +3,7 @@
 
 use super::disk::{Disk, DiskError};
 use super::{Fact, Ranges, Request, State};
-use dkv_catalog::{Catalog, Command, Outcome, Range, Refusal, Store};
+use dkv_catalog::{Catalog, Command, Outcome, Range, Refusal, Store, Wish};
 use dkv_protocol::ids::{NodeIndex, StoreId};
 use dkv_protocol::ranges::{DeadBoot, OnTotalLoss};
 use serde::{Deserialize, Serialize};
@@ -176,6 +176,12 @@ impl State {
                 commands.push(kept.define.clone());
                 continue;
             };
+            for &node in &kept.told.borrow().removed {
+                if known.nodes.contains_key(&node) {
+                    let wish = Wish::RemoveNode { node };
+                    commands.push(Command::Place { store: store.clone(), wish });
+                }
+            }
             for (&node, fact) in &kept.facts {
                 let registered = known.nodes.get(&node).and_then(|node| node.boot);
                 match (*fact, registered) {
@@ -240,7 +246,7 @@ impl super::Kept {
     fn added(&self, store: &StoreId, node: NodeIndex) -> Option<Command> {
         let Command::DefineStore { nodes, .. } = &self.define else { return None };
         let spec = nodes.iter().find(|spec| spec.node == node)?.clone();
-        let wish = dkv_catalog::Wish::AddNode { spec };
+        let wish = Wish::AddNode { spec };
         Some(Command::Place { store: store.clone(), wish })
     }
 }

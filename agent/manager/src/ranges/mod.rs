@@ -10,9 +10,12 @@
 mod disk;
 mod follow;
 mod keeper;
+mod orders;
+mod view;
 
 pub(crate) use follow::{boot_of, follow};
 pub(crate) use keeper::Keeper;
+pub(crate) use view::view;
 
 use dkv_catalog::{Catalog, Command, Outcome, Store};
 use dkv_protocol::ids::{BootId, NodeIndex, RangeId, StoreId};

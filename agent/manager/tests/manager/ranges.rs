@@ -1,14 +1,18 @@
 //! Stores with copies: formed, told to their nodes, changed by their asks and by deaths, and kept over restarts.
 
-use crate::harness::{Machine, definition, kill, node, until};
-use dkv_protocol::admin::StoreDefinition;
+use crate::harness::{Machine, definition, group, kill, node, until};
+use dkv_agent::coordinate::{self, NewInstance, Outcome};
+use dkv_protocol::admin::{NodeDuty, StoreDefinition};
 use dkv_protocol::control::{FromNode, ToNode};
-use dkv_protocol::ids::{Epoch, NodeIndex, RangeId};
+use dkv_protocol::ids::{BootId, Epoch, NodeIndex, RangeId};
 use dkv_protocol::ranges::{Change, ConfigAsk, OnTotalLoss, RangeConfig, RangeNews, RangeState};
 use dkv_protocol::ranges::{Replication, Rid};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 pub(crate) fn with_copies(name: &str, nodes: u32, replicas: u8) -> StoreDefinition {
     let on_total_loss = OnTotalLoss::Offline;
@@ -16,14 +20,20 @@ pub(crate) fn with_copies(name: &str, nodes: u32, replicas: u8) -> StoreDefiniti
     StoreDefinition { replication, ..definition(name, nodes) }
 }
 
+const MOST: Duration = Duration::from_secs(20);
+
 /// A node's files: of the one store of the machine.
 fn beside(machine: &Machine, index: u16, what: &str) -> PathBuf {
+    beside_if_there(machine, index, what).expect("the node has a socket")
+}
+
+fn beside_if_there(machine: &Machine, index: u16, what: &str) -> Option<PathBuf> {
     let run = machine.data().join("run");
     let suffix = format!("-{index}.sock");
     let found = std::fs::read_dir(&run).expect("it is there").flatten();
     let mut sockets = found.map(|entry| entry.path().display().to_string());
-    let socket = sockets.find(|path| path.ends_with(&suffix)).expect("the node has a socket");
-    PathBuf::from(format!("{socket}.{what}"))
+    let socket = sockets.find(|path| path.ends_with(&suffix))?;
+    Some(PathBuf::from(format!("{socket}.{what}")))
 }
 
 /// What a node was told last of each range, and of which ranges it got an answer since the file was last removed.
@@ -115,7 +125,7 @@ fn the_death_of_a_node_is_known_to_the_others_at_once_and_it_comes_back_as_anoth
 
     // Back under another boot, it is told all, and the primary takes it in.
     until("it is told", || config(&machine, 0, 0).is_some_and(|c| c.primary == survivor));
-    let boot = dkv_protocol::ids::BootId(u64::from(pid(&machine, "node1")));
+    let boot = BootId(u64::from(pid(&machine, "node1")));
     let back = Rid { addr: before.primary.addr, boot, generation: 0 };
     let expand = |epoch| ConfigAsk {
         range: RangeId(0),
@@ -174,9 +184,8 @@ fn a_store_that_was_stopped_starts_a_new_life() {
     client.create(&with_copies("S", 2, 1)).unwrap();
     start_all(&machine, "S", 2);
     let before = config(&machine, 0, 7).unwrap();
-    for name in ["node1", "node2"] {
-        client.stop("S", name, false).unwrap();
-    }
+    let report = coordinate::stop(&group(&[&machine]), "S", None, false);
+    assert_eq!(report.outcome(), Outcome::Done, "{report:?}");
     for index in 0..2 {
         let told = machine.data().join("run");
         let files = std::fs::read_dir(told).unwrap().flatten();
@@ -218,7 +227,7 @@ fn a_range_whose_last_copy_is_gone_waits_for_a_human_or_starts_empty() {
 #[test]
 fn a_node_that_is_silent_is_killed_unless_it_has_the_last_copy() {
     let mut machine = Machine::new();
-    machine.options.pace.silence_max = std::time::Duration::from_millis(500);
+    machine.options.pace.silence_max = Duration::from_millis(500);
     let _manager = machine.start();
     machine.client().create(&with_copies("S", 2, 1)).unwrap();
     start_all(&machine, "S", 2);
@@ -237,4 +246,167 @@ fn a_node_that_is_silent_is_killed_unless_it_has_the_last_copy() {
     rustix::process::kill_process(raw(last), rustix::process::Signal::CONT).unwrap();
     until("it answers again", || node(&machine.client(), "S", "node2").message.is_none());
     assert_eq!((pid(&machine, "node2"), node(&machine.client(), "S", "node2").restarts), (last, 0));
+}
+
+/// Plays the primaries of a store for as long as it lives: brings the copies to where they are placed, as nodes do.
+struct Primaries {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Primaries {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("no panic");
+        }
+    }
+}
+
+impl Primaries {
+    fn play(machine: &Arc<Machine>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (machine, told) = (Arc::clone(machine), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                play_once(&machine);
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+fn play_once(machine: &Machine) {
+    let Ok(view) = machine.client().store("S") else { return };
+    let mut boots = BTreeMap::new();
+    for (index, record) in view.record.indexed() {
+        let running = view.nodes.iter().find(|n| n.record.name == record.name);
+        if let Some(pid) = running.and_then(|n| n.pid) {
+            boots.insert(index, BootId(u64::from(pid)));
+        }
+    }
+    for &NodeIndex(index) in boots.keys() {
+        if beside_if_there(machine, index, "asks").is_none_or(|path| path.exists()) {
+            continue;
+        }
+        let leads =
+            |rid: &Rid| (rid.addr.node.0, Some(&rid.boot)) == (index, boots.get(&rid.addr.node));
+        let wanted = told(machine, index).0.into_values().filter_map(|news| {
+            let config = news.config.filter(|config| leads(&config.primary))?;
+            let missing = news.placement.iter().find(|addr| config.member_at(**addr).is_none());
+            let change = if let Some(addr) = missing {
+                // An old copy of that node has to be known as dead first.
+                let boot = *boots.get(&addr.node)?;
+                Change::Expand { add: Rid { addr: *addr, boot, generation: 0 } }
+            } else if config.primary.addr != news.placement[0] {
+                Change::Transfer { to: config.member_at(news.placement[0])? }
+            } else {
+                let extra =
+                    config.in_sync.iter().find(|rid| !news.placement.contains(&rid.addr))?;
+                Change::Shrink { remove: *extra }
+            };
+            Some(ConfigAsk {
+                range: news.range,
+                epoch: config.epoch,
+                caller: config.primary,
+                change,
+            })
+        });
+        let wanted: Vec<ConfigAsk> = wanted.collect();
+        if !wanted.is_empty() {
+            ask(machine, index, wanted);
+        }
+    }
+}
+
+#[test]
+fn what_a_node_leads_is_led_by_others_on_request_and_back_again() {
+    let machine = Arc::new(Machine::new());
+    let _manager = machine.start();
+    machine.client().create(&with_copies("S", 3, 1)).unwrap();
+    start_all(&machine, "S", 3);
+    let _primaries = Primaries::play(&machine);
+    let group = group(&[&machine]);
+    let part = |name: &str| {
+        let copies = machine.client().store("S").unwrap().copies.unwrap();
+        copies.nodes.into_iter().find(|node| node.name == name).unwrap()
+    };
+    let report = coordinate::failover(&group, "S", "node-2", false, MOST);
+    assert_eq!(report.outcome(), Outcome::Done, "{report:?}");
+    let relieved = part("node2");
+    assert_eq!((relieved.leads, relieved.duty), (0, NodeDuty::Follows));
+    assert!(relieved.in_sync > 100);
+    let report = coordinate::failover(&group, "S", "node2", true, MOST);
+    assert_eq!(report.outcome(), Outcome::Done, "{report:?}");
+    assert!(part("node2").leads > 50, "{:?}", part("node2"));
+    let refused = coordinate::failover(&group, "S", "node9", false, MOST);
+    assert_eq!(refused.rows[0].code, "no_such_node");
+}
+
+#[test]
+fn a_rolling_restart_keeps_a_copy_of_everything_and_a_last_copy_is_not_stopped() {
+    let machine = Arc::new(Machine::new());
+    let _manager = machine.start();
+    let client = machine.client();
+    client.create(&with_copies("S", 2, 1)).unwrap();
+    start_all(&machine, "S", 2);
+    let before = (pid(&machine, "node1"), pid(&machine, "node2"));
+    {
+        let _primaries = Primaries::play(&machine);
+        let report = coordinate::restart_rolling(&group(&[&machine]), "S", MOST);
+        assert_eq!(report.outcome(), Outcome::Done, "{report:?}");
+        let after = (pid(&machine, "node1"), pid(&machine, "node2"));
+        assert!(before.0 != after.0 && before.1 != after.1);
+        let copies = client.store("S").unwrap().copies.unwrap();
+        assert_eq!((copies.life, copies.offline_ranges, copies.degraded_ranges), (1, 0, 0));
+        client.stop("S", "node1", false).unwrap();
+    }
+    let refused = client.stop("S", "node2", false).unwrap_err();
+    assert_eq!(refused.code(), "last_copy");
+    assert!(refused.hint().contains("dkv store stop S"), "{}", refused.hint());
+    let copies = client.store("S").unwrap().copies.unwrap();
+    assert_eq!((copies.degraded_ranges, copies.nodes[1].alone), (256, 256));
+    // The whole store is stopped on purpose.
+    let report = coordinate::stop(&group(&[&machine]), "S", None, false);
+    assert_eq!(report.outcome(), Outcome::Done, "{report:?}");
+}
+
+#[test]
+fn a_node_joins_and_another_leaves_while_the_store_runs() {
+    let machine = Arc::new(Machine::new());
+    let manager = machine.start();
+    let client = machine.client();
+    client.create(&with_copies("S", 2, 1)).unwrap();
+    start_all(&machine, "S", 2);
+    let group = group(&[&machine]);
+    let refused = coordinate::remove_instance(&group, "S", "node1", MOST);
+    assert!(refused.rows[0].message.contains("need 2 nodes"), "{refused:?}");
+    let primaries = Primaries::play(&machine);
+    let report = coordinate::add_instance(&group, "S", &NewInstance::default());
+    assert_eq!(report.outcome(), Outcome::Done, "{report:?}");
+    client.start("S", "node3").unwrap();
+    let part = |name: &str| {
+        let copies = client.store("S").unwrap().copies.unwrap();
+        copies.nodes.into_iter().find(|node| node.name == name).map_or(0, |node| node.in_sync)
+    };
+    until("the new one has its part", || part("node3") > 160);
+    // Nodes that ran before were told of it.
+    let text = std::fs::read_to_string(beside(&machine, 0, "told")).unwrap();
+    assert!(text.lines().any(|line| line.contains("\"nodes\"") && line.contains("node3")));
+
+    let report = coordinate::remove_instance(&group, "S", "node2", MOST);
+    assert_eq!(report.outcome(), Outcome::Done, "{report:?}");
+    let view = client.store("S").unwrap();
+    let names: Vec<&str> = view.record.nodes.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(names, ["node1", "node3"]);
+    assert_eq!(view.record.index_of("node3"), Some(NodeIndex(2)));
+    assert_eq!((part("node1"), part("node3")), (256, 256));
+    drop(primaries);
+    // Its place stays its own, and nothing of it is left.
+    manager.end();
+    let _manager = machine.start();
+    let report = coordinate::add_instance(&group, "S", &NewInstance::default());
+    let record = report.record.unwrap();
+    assert_eq!(record.index_of("node4"), Some(NodeIndex(3)), "{record:?}");
 }

@@ -275,7 +275,13 @@ pub(super) fn add_instance(args: &AddArgs, spelling: Spelling) -> Result<u8, Fai
     interrupt::goes_on(
         "managers already asked keep what they agreed to; look with: dkv store show",
     );
-    show(args.shared.output.output, &coordinate::add_instance(&reached.group, &args.name, &new))
+    let report = coordinate::add_instance(&reached.group, &args.name, &new);
+    let code = show(args.shared.output.output, &report)?;
+    let added = report.record.as_ref().and_then(|record| record.nodes.last());
+    if let (0, Some(node)) = (code, added) {
+        output::note(&format!("next: dkv store start {} --instance {}", args.name, node.name));
+    }
+    Ok(code)
 }
 
 #[cfg(test)]

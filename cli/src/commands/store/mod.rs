@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::output::OutputArgs;
 use crate::reach::{FanoutArgs, ReachArgs, Reached, show as show_report};
 use dkv_agent::coordinate;
+use std::time::Duration;
 
 pub(crate) use create::read_password;
 pub(crate) use run::wait_until_whole;
@@ -25,6 +26,21 @@ pub(crate) struct Shared {
     /// See [`OutputArgs`].
     #[command(flatten)]
     output: OutputArgs,
+}
+
+/// How long to wait for copies to move.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Patience {
+    /// Most seconds to wait for copies to move, for each node; they go on moving afterwards
+    #[arg(long, env = "DKV_WAIT_SEC", default_value_t = 600, value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    wait_sec: u64,
+}
+
+impl Patience {
+    fn most(self) -> Duration {
+        Duration::from_secs(self.wait_sec)
+    }
 }
 
 impl Shared {
@@ -109,7 +125,62 @@ Examples:
         #[command(flatten)]
         shared: Shared,
     },
-    /// Adds one node to a stopped store
+    /// Restarts a store; with --rolling one node after the other, without losing anything or keeping anybody waiting
+    #[command(after_help = "\
+Examples:
+  dkv store restart TestStore --rolling
+  dkv store restart TestStore
+
+Without --rolling the whole store is stopped and started: what it holds in memory is gone.")]
+    Restart {
+        /// Name of the store
+        name: String,
+        /// One node after the other, each when all ranges have their copies; needs --replicas 1 or more
+        #[arg(long, env = "DKV_ROLLING", value_parser = clap::builder::FalseyValueParser::new())]
+        rolling: bool,
+        #[command(flatten)]
+        patience: Patience,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Has other nodes lead what a node leads, until it is told to lead again
+    #[command(after_help = "\
+Examples:
+  dkv store failover TestStore --instance node1
+  dkv store failover TestStore --instance node1 --back
+
+Clients do not notice, but for some milliseconds. The node keeps its copies. A node whose process or machine dies is taken
+over from without this command.")]
+    Failover {
+        /// Name of the store
+        name: String,
+        /// The node, as node1
+        #[arg(long, env = "DKV_INSTANCE", value_name = "NODE")]
+        instance: String,
+        /// It leads its part again
+        #[arg(long, env = "DKV_BACK", value_parser = clap::builder::FalseyValueParser::new())]
+        back: bool,
+        #[command(flatten)]
+        patience: Patience,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Removes one node from a running store with copies: its copies move to the others first
+    #[command(after_help = "\
+Examples:
+  dkv store remove-instance TestStore --instance node3")]
+    RemoveInstance {
+        /// Name of the store
+        name: String,
+        /// The node, as node3
+        #[arg(long, env = "DKV_INSTANCE", value_name = "NODE")]
+        instance: String,
+        #[command(flatten)]
+        patience: Patience,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Adds one node: to a store with copies while it runs, to others when they are stopped
     #[command(after_help = "\
 Examples:
   dkv store add-instance TestStore
@@ -127,6 +198,27 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
         }
         Command::Stop { name, instance, force, shared } => {
             run::stop(name, instance.as_deref(), *force, shared, spelling)
+        }
+        Command::Restart { name, rolling: true, patience, shared } => {
+            run::copies(shared, spelling, &format!("restarting the nodes of {name}"), |group| {
+                coordinate::restart_rolling(group, name, patience.most())
+            })
+        }
+        Command::Restart { name, rolling: false, shared, .. } => {
+            match run::stop(name, None, false, shared, spelling)? {
+                0 => run::start(name, None, shared, spelling),
+                code => Ok(code),
+            }
+        }
+        Command::Failover { name, instance, back, patience, shared } => {
+            run::copies(shared, spelling, &format!("moving the lead of {name}"), |group| {
+                coordinate::failover(group, name, instance, *back, patience.most())
+            })
+        }
+        Command::RemoveInstance { name, instance, patience, shared } => {
+            run::copies(shared, spelling, &format!("moving the copies of {instance}"), |group| {
+                coordinate::remove_instance(group, name, instance, patience.most())
+            })
         }
         Command::List { name, detailed, shared } => {
             show::list(name.as_deref(), *detailed, shared, spelling)

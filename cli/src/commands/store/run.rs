@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::interrupt;
 use crate::output;
 use crate::reach::show;
-use dkv_agent::coordinate::{self, Group, NotWhole, Outcome};
+use dkv_agent::coordinate::{self, Group, NotWhole, Outcome, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -64,6 +64,21 @@ pub(super) fn stop(
     ));
     let progress = progress(format!("stopping {name}"));
     let report = coordinate::stop(&reached.group, name, instance, force);
+    progress.finish_and_clear();
+    show(shared.output.output, &report)
+}
+
+/// Runs what has copies moved.
+pub(super) fn copies(
+    shared: &Shared,
+    spelling: Spelling,
+    what: &str,
+    run: impl FnOnce(&Group) -> Report,
+) -> Result<u8, Failure> {
+    let reached = shared.group(spelling)?;
+    interrupt::goes_on("what was asked for goes on; look with: dkv store show NAME");
+    let progress = progress(what.to_owned());
+    let report = run(&reached.group);
     progress.finish_and_clear();
     show(shared.output.output, &report)
 }

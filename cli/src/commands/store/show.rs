@@ -7,7 +7,8 @@ use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::reach::hints;
 use dkv_agent::coordinate::{self, Listing};
-use dkv_protocol::admin::{NodeState, NodeView, StoreView};
+use dkv_protocol::admin::{CopiesView, NodeDuty, NodeState, NodeView, StoreView};
+use dkv_protocol::limits::RANGES;
 use dkv_protocol::ranges::Replication;
 use serde_json::{Value, json};
 
@@ -99,6 +100,7 @@ pub(super) fn show(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8
             "password": definition.password_sha256.is_some(),
             "protected_mode": definition.protected_mode,
             "nodes": store.nodes.iter().map(node_object).collect::<Vec<_>>(),
+            "copies": store.copies,
             "differences": listing.differences,
         })),
         Format::Table => {
@@ -130,6 +132,9 @@ pub(super) fn show(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8
                 json!(store.record.id),
             ];
             output::record(Format::Table, &head, &row);
+            if let Some(copies) = &store.copies {
+                output::record(Format::Table, &["Ranges"], &[json!(ranges_text(copies))]);
+            }
             output::line("");
             nodes_table(store);
         }
@@ -146,6 +151,22 @@ fn copies_text(replication: Option<Replication>) -> String {
     format!(
         "primary and {replicas}; ack {ack}, min-insync {min_insync}, read {read}, on-total-loss {on_total_loss}"
     )
+}
+
+/// How the ranges of a store with copies stand, in a line.
+fn ranges_text(copies: &CopiesView) -> String {
+    let served = RANGES as u32 - copies.unformed_ranges - copies.offline_ranges;
+    let mut text = format!("{served} of {RANGES} served");
+    for (count, what) in [
+        (copies.offline_ranges, "offline: their last copy is gone"),
+        (copies.degraded_ranges, "degraded: with fewer copies in sync than there should be"),
+        (copies.moving_ranges, "moving"),
+    ] {
+        if count > 0 {
+            text.extend([", ", &count.to_string(), " ", what]);
+        }
+    }
+    text
 }
 
 /// Asks all managers, and says who did not answer and what differs.
@@ -223,9 +244,22 @@ fn list_row(manager: &str, store: &StoreView) -> Vec<Value> {
 fn table_row(manager: &str, store: &StoreView) -> Vec<Value> {
     let (instances, running, stopped) = counts(store);
     let status = output::cell_text(&json!(store.status));
-    let message = format!("{status} | Instances:{instances} Running:{running} Stopped:{stopped}");
+    let mut message =
+        format!("{status} | Instances:{instances} Running:{running} Stopped:{stopped}");
+    if let Some(copies) = &store.copies {
+        for (count, what) in
+            [(copies.offline_ranges, "Offline"), (copies.degraded_ranges, "Degraded")]
+        {
+            if count > 0 {
+                message.extend([" ", what, ":", &count.to_string()]);
+            }
+        }
+    }
     vec![json!(manager), json!(store.record.definition.name), json!("OK"), json!(message)]
 }
+
+/// Columns of stores with copies alone.
+const COPIES: [&str; 3] = ["Leads", "InSync", "Duty"];
 
 fn nodes_table(store: &StoreView) {
     let head = [
@@ -239,8 +273,13 @@ fn nodes_table(store: &StoreView) {
         "Pid",
         "Restarts",
         "Cluster",
+        "Leads",
+        "InSync",
+        "Duty",
         "Message",
     ];
+    // Where there are copies, what each node has of them.
+    let shown = |column: &&str| store.copies.is_some() || !COPIES.contains(column);
     let rows: Vec<Vec<Value>> = store
         .nodes
         .iter()
@@ -252,7 +291,9 @@ fn nodes_table(store: &StoreView) {
                 (false, _) => "-",
             };
             let state = node.state.map_or_else(|| json!("unknown"), |state| json!(state));
-            vec![
+            let copies = store.copies.as_ref();
+            let part = copies.and_then(|c| c.nodes.iter().find(|n| n.name == node.record.name));
+            let row = [
                 json!(node.record.name),
                 json!(node.record.machine),
                 state,
@@ -263,11 +304,24 @@ fn nodes_table(store: &StoreView) {
                 json!(node.pid),
                 json!(node.restarts),
                 json!(cluster),
+                json!(part.map(|part| part.leads)),
+                json!(part.map(|part| part.in_sync)),
+                json!(part.map(|part| duty_word(part.duty))),
                 json!(node.message),
-            ]
+            ];
+            head.iter().zip(row).filter(|(column, _)| shown(column)).map(|(_, v)| v).collect()
         })
         .collect();
+    let head: Vec<&str> = head.into_iter().filter(shown).collect();
     output::rows(Format::Table, &head, &rows);
+}
+
+fn duty_word(duty: NodeDuty) -> &'static str {
+    match duty {
+        NodeDuty::Full => "full",
+        NodeDuty::Follows => "follows only",
+        NodeDuty::Leaves => "leaves",
+    }
 }
 
 fn node_object(node: &NodeView) -> Value {
@@ -322,7 +376,7 @@ mod tests {
             nodes: records,
             removed: vec![],
         };
-        StoreView { record, status: StoreStatus::of(states), nodes }
+        StoreView { record, status: StoreStatus::of(states), nodes, copies: None }
     }
 
     #[test]

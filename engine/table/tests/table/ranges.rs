@@ -128,6 +128,7 @@ fn a_range_that_is_not_led_keeps_its_expired_keys_and_nobody_sees_them() {
     assert!(t.get(1000, place, &64u64.to_le_bytes()).is_some());
     t.set_journal(1, true);
     assert!(!t.expire_if_due(10_000, place, &64u64.to_le_bytes()));
+    assert_eq!(t.set_expiry(10_000, place, &64u64.to_le_bytes(), None), None);
     assert_eq!(t.scan(0, 0, 0..256, 10_000, &mut |_, _| panic!("none is led")), 0);
     assert_eq!(t.random(0, 99), None);
     t.clear();
@@ -305,6 +306,15 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
         }
     }
     assert_eq!((t.len_of_range(0), t.last_removal(0)), (0, FIRST + 22));
+    let malformed = Err(ApplyError::Malformed);
+    for (range, version) in [(256, FIRST + 1), (u16::MAX, FIRST + 1), (1, 1 << 48), (1, u64::MAX)] {
+        assert_eq!(t.apply(0, range, version, Effect::bytes(&put("x")), true), malformed);
+    }
+    for (slot, version) in [(16384, 1), (u16::MAX, 1), (5, 0), (5, 1 << 48)] {
+        let record =
+            Record { slot, key: b"k", value: b"", large: None, version, expires_at_ms: None };
+        assert_eq!(t.load(0, &record), malformed, "{slot} {version}");
+    }
 }
 
 #[test]

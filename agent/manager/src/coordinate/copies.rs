@@ -1,0 +1,265 @@
+//! Operations on stores with copies: leadership that leaves a node, a restart of one node after the other, a node that
+//! leaves. Each has the managers wish for something, waits until the primaries have brought it about, and goes on.
+
+use super::run::{LOOK, find, start, stop};
+use super::{ActionResult, ActionRow, Group, Report, list};
+use crate::plan::names;
+use dkv_protocol::admin::{
+    CommitRequest, CopiesView, NodeCopies, NodeDuty, NodeRecord, NodeState, RemovedNode, StoreView,
+};
+use std::time::{Duration, Instant};
+
+/// Has others lead what a node leads, and keeps it so; with `back` the node takes its full part again. Waits until that is
+/// so, at most `most`.
+pub fn failover(group: &Group, store: &str, node: &str, back: bool, most: Duration) -> Report {
+    let action = "Failover";
+    let (view, node) = match with_copies(group, store, Some(node), action) {
+        Ok((view, Some(node))) => (view, node),
+        Ok((_, None)) => return Report::default(),
+        Err(rows) => return Report { rows, ..Report::default() },
+    };
+    let duty = if back { NodeDuty::Full } else { NodeDuty::Follows };
+    let action = format!("{action}:{}", node.name);
+    if let Some(row) = set_duty(group, store, &node, duty, &action) {
+        return report(vec![row], view);
+    }
+    let led = |copies: &CopiesView| of(copies, &node).map_or(0, |own| own.leads);
+    // What has no other copy stays where it is.
+    let led_alone =
+        |copies: &CopiesView| of(copies, &node).is_none_or(|own| own.leads <= own.alone);
+    let done =
+        |copies: &CopiesView| if back { copies.moving_ranges == 0 } else { led_alone(copies) };
+    let row = match wait(group, store, most, done) {
+        Ok(copies) if back => {
+            let message = format!("Leads {} ranges again", led(&copies));
+            ActionRow::success(&node.machine, &action, message)
+        }
+        Ok(copies) if led(&copies) > 0 => {
+            let message =
+                format!("{} ranges stay with {}: it has their only copy", led(&copies), node.name);
+            let hint = format!("wait until others are in sync: dkv store show {store}");
+            ActionRow::failed(&node.machine, &action, "only_copy", message, hint)
+        }
+        Ok(_) => ActionRow::success(&node.machine, &action, "Leads nothing any more"),
+        Err(last) => late(&node, &action, store, most, &format!("it leads {} ranges", led(&last))),
+    };
+    report(vec![row], view)
+}
+
+/// Restarts the nodes of a store one after the other, each when all ranges have their copies; nothing is lost and nothing
+/// waits for long. Stops at the first that fails.
+pub fn restart_rolling(group: &Group, store: &str, most: Duration) -> Report {
+    const ACTION: &str = "Restart";
+    let view = match with_copies(group, store, None, ACTION) {
+        Ok((view, _)) => view,
+        Err(rows) => return Report { rows, ..Report::default() },
+    };
+    let nodes: Vec<NodeRecord> = view.record.nodes.clone();
+    let mut rows: Vec<ActionRow> = Vec::new();
+    let mut failed = false;
+    for node in &nodes {
+        let action = format!("{ACTION}:{}", node.name);
+        if failed {
+            rows.push(ActionRow::skipped(&node.machine, &action, "Not tried"));
+            continue;
+        }
+        let row = restart_one(group, store, node, &action, most);
+        failed = row.result != ActionResult::Success;
+        rows.push(row);
+    }
+    report(rows, view)
+}
+
+/// The steps of a restart.
+enum Step {
+    Stop,
+    Start,
+}
+
+fn restart_one(
+    group: &Group,
+    store: &str,
+    node: &NodeRecord,
+    action: &str,
+    most: Duration,
+) -> ActionRow {
+    let whole = |copies: &CopiesView| copies.degraded_ranges == 0 && copies.offline_ranges == 0;
+    let rest = |last: &CopiesView| {
+        format!("{} ranges have fewer copies than they should", last.degraded_ranges)
+    };
+    if let Err(last) = wait(group, store, most, whole) {
+        return late(node, action, store, most, &rest(&last));
+    }
+    for step in [Step::Stop, Step::Start] {
+        let done = match step {
+            Step::Stop => stop(group, store, Some(&node.name), false),
+            Step::Start => start(group, store, Some(&node.name)),
+        };
+        if let Some(row) = done.rows.into_iter().find(|row| row.result != ActionResult::Success) {
+            return ActionRow { action: action.to_string(), ..row };
+        }
+    }
+    match wait(group, store, most, whole) {
+        Ok(_) => ActionRow::success(&node.machine, action, "Restarted; its copies are in sync"),
+        Err(last) => late(node, action, store, most, &rest(&last)),
+    }
+}
+
+/// Removes a node for good: its copies move to the others, it is stopped, and the store goes on without it.
+pub fn remove_instance(group: &Group, store: &str, node: &str, most: Duration) -> Report {
+    let action = "RemoveInstance";
+    let (view, node) = match with_copies(group, store, Some(node), action) {
+        Ok((view, Some(node))) => (view, node),
+        Ok((_, None)) => return Report::default(),
+        Err(rows) => return Report { rows, ..Report::default() },
+    };
+    let action = format!("{action}:{}", node.name);
+    let left = view.record.nodes.len() - 1;
+    if let Err(refusal) = names::check_copies(&view.record.definition, left) {
+        let row = ActionRow::failed(
+            &node.machine,
+            &action,
+            refusal.code,
+            format!("without it: {}", refusal.message),
+            format!("add another node first: dkv store add-instance {store}"),
+        );
+        return report(vec![row], view);
+    }
+    // The record is written to every machine of the store, so all have to be there before anything moves.
+    if let Some(missing) = view.record.nodes.iter().find(|n| group.client(&n.machine).is_none()) {
+        let row = ActionRow::failed(
+            &missing.machine,
+            &action,
+            "not_connected",
+            format!("the manager {} of {} is not connected", missing.machine, missing.name),
+            format!("dkv connect -m {},{} --force", group.managers().join(","), missing.machine),
+        );
+        return report(vec![row], view);
+    }
+    if let Some(row) = set_duty(group, store, &node, NodeDuty::Leaves, &action) {
+        return report(vec![row], view);
+    }
+    let held = |copies: &CopiesView| of(copies, &node).map_or(0, |own| own.in_sync);
+    if let Err(last) = wait(group, store, most, |copies| held(copies) == 0) {
+        let what = format!("it still holds {} ranges", held(&last));
+        return report(vec![late(&node, &action, store, most, &what)], view);
+    }
+    let stopped = stop(group, store, Some(&node.name), false);
+    if let Some(row) = stopped.rows.into_iter().find(|row| row.result != ActionResult::Success) {
+        return report(vec![ActionRow { action, ..row }], view);
+    }
+    let mut record = view.record.clone();
+    let Some(index) = record.index_of(&node.name) else { return Report::default() };
+    let machines: Vec<String> = record.nodes.iter().map(|own| own.machine.clone()).collect();
+    record.nodes.retain(|own| own.name != node.name);
+    record.removed.push(RemovedNode { index, node: node.clone() });
+    record.epoch.0 += 1;
+    let request = CommitRequest { record: record.clone(), reservation: None };
+    let mut rows: Vec<ActionRow> = Vec::new();
+    for client in group.clients().iter().filter(|c| machines.iter().any(|m| m == c.manager())) {
+        rows.push(match client.commit(&request) {
+            Ok(_) => ActionRow::success(client.manager(), &action, "Removed"),
+            Err(error) => ActionRow::error(client.manager(), &action, &error),
+        });
+    }
+    Report { rows, record: Some(record), ..Report::default() }
+}
+
+fn report(rows: Vec<ActionRow>, view: StoreView) -> Report {
+    Report { rows, record: Some(view.record), ..Report::default() }
+}
+
+/// A store with copies that runs, and the node that was named.
+fn with_copies(
+    group: &Group,
+    store: &str,
+    node: Option<&str>,
+    action: &str,
+) -> Result<(StoreView, Option<NodeRecord>), Vec<ActionRow>> {
+    let view = find(group, store, action)?;
+    let manager = view.record.nodes.first().map_or_else(String::new, |own| own.machine.clone());
+    let refuse = |code: &str, message: String, hint: String| {
+        Err(vec![ActionRow::failed(&manager, action, code, message, hint)])
+    };
+    let definition = &view.record.definition;
+    if definition.replication.is_none() {
+        return refuse(
+            "no_copies",
+            format!(
+                "the store {store} has one copy of each range: what a node holds is lost when it stops"
+            ),
+            format!("copies are chosen at creation: dkv store create {store} --replicas 1"),
+        );
+    }
+    if !view.nodes.iter().any(|node| node.state == Some(NodeState::Running)) {
+        let hint = format!("dkv store start {store}");
+        return refuse("store_stopped", format!("no node of the store {store} runs"), hint);
+    }
+    let Some(asked) = node else { return Ok((view, None)) };
+    let prefix = &definition.instance_prefix;
+    let found = view.record.nodes.iter().find(|own| names::is_node(prefix, &own.name, asked));
+    let Some(found) = found.cloned() else {
+        let all: Vec<&str> = view.record.nodes.iter().map(|own| own.name.as_str()).collect();
+        return refuse(
+            "no_such_node",
+            format!("the store {store} has no node {asked:?}; its nodes are: {}", all.join(", ")),
+            format!("dkv store show {store}"),
+        );
+    };
+    Ok((view, Some(found)))
+}
+
+/// Any manager of the store will do; the node's own comes first. A row only when none did it.
+fn set_duty(
+    group: &Group,
+    store: &str,
+    node: &NodeRecord,
+    duty: NodeDuty,
+    action: &str,
+) -> Option<ActionRow> {
+    let own = group.client(&node.machine);
+    let others = group.clients().iter().filter(|client| client.manager() != node.machine);
+    let mut first = None;
+    for client in own.into_iter().chain(others) {
+        match client.set_duty(store, &node.name, duty) {
+            Ok(_) => return None,
+            Err(error) => {
+                first.get_or_insert_with(|| ActionRow::error(client.manager(), action, &error));
+            }
+        }
+    }
+    first.or_else(|| Some(ActionRow::skipped(&node.machine, action, "No manager to ask")))
+}
+
+fn of<'a>(copies: &'a CopiesView, node: &NodeRecord) -> Option<&'a NodeCopies> {
+    copies.nodes.iter().find(|own| own.name == node.name)
+}
+
+/// Looks at the store until something is so; gives what was seen last when it is not in time.
+fn wait(
+    group: &Group,
+    store: &str,
+    most: Duration,
+    so: impl Fn(&CopiesView) -> bool,
+) -> Result<CopiesView, CopiesView> {
+    let deadline = Instant::now() + most;
+    let mut last = CopiesView::default();
+    loop {
+        if let Some(copies) = list(group).store(store).and_then(|view| view.copies.clone()) {
+            last = copies;
+            if so(&last) {
+                return Ok(last);
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(last);
+        }
+        std::thread::park_timeout(LOOK);
+    }
+}
+
+fn late(node: &NodeRecord, action: &str, store: &str, most: Duration, what: &str) -> ActionRow {
+    let message = format!("after {} s {what}; they go on moving", most.as_secs());
+    let hint = format!("look with: dkv store show {store}; the same command again goes on");
+    ActionRow::late(&node.machine, action, message, hint)
+}

@@ -1,0 +1,196 @@
+//! What operators order about the ranges of a store with copies: a new life, another part for a node, and what a stop has
+//! to see to first.
+
+use super::Undecided;
+use crate::catalogue::Agent;
+use crate::plan::names;
+use crate::refusal::Refusal;
+use dkv_catalog::{Command, Drain, Duty, Outcome, Refusal as RangesRefusal, Store, Wish};
+use dkv_protocol::admin::{NodeDuty, NodeRecord, NodeState, StoreRecord};
+use dkv_protocol::ids::{NodeIndex, StoreId};
+
+impl Agent {
+    /// A store that was stopped on purpose and whose nodes are all of this machine begins a new life with the first of
+    /// them that is started: what they held was given up, and is no loss. Of several machines the command line asks for
+    /// it, because only it sees that all are at rest.
+    pub(crate) async fn begin_life_alone(&self, store: &str) -> Result<(), Refusal> {
+        let at_rest = {
+            let inner = self.lock();
+            let entry = inner.store(store)?;
+            let own = |node: &NodeRecord| {
+                let rest = [NodeState::Requested, NodeState::Stopped];
+                node.machine == self.machine()
+                    && entry.nodes.get(&node.name).is_some_and(|own| rest.contains(&own.state))
+            };
+            entry.record.nodes.iter().all(own).then(|| entry.record.id.clone())
+        };
+        let life = at_rest.and_then(|id| {
+            let formed = |known: &Store| known.formed.then_some(known.life + 1);
+            self.ranges().look(&id, formed).flatten().map(|life| (id, life))
+        });
+        let Some((id, life)) = life else { return Ok(()) };
+        self.decide(Command::StartStore { store: id, life }).await.map(|_| ())
+    }
+
+    /// Has a command about ranges decided.
+    pub(crate) async fn decide(&self, command: Command) -> Result<Outcome, Refusal> {
+        let undecided = |why: Undecided| match why {
+            Undecided::Busy => Refusal::of(
+                429,
+                "ranges_busy",
+                "many commands about ranges wait already",
+                "try again in a moment",
+            ),
+            Undecided::Gone => Refusal::of(
+                507,
+                "ranges_not_written",
+                "the catalogue of the ranges cannot be written, so nothing was changed; the manager's log says why",
+                format!("make room in {}, and try again", self.options().data_dir.display()),
+            ),
+        };
+        match self.ranges().request(command).await.map_err(undecided)? {
+            Outcome::Refused(refusal) => Err(in_words(refusal)),
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// The identity of a store with copies, and the index and full name of one of its nodes, on whatever machine.
+    fn kept_node(&self, store: &str, node: &str) -> Result<(StoreId, NodeIndex, String), Refusal> {
+        let inner = self.lock();
+        let record = &inner.store(store)?.record;
+        check_copies(record)?;
+        let prefix = &record.definition.instance_prefix;
+        let mut found = record.indexed().filter(|(_, own)| names::is_node(prefix, &own.name, node));
+        let Some((index, own)) = found.next() else {
+            return Err(Refusal::absent(
+                "no_such_node",
+                format!("the store {store} has no node {node:?}"),
+                format!("dkv store show {store}"),
+            ));
+        };
+        Ok((record.id.clone(), index, own.name.clone()))
+    }
+
+    /// Gives a node another part. Its ranges move afterwards, brought about by their primaries.
+    pub(crate) async fn set_duty(
+        &self,
+        store: &str,
+        node: &str,
+        duty: NodeDuty,
+    ) -> Result<(), Refusal> {
+        let (id, node, _) = self.kept_node(store, node)?;
+        let wish = match duty {
+            NodeDuty::Full => Wish::Undrain { node },
+            NodeDuty::Follows => Wish::Drain { node, how: Drain::Leadership },
+            NodeDuty::Leaves => Wish::Drain { node, how: Drain::Copies },
+        };
+        self.decide(Command::Place { store: id, wish }).await.map(|_| ())
+    }
+
+    /// Begins a new life of a store that was stopped on purpose. The caller has seen that it is at rest on all machines;
+    /// of this one it is checked again.
+    pub(crate) async fn begin_life(&self, store: &str, life: u64) -> Result<(), Refusal> {
+        let id = {
+            let inner = self.lock();
+            let entry = inner.store(store)?;
+            check_copies(&entry.record)?;
+            let rest = [NodeState::Requested, NodeState::Stopped];
+            if let Some((name, _)) = entry.nodes.iter().find(|(_, n)| !rest.contains(&n.state)) {
+                return Err(Refusal::conflict(
+                    "store_running",
+                    format!("{name} of {store} was not stopped, so what it holds is not given up"),
+                    format!("stop the store first: dkv store stop {store}"),
+                ));
+            }
+            entry.record.id.clone()
+        };
+        self.decide(Command::StartStore { store: id, life }).await.map(|_| ())
+    }
+
+    /// Sees to it that a node can be stopped without a loss and without a gap: refused when it has the only copy of
+    /// something, and its ranges are led by others afterwards, as far as that can be had in a moment.
+    pub(crate) async fn relieve(&self, store: &str, node: &str) -> Result<(), Refusal> {
+        let Some(key) = self.node_key(store, node) else { return Ok(()) };
+        let up = |known: &Store| known.nodes.get(&key.node).is_some_and(|node| node.boot.is_some());
+        if self.ranges().look(&key.store, up) != Some(true) {
+            return Ok(());
+        }
+        if self.ranges().is_last_copy(&key) {
+            return Err(Refusal::conflict(
+                "last_copy",
+                format!("{node} has the only copy of some ranges: what they hold would be lost"),
+                format!(
+                    "wait until others are in sync (dkv store show {store}), stop the whole store (dkv store stop {store}), or \
+                     give them up with --force"
+                ),
+            ));
+        }
+        self.set_duty(store, node, NodeDuty::Follows).await?;
+        let Some(mut told) = self.ranges().told(&key.store) else { return Ok(()) };
+        let leads_nothing = async {
+            let leads = |known: &Store| known.led_by(key.node).next().is_some();
+            while self.ranges().look(&key.store, leads) == Some(true) {
+                if told.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // What is not handed over by then is taken over when the process has ended.
+        let _ = tokio::time::timeout(self.options().pace.handover_max, leads_nothing).await;
+        Ok(())
+    }
+
+    /// A node that was relieved for its stop takes its full part again after its start.
+    pub(crate) async fn take_part_again(&self, store: &str, node: &str) -> Result<(), Refusal> {
+        let Some(key) = self.node_key(store, node) else { return Ok(()) };
+        let follows = |known: &Store| {
+            known.nodes.get(&key.node).is_some_and(|node| node.duty == Duty::Follows)
+        };
+        if self.ranges().look(&key.store, follows) == Some(true) {
+            self.set_duty(store, node, NodeDuty::Full).await?;
+        }
+        Ok(())
+    }
+}
+
+fn check_copies(record: &StoreRecord) -> Result<(), Refusal> {
+    if record.definition.replication.is_some() {
+        return Ok(());
+    }
+    Err(Refusal::conflict(
+        "no_copies",
+        format!(
+            "the store {} has one copy of each range, which stays where it is",
+            record.definition.name
+        ),
+        "copies are chosen at creation: dkv store create … --replicas 1",
+    ))
+}
+
+/// Why the catalogue of the ranges refused what an operator wants.
+fn in_words(refusal: RangesRefusal) -> Refusal {
+    let (code, message, hint) = match refusal {
+        RangesRefusal::NoSuchStore => (
+            "not_kept",
+            "the managers do not keep the ranges of this store: it has no copies, or was never started".to_string(),
+            "copies are chosen at creation: dkv store create … --replicas 1",
+        ),
+        RangesRefusal::StillHolds(range) => (
+            "still_holds",
+            format!("the node still holds copies that count, of range {} for one", range.0),
+            "wait until its copies have moved: dkv store show",
+        ),
+        RangesRefusal::LastNode => (
+            "last_node",
+            "it is the last node that could hold the ranges of its store".to_string(),
+            "add another node first: dkv store add-instance",
+        ),
+        RangesRefusal::LossNotAccepted => (
+            "loss_not_accepted",
+            "what is lost was not given up: the store was created with --on-total-loss offline".to_string(),
+            "bring back a node that has it, or give it up by stopping and starting the whole store",
+        ),
+        other => ("ranges_refused", format!("the catalogue of the ranges refused it: {other:?}"), "dkv store show"),
+    };
+    Refusal::conflict(code, message, hint)
+}
