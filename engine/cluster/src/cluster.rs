@@ -227,6 +227,11 @@ impl Cluster {
         if r.is_offline() { None } else { r.leader }
     }
 
+    /// When the copy here last heard from the primary of a range, on this clock.
+    pub fn heard_ns(&self, range: RangeId) -> u64 {
+        self.ranges[usize::from(range.0)].last_beacon_ns
+    }
+
     /// Whether a write may be appended now; nothing was done when it may not (R1).
     #[inline]
     pub fn may_write(&self, now_ns: u64, range: RangeId) -> Result<(), Refused> {

@@ -135,6 +135,16 @@ pub struct ShardCounters {
     pub memory_bytes: u64,
     /// Gauge: how far active expiry is behind, milliseconds.
     pub expiry_lag_ms: u64,
+    /// Gauge: ranges that the shard leads, in a store with copies.
+    pub ranges_led: u64,
+    /// Gauge: ranges of which it holds a copy in sync that another shard leads.
+    pub ranges_copied: u64,
+    /// Gauge: ranges that it leads with fewer copies in sync than there should be.
+    pub ranges_degraded: u64,
+    /// Gauge: shards that hold copies in sync of what it leads.
+    pub copies: u64,
+    /// Gauge: how many changes the slowest of them is behind in a range.
+    pub replication_lag: u64,
     /// Counts of service times, bucket `i` as [`latency_bucket_us`] says. From the completion that brought a request to
     /// its reply being queued.
     pub latency: Vec<u64>,

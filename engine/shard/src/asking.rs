@@ -50,6 +50,10 @@ impl Shard {
         }
         self.admit(session, to)?;
         session.last = (spec.name, "");
+        let range = self.bound_to(spec, args);
+        if let Some(range) = range.filter(|_| spec.write) {
+            session.wrote = Some((range, 0));
+        }
         let waiting = Waiting {
             session: session.id,
             slot: session.replies.wait(),
@@ -57,7 +61,7 @@ impl Shard {
             write: spec.write,
             shared: false,
             weight: session.expected_bytes(),
-            range: self.bound_to(spec, args),
+            range,
         };
         let whole_store = session.whole_store();
         self.links.push(to, waiting, session.proto, whole_store, args.iter_from(0));

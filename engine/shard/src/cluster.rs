@@ -1,19 +1,20 @@
-//! CLUSTER: the store as cluster clients see it. Every shard is a master with an id, an address and slots of its own.
+//! CLUSTER: the store as cluster clients see it. Every shard has an id and an address of its own; it is the
+//! master of the slots that it leads, and a replica of those that it has copies of.
 
 use crate::command::{Args, Env, Now, Spec};
 use crate::connection::{help, parse};
 use crate::face::PortKind;
-use crate::links::Links;
 use crate::refusal;
 use crate::session::Session;
 use crate::shard::Shard;
+use crate::standing::Run;
 use crate::walk::Wanted;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::ops::ControlFlow;
 use dkv_protocol::ids::{RangeId, Slot};
-use dkv_protocol::limits::{RANGES, SLOTS, SLOTS_PER_RANGE};
+use dkv_protocol::limits::{RANGES, SLOTS};
 use dkv_protocol::map::StoreMap;
 use dkv_protocol::resp::{Proto, reply};
 use dkv_protocol::slots::slot_of;
@@ -59,21 +60,6 @@ const MUTATORS: [(&str, &str); 15] = [
     ("SETSLOT", "slots are spread by the manager; see 'dkv store show'"),
     ("MYSHARDID", "every shard is a shard of its own; use CLUSTER MYID"),
 ];
-
-/// Runs of slots with the number of their owner, ascending, without holes.
-fn runs(links: &Links) -> Vec<(u16, u16, u16)> {
-    let mut runs: Vec<(u16, u16, u16)> = Vec::new();
-    for range in 0..RANGES {
-        let owner = links.owner_of_range(RangeId(range as u8));
-        let first = range as u16 * SLOTS_PER_RANGE;
-        let last = first + (SLOTS_PER_RANGE - 1);
-        match runs.last_mut() {
-            Some(run) if run.2 == owner => run.1 = last,
-            _ => runs.push((first, last, owner)),
-        }
-    }
-    runs
-}
 
 impl Shard {
     /// CLUSTER, with at least a subcommand.
@@ -179,76 +165,126 @@ impl Shard {
     }
 
     fn cluster_slots(&self, proto: Proto, out: &mut Vec<u8>) {
-        let runs = runs(&self.links);
+        let runs = self.runs();
         reply::array(out, runs.len());
-        for (first, last, owner) in runs {
-            reply::array(out, 3);
+        for Run { first, last, owner, copies, .. } in runs {
+            reply::array(out, 3 + copies.len());
             reply::integer(out, i64::from(first));
             reply::integer(out, i64::from(last));
-            reply::array(out, 4);
-            reply::bulk(out, self.ip(owner).as_bytes());
-            reply::integer(out, i64::from(self.port(owner)));
-            reply::bulk(out, &self.ids[owner as usize]);
-            reply::map(out, proto, 0);
+            for shard in core::iter::once(owner).chain(copies) {
+                reply::array(out, 4);
+                reply::bulk(out, self.ip(shard).as_bytes());
+                reply::integer(out, i64::from(self.port(shard)));
+                reply::bulk(out, &self.ids[shard as usize]);
+                reply::map(out, proto, 0);
+            }
         }
     }
 
+    /// One element for all slots that have the same owner and the same copies, and one for a shard that has nothing.
     fn cluster_shards(&self, proto: Proto, out: &mut Vec<u8>) {
-        let runs = runs(&self.links);
-        reply::array(out, self.links.len() as usize);
-        for shard in 0..self.links.len() {
+        let mut groups: Vec<Group> = Vec::new();
+        for Run { first, last, owner, copies, .. } in self.runs() {
+            let shards: Vec<u16> = core::iter::once(owner).chain(copies).collect();
+            match groups.iter_mut().find(|group| group.shards == shards) {
+                Some(group) => group.slots.push((first, last)),
+                None => groups.push(Group { shards, slots: Vec::from([(first, last)]) }),
+            }
+        }
+        for shard in (0..self.links.len()).filter(|shard| self.is_shown(*shard)) {
+            if !groups.iter().any(|group| group.shards.contains(&shard)) {
+                groups.push(Group { shards: Vec::from([shard]), slots: Vec::new() });
+            }
+        }
+        groups.sort_by(|a, b| a.shards.cmp(&b.shards));
+        reply::array(out, groups.len());
+        for Group { shards, slots } in groups {
             reply::map(out, proto, 2);
             reply::bulk(out, b"slots");
-            let own = || runs.iter().filter(|run| run.2 == shard);
-            reply::array(out, own().count() * 2);
-            for (first, last, _) in own() {
+            reply::array(out, slots.len() * 2);
+            for (first, last) in &slots {
                 reply::integer(out, i64::from(*first));
                 reply::integer(out, i64::from(*last));
             }
             reply::bulk(out, b"nodes");
-            reply::array(out, 1);
-            let ip = self.ip(shard);
-            let health = if self.links.is_up(shard) { "online" } else { "fail" };
-            reply::map(out, proto, 7);
-            let text = |out: &mut Vec<u8>, name: &str, value: &[u8]| {
-                reply::bulk(out, name.as_bytes());
-                reply::bulk(out, value);
-            };
-            text(out, "id", &self.ids[shard as usize]);
-            reply::bulk(out, b"port");
-            reply::integer(out, i64::from(self.port(shard)));
-            text(out, "ip", ip.as_bytes());
-            text(out, "endpoint", ip.as_bytes());
-            text(out, "role", b"master");
-            reply::bulk(out, b"replication-offset");
-            reply::integer(out, 0);
-            text(out, "health", health.as_bytes());
+            reply::array(out, shards.len());
+            for (at, shard) in shards.into_iter().enumerate() {
+                let role = if at == 0 { "master" } else { "replica" };
+                self.cluster_shard(shard, role, &slots, proto, out);
+            }
         }
     }
 
+    fn cluster_shard(
+        &self,
+        shard: u16,
+        role: &str,
+        slots: &[(u16, u16)],
+        proto: Proto,
+        out: &mut Vec<u8>,
+    ) {
+        let ip = self.ip(shard);
+        let health = if self.links.is_up(shard) { "online" } else { "fail" };
+        reply::map(out, proto, 7);
+        let text = |out: &mut Vec<u8>, name: &str, value: &[u8]| {
+            reply::bulk(out, name.as_bytes());
+            reply::bulk(out, value);
+        };
+        text(out, "id", &self.ids[shard as usize]);
+        reply::bulk(out, b"port");
+        reply::integer(out, i64::from(self.port(shard)));
+        text(out, "ip", ip.as_bytes());
+        text(out, "endpoint", ip.as_bytes());
+        text(out, "role", role.as_bytes());
+        reply::bulk(out, b"replication-offset");
+        reply::integer(out, self.offset_of(slots, shard) as i64);
+        text(out, "health", health.as_bytes());
+    }
+
+    /// Whether a shard is worth naming: one that is gone and has nothing may have left the store.
+    fn is_shown(&self, shard: u16) -> bool {
+        self.copies.is_none() || self.links.is_up(shard) || self.links.owns(shard)
+    }
+
     fn cluster_nodes(&self, myself: u16) -> String {
-        let runs = runs(&self.links);
+        let runs = self.runs();
         let mut text = String::new();
-        for shard in 0..self.links.len() {
+        for shard in (0..self.links.len()).filter(|shard| self.is_shown(*shard)) {
             let addr = self.links.addr(shard);
             let node = self.map.node(addr.node);
-            let id = core::str::from_utf8(&self.ids[shard as usize]).unwrap_or_default();
-            let up = self.links.is_up(shard);
-            let flags = match (shard == myself, up) {
-                (true, _) => "myself,master",
-                (false, true) => "master",
-                (false, false) => "master,fail",
+            let id_of =
+                |shard: u16| core::str::from_utf8(&self.ids[shard as usize]).unwrap_or_default();
+            let (id, up) = (id_of(shard), self.links.is_up(shard));
+            let own = || runs.iter().filter(|run| run.owner == shard);
+            // Who leads nothing but has copies is a replica, of the first whose slots it has.
+            let copied = runs.iter().find(|run| run.copies.contains(&shard));
+            let master = copied.filter(|_| own().next().is_none()).map(|run| id_of(run.owner));
+            let role = if master.is_some() { "slave" } else { "master" };
+            let (before, after) = match (shard == myself, up) {
+                (true, _) => ("myself,", ""),
+                (false, true) => ("", ""),
+                (false, false) => ("", ",fail"),
             };
             let link = if up { "connected" } else { "disconnected" };
-            let epoch = runs
-                .iter()
-                .find(|run| run.2 == shard)
-                .map_or(0, |run| self.env.map.epoch(Slot(run.0).range()).0);
+            let epoch = own().next().map_or(0, |run| self.epoch_of(Slot(run.first).range()));
             let (ip, port, bus) = (node.address, self.port(shard), node.cluster_port);
+            let master = master.unwrap_or("-");
             // Writing to a string cannot fail.
-            let _ = write!(text, "{id} {ip}:{port}@{bus} {flags} - 0 0 {epoch} {link}");
-            for (first, last, _) in runs.iter().filter(|run| run.2 == shard) {
-                let _ = write!(text, " {first}-{last}");
+            let _ = write!(
+                text,
+                "{id} {ip}:{port}@{bus} {before}{role}{after} {master} 0 0 {epoch} {link}"
+            );
+            let mut run: Option<(u16, u16)> = None;
+            // Slots with different copies are one run here.
+            for next in own().map(|run| (run.first, run.last)).map(Some).chain([None]) {
+                match (&mut run, next) {
+                    (Some(run), Some((first, last))) if run.1 + 1 == first => run.1 = last,
+                    (run, next) => {
+                        if let Some((first, last)) = core::mem::replace(run, next) {
+                            let _ = write!(text, " {first}-{last}");
+                        }
+                    }
+                }
             }
             text.push('\n');
         }
@@ -256,21 +292,22 @@ impl Shard {
     }
 
     fn cluster_info(&self) -> String {
-        let runs = runs(&self.links);
-        let count = |up: bool| -> u32 {
-            let slots = |run: &&(u16, u16, u16)| self.links.is_up(run.2) == up;
-            runs.iter().filter(slots).map(|run| u32::from(run.1 - run.0) + 1).sum()
+        let runs = self.runs();
+        let count = |served: bool| -> u32 {
+            let slots = |run: &&Run| run.served == served;
+            runs.iter().filter(slots).map(|run| u32::from(run.last - run.first) + 1).sum()
         };
-        let epoch = |range: usize| self.env.map.epoch(RangeId(range as u8)).0;
+        let epoch = |range: usize| self.epoch_of(RangeId(range as u8));
         let current = (0..RANGES).map(epoch).max().unwrap_or(0);
-        let owns = |shard: u16| runs.iter().any(|run| run.2 == shard);
+        let known = (0..self.links.len()).filter(|shard| self.is_shown(*shard)).count();
+        let size = (0..self.links.len()).filter(|shard| self.links.owns(*shard)).count();
         let fields: [(&str, u64); 11] = [
             ("cluster_slots_assigned", u64::from(SLOTS)),
             ("cluster_slots_ok", count(true).into()),
             ("cluster_slots_pfail", 0),
             ("cluster_slots_fail", count(false).into()),
-            ("cluster_known_nodes", self.links.len().into()),
-            ("cluster_size", (0..self.links.len()).filter(|shard| owns(*shard)).count() as u64),
+            ("cluster_known_nodes", known as u64),
+            ("cluster_size", size as u64),
             ("cluster_current_epoch", current),
             ("cluster_my_epoch", current),
             ("cluster_stats_messages_sent", self.stats.forwarded.get()),
@@ -287,6 +324,13 @@ impl Shard {
         }
         text
     }
+}
+
+/// Slots that have the same owner and the same copies.
+struct Group {
+    /// The owner first.
+    shards: Vec<u16>,
+    slots: Vec<(u16, u16)>,
 }
 
 /// The slot that COUNTKEYSINSLOT or GETKEYSINSLOT names, with the other number checked.

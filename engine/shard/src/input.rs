@@ -36,6 +36,8 @@ const PIECE_BYTES: usize = 512;
 pub(crate) enum Plan {
     /// This shard, its key at that place.
     Here(Option<Place>),
+    /// This shard's copy of what another shard leads.
+    Copy(Place),
     /// The shard with that number, as it stands.
     There(u16),
     /// Each key's owner.
@@ -50,7 +52,11 @@ pub(crate) enum Plan {
 
 impl Plan {
     fn place(self) -> Option<Place> {
-        if let Self::Here(place) = self { place } else { None }
+        match self {
+            Self::Here(place) => place,
+            Self::Copy(place) => Some(place),
+            _ => None,
+        }
     }
 }
 
@@ -455,7 +461,12 @@ impl Shard {
         let Some(spec) = spec else { return (None, Plan::Refused(Refusal::Unknown)) };
         let plan = match refusal::check_arguments(spec, args) {
             Some(refusal) => Plan::Refused(refusal),
-            None => self.plan_known(session.port, spec, args),
+            None => match self.plan_known(session.port, spec, args) {
+                plan @ Plan::There(_) if session.readonly => {
+                    self.plan_copy(session, spec, args).unwrap_or(plan)
+                }
+                plan => plan,
+            },
         };
         (Some(spec), plan)
     }
@@ -482,6 +493,15 @@ impl Shard {
                 _ => Plan::Here(None),
             },
         }
+    }
+
+    /// A client that takes what a copy has, and a command of another shard: this shard's copy when there is one.
+    #[cold]
+    fn plan_copy(&self, session: &Session, spec: &Spec, args: Args<'_>) -> Option<Plan> {
+        let range = self.bound_to(spec, args).filter(|_| spec.first_key > 0)?;
+        let key = args.get(spec.first_key as usize);
+        self.reads_copy(session, spec, range)
+            .then(|| Plan::Copy(self.table.place(key, slot_of(key).0)))
     }
 
     #[inline]
@@ -562,7 +582,7 @@ impl Shard {
             return ControlFlow::Break(());
         }
         match plan {
-            Plan::Here(place) => {
+            Plan::Here(_) | Plan::Copy(_) => {
                 session.last = (spec.name, "");
                 let whole_store = session.whole_store();
                 let inserts = session.replies.inserts();
@@ -570,7 +590,10 @@ impl Shard {
                 let (out, may_insert) = session.replies.begin();
                 let start = out.len();
                 let exec = self.exec(now, whole_store, proto);
-                let mut exec = Exec { place, inserts: may_insert, ..exec };
+                let mut exec = Exec { place: plan.place(), inserts: may_insert, ..exec };
+                if matches!(plan, Plan::Copy(_)) {
+                    exec.gates = None;
+                }
                 (spec.handler)(&mut exec, args, out);
                 if value::is_error(&out[start..]) {
                     self.stats.errors.add(1);
@@ -579,7 +602,10 @@ impl Shard {
                 self.pace.evicted(self.table.evicted());
                 match self.noticed() {
                     Noticed::None => session.replies.wrote(start),
-                    noticed => session.replies.wrote_gated(start, inserts, noticed),
+                    noticed => {
+                        session.wrote = noticed.written().or(session.wrote);
+                        session.replies.wrote_gated(start, inserts, noticed);
+                    }
                 }
                 session.replies.inserted(inserts);
             }

@@ -32,6 +32,7 @@ mod reroute;
 mod serving;
 mod session;
 mod shard;
+mod standing;
 pub mod stats;
 mod walk;
 

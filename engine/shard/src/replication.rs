@@ -13,12 +13,13 @@ use crate::gates::{Gate, GateState, Gates, Hold, Noticed};
 use crate::reroute::Parked;
 use crate::session::Session;
 use crate::shard::Shard;
+use crate::standing::Waiters;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use dkv_cluster::{Cluster, Lost, PeerError, Refused, Role, Settings};
 use dkv_protocol::ids::{BootId, RangeId, ShardAddr};
 use dkv_protocol::limits::RANGES;
-use dkv_protocol::ranges::{ConfigAsk, RangeNews, RangeState, ReadMode};
+use dkv_protocol::ranges::{Ack, ConfigAsk, RangeNews, RangeState, ReadMode};
 use dkv_protocol::resp::reply;
 use dkv_protocol::slots::slot_of;
 
@@ -52,11 +53,11 @@ struct Held {
 }
 
 /// What is known of a range besides who leads it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     pub(crate) epoch: u64,
-    /// Copies that count.
-    pub(crate) in_sync: u16,
+    /// Copies that count, the leader's included.
+    pub(crate) in_sync: Vec<ShardAddr>,
     pub(crate) offline: bool,
 }
 
@@ -71,8 +72,11 @@ pub(crate) struct Copies {
     held: Vec<Held>,
     /// By range: the connections whose next reply waits for it.
     waiting: Vec<Vec<(Gate, SessionId)>>,
-    /// Whether reads are confirmed by the copies.
+    /// Whether reads are confirmed by the copies, and when writes are answered.
     confirms: bool,
+    pub(crate) ack: Ack,
+    pub(crate) waiters: Waiters,
+    pub(crate) next_gauges_ns: u64,
     /// Scratch.
     ranges: Vec<RangeId>,
     lost: Vec<Lost>,
@@ -93,6 +97,9 @@ impl Shard {
             held: alloc::vec![Held::default(); RANGES],
             waiting: alloc::vec![Vec::new(); RANGES],
             confirms,
+            ack: settings.ack,
+            waiters: Waiters::default(),
+            next_gauges_ns: 0,
             ranges: Vec::new(),
             lost: Vec::new(),
         }));
@@ -108,7 +115,7 @@ impl Shard {
                 if config.epoch.0 >= known.epoch {
                     *known = Known {
                         epoch: config.epoch.0,
-                        in_sync: config.in_sync.len() as u16,
+                        in_sync: config.in_sync.iter().map(|rid| rid.addr).collect(),
                         offline: config.state == RangeState::Offline,
                     };
                 }
@@ -162,9 +169,10 @@ impl Shard {
 
     /// When `background` must be called again at the latest (CLOCK_BOOTTIME, nanoseconds).
     pub fn next_wake_ns(&self) -> u64 {
-        self.copies
-            .as_ref()
-            .map_or(u64::MAX, |copies| copies.cluster.next_wake_ns().min(copies.parked.next_ns()))
+        self.copies.as_ref().map_or(u64::MAX, |copies| {
+            let parked_ns = copies.parked.next_ns().min(copies.waiters.next_ns());
+            copies.cluster.next_wake_ns().min(parked_ns)
+        })
     }
 
     /// Whether a batch of replies may leave that was held; what failed meanwhile is replaced in it then.
@@ -188,6 +196,8 @@ impl Shard {
         copies.cluster.tick(now.boot_ns, &mut Copied(&mut self.table));
         self.follow(now);
         self.unpark(now, false);
+        self.look_at_waiters(now);
+        self.gauge_copies(now);
     }
 
     /// Takes over what has changed in the machine: who leads what, and which replies may leave.

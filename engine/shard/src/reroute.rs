@@ -98,13 +98,13 @@ impl Shard {
     /// Whether a command for the leader of a range has to be parked instead of run or sent; an error is the reply to it.
     pub(crate) fn must_park(&self, range: RangeId) -> Result<bool, &'static str> {
         let Some(copies) = &self.copies else { return Ok(false) };
-        let known = copies.known[usize::from(range.0)];
+        let known = &copies.known[usize::from(range.0)];
         let owner = self.links.owner_of_range(range);
         if known.offline {
             return Err(OFFLINE);
         }
         // Without another copy nobody will take its place soon.
-        let lost = !self.links.is_up(owner) && (known.in_sync != 1 || known.epoch == 0);
+        let lost = !self.links.is_up(owner) && known.in_sync.len() != 1;
         Ok(copies.parked.holds(range) || lost)
     }
 
@@ -279,6 +279,9 @@ impl Shard {
             weight: session.expected_bytes(),
             range: Some(range),
         };
+        if spec.write {
+            session.wrote = Some((range, 0));
+        }
         let mut request = Request::empty(session.proto, session.whole_store());
         args.iter_from(0).for_each(|arg| request.add(arg));
         self.park(now, Some(session), waiting, request, None);

@@ -42,6 +42,8 @@ pub(crate) enum Stall {
     Output,
     /// They have had their share of this turn.
     Turn,
+    /// A WAIT waits for copies.
+    Copies,
 }
 
 /// How a connection ends.
@@ -94,6 +96,10 @@ pub(crate) struct Session {
     pub(crate) reply_bytes: u32,
     /// The same of the last few alone.
     expected_bytes: u32,
+    /// The range that the last write went to, in a store with copies, and its place in the log when it was made here.
+    pub(crate) wrote: Option<(RangeId, u64)>,
+    /// Until when a WAIT waits, once it has begun.
+    pub(crate) wait_until_ns: Option<u64>,
     /// The range that the next reply waits for, where the connection is listed for it.
     pub(crate) listed: Option<RangeId>,
     /// Share of this connection in the shard's total of unsent bytes.
@@ -132,6 +138,8 @@ impl Session {
             flushing: false,
             reply_bytes: REPLY_BYTES_ASSUMED,
             expected_bytes: REPLY_BYTES_UNKNOWN,
+            wrote: None,
+            wait_until_ns: None,
             listed: None,
             accounted: 0,
             progress_ms: now.boot_ms(),

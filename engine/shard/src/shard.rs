@@ -279,11 +279,15 @@ impl Shard {
 
     /// A connection has got a reply: it may go on when it waited for that.
     pub(crate) fn wake(&mut self, now: Now, mut session: Box<Session>) {
-        if session.stall == Stall::Replies
-            && session.replies.waiting() <= session.waiting_max() / 2
-            && session.replies.gated() <= WAITING_PER_CONNECTION_MAX / 2
-            && session.end == End::No
-        {
+        let may_go_on = match session.stall {
+            Stall::Copies => true,
+            Stall::Replies => {
+                session.replies.waiting() <= session.waiting_max() / 2
+                    && session.replies.gated() <= WAITING_PER_CONNECTION_MAX / 2
+            }
+            Stall::None | Stall::Link(_) | Stall::Output | Stall::Turn => false,
+        };
+        if may_go_on && session.end == End::No {
             self.go_on(now, &mut session);
         }
         self.settle(session);

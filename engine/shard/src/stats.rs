@@ -118,6 +118,11 @@ counters!(
     keys_with_expiry,
     memory_bytes,
     expiry_lag_ms,
+    ranges_led,
+    ranges_copied,
+    ranges_degraded,
+    copies,
+    replication_lag,
 );
 
 impl ShardStats {

@@ -339,7 +339,7 @@ fn stats(text: &mut Text, facts: &Facts<'_>) {
 
 fn replication(text: &mut Text, facts: &Facts<'_>) {
     text.field("role", "master");
-    text.field("connected_slaves", 0);
+    text.field("connected_slaves", facts.sum(|s| s.copies.get()));
     text.field("master_failover_state", "no-failover");
     text.field("master_replid", &facts.x.env.run_id);
     text.field("master_replid2", format_args!("{:040}", 0));
@@ -384,7 +384,13 @@ fn dkv(text: &mut Text, facts: &Facts<'_>) {
     text.field("dkv_node", &env.node);
     text.field("dkv_shard", me.shard.0);
     text.field("dkv_shards", env.stats.len());
-    text.field("dkv_ranges", env.map.run(me).len());
+    let copied = facts.x.gates.is_some();
+    let ranges =
+        if copied { facts.sum(|s| s.ranges_led.get()) } else { env.map.run(me).len() as u64 };
+    text.field("dkv_ranges", ranges);
+    text.field("dkv_ranges_copied", facts.sum(|s| s.ranges_copied.get()));
+    text.field("dkv_ranges_degraded", facts.sum(|s| s.ranges_degraded.get()));
+    text.field("dkv_replication_lag", facts.max(|s| s.replication_lag.get()));
     text.field("dkv_io", &env.io);
     text.field("dkv_shards_missing", facts.keyspace.shards_missing);
     text.field("dkv_expiry_lag_ms", facts.max(|s| s.expiry_lag_ms.get()));

@@ -94,6 +94,17 @@ pub(super) const SPECS: &[Spec] = &[
         ..FAST
     },
     Spec {
+        name: "WAIT",
+        arity: 3,
+        flags: &["blocking"],
+        categories: &["@slow", "@blocking", "@connection"],
+        tips: &["request_policy:all_shards", "response_policy:agg_min"],
+        summary: "Says how many copies besides the primary hold the last write of the connection.",
+        since: "3.0.0",
+        group: "generic",
+        ..FAST
+    },
+    Spec {
         name: "CLUSTER",
         arity: -2,
         flags: &[],

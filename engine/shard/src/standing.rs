@@ -1,0 +1,226 @@
+//! How the copies stand, for people and clients: who has copies of what, how far they are behind, and WAIT.
+
+use crate::command::{Args, Now, Spec};
+use crate::connection::parse;
+use crate::face::SessionId;
+use crate::replication::Copies;
+use crate::session::{End, Session, Stall};
+use crate::shard::Shard;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+use dkv_cluster::{RangeView, Role};
+use dkv_protocol::ids::{RangeId, ShardAddr};
+use dkv_protocol::limits::{RANGES, SLOTS_PER_RANGE};
+use dkv_protocol::ranges::Ack;
+use dkv_protocol::resp::reply;
+
+/// How far the looks at the gauges lie apart, in nanoseconds.
+const GAUGES_NS: u64 = 500_000_000;
+/// How far the looks at connections in WAIT lie apart, in nanoseconds.
+const WAIT_LOOK_NS: u64 = 5_000_000;
+/// A copy that has heard nothing of its primary for longer is not read, in nanoseconds.
+const STALE_NS_MAX: u64 = 1_000_000_000;
+
+/// Consecutive slots with the same copies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+    pub(crate) owner: u16,
+    /// Whether somebody serves it.
+    pub(crate) served: bool,
+    /// Who holds copies in sync besides the owner.
+    pub(crate) copies: Vec<u16>,
+}
+
+/// Connections in WAIT.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    sessions: Vec<SessionId>,
+    next_look_ns: u64,
+}
+
+impl Waiters {
+    /// When it must be looked at again.
+    pub(crate) fn next_ns(&self) -> u64 {
+        if self.sessions.is_empty() { u64::MAX } else { self.next_look_ns }
+    }
+}
+
+impl Shard {
+    /// What there is to know of a range; none in a store without copies.
+    pub fn range_view(&self, range: RangeId) -> Option<RangeView> {
+        self.copies.as_ref().map(|copies| copies.cluster.view(range))
+    }
+
+    /// Runs of slots with their owner and copies, ascending, without holes.
+    pub(crate) fn runs(&self) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for range in (0..RANGES).map(|range| RangeId(range as u8)) {
+            let owner = self.links.owner_of_range(range);
+            let (mut copies, mut offline) = (Vec::new(), false);
+            if let Some(own) = &self.copies {
+                let known = &own.known[usize::from(range.0)];
+                let others = known.in_sync.iter().filter_map(|addr| self.links.number(*addr));
+                copies = others.filter(|number| *number != owner).collect();
+                copies.sort_unstable();
+                offline = known.offline;
+            }
+            let served = self.links.is_up(owner) && !offline;
+            let first = u16::from(range.0) * SLOTS_PER_RANGE;
+            let last = first + (SLOTS_PER_RANGE - 1);
+            match runs.last_mut() {
+                Some(run) if (run.owner, run.served, &run.copies) == (owner, served, &copies) => {
+                    run.last = last;
+                }
+                _ => runs.push(Run { first, last, owner, served, copies }),
+            }
+        }
+        runs
+    }
+
+    /// The epoch of a range.
+    pub(crate) fn epoch_of(&self, range: RangeId) -> u64 {
+        self.copies.as_ref().map_or_else(
+            || self.env.map.epoch(range).0,
+            |copies| copies.known[usize::from(range.0)].epoch,
+        )
+    }
+
+    /// How far the log of some slots is at a shard, as far as this one knows.
+    pub(crate) fn offset_of(&self, slots: &[(u16, u16)], shard: u16) -> u64 {
+        let Some(copies) = &self.copies else { return 0 };
+        let addr = self.links.addr(shard);
+        let ranges = slots.iter().flat_map(|(first, last)| {
+            (first / SLOTS_PER_RANGE..=last / SLOTS_PER_RANGE).map(|range| RangeId(range as u8))
+        });
+        ranges.map(|range| held_by(&copies.cluster.view(range), addr, self.me)).sum()
+    }
+
+    /// Whether a command may read the copy here, though another shard leads: the client has said so, and the copy hears of
+    /// what is written.
+    pub(crate) fn reads_copy(&self, session: &Session, spec: &Spec, range: RangeId) -> bool {
+        session.readonly
+            && !spec.write
+            && self.copies.as_ref().is_some_and(|copies| {
+                copies.cluster.role(range) == Role::Replica
+                    && self.now.boot_ns.saturating_sub(copies.cluster.heard_ns(range))
+                        < STALE_NS_MAX
+            })
+    }
+
+    /// Sets the gauges, now and then.
+    pub(crate) fn gauge_copies(&mut self, now: Now) {
+        let Some(copies) = self.copies.as_deref_mut() else { return };
+        if now.boot_ns < copies.next_gauges_ns {
+            return;
+        }
+        copies.next_gauges_ns = now.boot_ns + GAUGES_NS;
+        let (mut led, mut copied, mut degraded, mut lag) = (0, 0, 0, 0);
+        let mut holders = BTreeSet::new();
+        for range in (0..RANGES).map(|range| RangeId(range as u8)) {
+            match copies.cluster.role(range) {
+                Role::None => {}
+                Role::Replica => copied += 1,
+                Role::Primary => {
+                    led += 1;
+                    let view = copies.cluster.view(range);
+                    degraded += u64::from(view.degraded);
+                    for copy in view.copies.iter().filter(|copy| copy.in_sync) {
+                        holders.insert(copy.rid.addr);
+                        lag = lag.max(copy.lag);
+                    }
+                }
+            }
+        }
+        self.stats.ranges_led.set(led);
+        self.stats.ranges_copied.set(copied);
+        self.stats.ranges_degraded.set(degraded);
+        self.stats.replication_lag.set(lag);
+        self.stats.copies.set(holders.len() as u64);
+    }
+
+    /// WAIT: how many copies besides the primary hold the last write of this connection.
+    pub(crate) fn wait(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        let mut out = Vec::new();
+        let wanted = parse(args.get(1));
+        let timeout_ms = parse(args.get(2));
+        match (wanted, timeout_ms) {
+            (None, _) => reply::error(&mut out, "ERR value is not an integer or out of range"),
+            (_, None) => reply::error(&mut out, "ERR timeout is not an integer or out of range"),
+            (_, Some(..0)) => reply::error(&mut out, "ERR timeout is negative"),
+            (Some(wanted), Some(timeout_ms)) => {
+                let until_ns = *session.wait_until_ns.get_or_insert(match timeout_ms {
+                    0 => u64::MAX,
+                    ms => now.boot_ns.saturating_add((ms as u64).saturating_mul(1_000_000)),
+                });
+                let holders = self.holders(session);
+                // What is still to be answered may yet turn out not to be held.
+                let settled = session.replies.is_settled() && holders >= wanted;
+                if let Some(copies) = self.copies.as_deref_mut()
+                    && !settled
+                    && now.boot_ns < until_ns
+                {
+                    if copies.waiters.sessions.is_empty() {
+                        copies.waiters.next_look_ns = now.boot_ns + WAIT_LOOK_NS;
+                    }
+                    copies.waiters.sessions.push(session.id);
+                    self.stall(session, Stall::Copies);
+                    return ControlFlow::Break(());
+                }
+                reply::integer(&mut out, holders);
+            }
+        }
+        session.wait_until_ns = None;
+        self.answer(session, &out);
+        ControlFlow::Continue(())
+    }
+
+    /// How many copies besides the primary hold the last write of a connection, as far as this shard knows.
+    fn holders(&self, session: &Session) -> i64 {
+        let Some(copies) = &self.copies else { return 0 };
+        let others = |range: usize| copies.known[range].in_sync.len().saturating_sub(1);
+        let count = match session.wrote {
+            None => (0..RANGES).map(others).min().unwrap_or(0),
+            // What was answered is on all of them.
+            Some((range, _)) if copies.ack == Ack::All => others(usize::from(range.0)),
+            Some((range, index)) => {
+                let view = copies.cluster.view(range);
+                let holds = |lag: u64| index > 0 && view.last.saturating_sub(lag) >= index;
+                view.copies.iter().filter(|copy| copy.in_sync && holds(copy.lag)).count()
+            }
+        };
+        count as i64
+    }
+
+    /// Looks at the connections in WAIT, now and then.
+    pub(crate) fn look_at_waiters(&mut self, now: Now) {
+        let Some(Copies { waiters, .. }) = self.copies.as_deref_mut() else { return };
+        if waiters.sessions.is_empty() || now.boot_ns < waiters.next_look_ns {
+            return;
+        }
+        waiters.next_look_ns = now.boot_ns + WAIT_LOOK_NS;
+        for id in core::mem::take(&mut waiters.sessions) {
+            let Some(mut session) = self.sessions.take(id) else { continue };
+            if session.stall == Stall::Copies && session.end == End::No {
+                self.go_on(now, &mut session);
+            }
+            self.settle(session);
+        }
+    }
+}
+
+/// How far a copy of a range is.
+fn held_by(view: &RangeView, addr: ShardAddr, me: ShardAddr) -> u64 {
+    if addr == me {
+        return view.last;
+    }
+    let copy = view.copies.iter().find(|copy| copy.rid.addr == addr);
+    copy.map_or(0, |copy| view.last.saturating_sub(copy.lag))
+}
