@@ -22,6 +22,24 @@ pub(crate) struct Account {
     pub(crate) bytes: usize,
     /// A chunk was begun since somebody looked: time to trim.
     pub(crate) grown: bool,
+    /// Buffers of chunks that were trimmed, for logs that fill one after the other.
+    spare: Vec<(Vec<u8>, Vec<u32>)>,
+}
+
+/// Buffers that are kept.
+const SPARE_MAX: usize = 32;
+
+impl Account {
+    fn take_back(&mut self, content: Content) {
+        if let Content::Small { mut bytes, mut ends } = content
+            && bytes.capacity() >= CHUNK_BYTES
+            && self.spare.len() < SPARE_MAX
+        {
+            bytes.clear();
+            ends.clear();
+            self.spare.push((bytes, ends));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -145,7 +163,17 @@ impl Log {
                 && matches!(&chunk.content, Content::Small { bytes, .. } if bytes.len() < CHUNK_BYTES)
         });
         if !fits {
-            let content = Content::Small { bytes: Vec::new(), ends: Vec::new() };
+            // A log that filled a chunk will fill the next; others begin small, since most ranges are written little.
+            let (bytes, ends) = if self.chunks.back().is_some_and(|last| last.cost() > CHUNK_BYTES)
+            {
+                account
+                    .spare
+                    .pop()
+                    .unwrap_or_else(|| (Vec::with_capacity(2 * CHUNK_BYTES), Vec::new()))
+            } else {
+                (Vec::new(), Vec::new())
+            };
+            let content = Content::Small { bytes, ends };
             self.chunks.push_back(Chunk { first: self.end, epoch, start: self.end_bytes, content });
             account.grown = true;
         }
@@ -278,6 +306,11 @@ impl Log {
             account.bytes -= chunk.cost();
             self.base_index = chunk.last();
             self.base_epoch = chunk.epoch;
+            account.take_back(chunk.content);
         }
     }
 }
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

@@ -143,15 +143,17 @@ impl Cluster {
 
     /// Asks the places that should hold a copy and hold none that counts what they have.
     fn probe_places(&mut self, now_ns: u64, range: RangeId) {
-        if self.resyncs() >= RESYNCS_MAX {
-            return;
-        }
+        let me = self.me.addr;
         let r = &mut self.ranges[usize::from(range.0)];
         let Some(lead) = r.lead.as_deref_mut() else { return };
         if lead.epoch != r.epoch || now_ns < lead.next_probe_ns {
             return;
         }
         lead.next_probe_ns = now_ns + self.settings.probe_ns;
+        let known = |addr| addr == me || lead.followers.iter().any(|f| f.rid.addr == addr);
+        if r.placement.iter().all(|addr| known(*addr)) || self.resyncs() >= RESYNCS_MAX {
+            return;
+        }
         for at in 0..self.ranges[usize::from(range.0)].placement.len() {
             let r = &self.ranges[usize::from(range.0)];
             let addr = r.placement[at];
