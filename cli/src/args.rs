@@ -1,6 +1,8 @@
 //! The command line as clap sees it: the tree of commands. Each command's own flags stand in its own file.
 
-use crate::commands::{agent, completions, connect, context, counter, doctor, down, kv, store, up};
+use crate::commands::{
+    agent, completions, connect, context, counter, doctor, down, kv, manager, store, up,
+};
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
 
@@ -49,6 +51,9 @@ pub(crate) enum Command {
     /// Creates, starts, stops and shows stores
     #[command(subcommand, after_help = "Example:\n  dkv store show local")]
     Store(store::Command),
+    /// Shows, adds and removes the managers of the group
+    #[command(subcommand, after_help = "Example:\n  dkv manager status")]
+    Manager(manager::Command),
     /// Reads and writes keys
     #[command(subcommand, after_help = "Example:\n  dkv kv get greeting")]
     Kv(kv::Command),

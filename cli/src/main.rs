@@ -73,6 +73,7 @@ fn run(command: args::Command, spelling: Spelling) -> Result<u8, Failure> {
         Command::Down(args) => commands::down::run(&args),
         Command::Connect(args) => commands::connect::run(&args, spelling),
         Command::Store(command) => commands::store::run(&command, spelling),
+        Command::Manager(command) => commands::manager::run(&command, spelling),
         Command::Kv(command) => commands::kv::run(&command, spelling),
         Command::Counter(command) => commands::counter::run(&command, spelling),
         Command::Context(command) => commands::context::run(&command),

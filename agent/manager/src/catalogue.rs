@@ -420,12 +420,20 @@ impl Agent {
         }
     }
 
+    /// Whether a manager of the group has this address.
+    pub(crate) fn is_member_at(&self, ip: IpAddr) -> bool {
+        let of = |member: &String| member.parse::<SocketAddr>().is_ok_and(|own| own.ip() == ip);
+        self.lock().ledger.members.iter().any(of)
+    }
+
     pub(crate) fn managers_view(&self) -> ManagersView {
         ManagersView {
             this: self.machine.clone(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             managers: self.lock().ledger.members.clone(),
+            witness: self.options.witness,
+            group: self.ranges.group(),
         }
     }
 

@@ -48,6 +48,30 @@ impl Agent {
                 "name the manager as it names itself: dkv connect shows it",
             ));
         }
+        if definition.replication.is_some() {
+            let members = self.ranges().group().members;
+            let of_group = |machine: &&String| members.iter().any(|m| m.machine == **machine);
+            if let Some(apart) = request.machines.iter().find(|machine| !of_group(machine)) {
+                return Err(Refusal::conflict(
+                    "not_one_group",
+                    format!(
+                        "the managers of {} and {apart} do not decide together (yet), which a store with copies needs",
+                        self.machine()
+                    ),
+                    "see why with: dkv manager status; a manager that was just connected needs a moment",
+                ));
+            }
+        }
+        if request.count > 0 && self.options().witness {
+            return Err(Refusal::conflict(
+                "witness",
+                format!(
+                    "{} is a witness: it helps the others to decide and runs no nodes",
+                    self.machine()
+                ),
+                "name another machine, or start its manager without --witness",
+            ));
+        }
         if request.count > dkv_protocol::limits::NODES_PER_MACHINE_MAX {
             return Err(Refusal::bad(
                 "bad_count",

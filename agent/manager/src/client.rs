@@ -2,11 +2,13 @@
 //! and errors that a program can tell apart.
 
 use crate::auth::{Signed, Token};
+use crate::ranges::encode_messages;
 use dkv_protocol::admin::{
     AddInstanceRequest, CommitRequest, DutyRequest, ErrorBody, ErrorDocument, HealthView,
     JoinRequest, LifeRequest, ManagersView, MetricsView, NodeChanged, NodeDuty, Reservation,
     ReservationRequest, StoreChanged, StoreDefinition, StoreView, StoresView,
 };
+use dkv_protocol::admin::{ForceRequest, GroupView, MessagesAnswer, TakeInRequest};
 use dkv_protocol::limits::MANAGER_PORT;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -39,6 +41,9 @@ fn is_of_connecting(error: &io::Error) -> bool {
     before_all.contains(&error.kind())
 }
 
+/// Where messages of the log go, and what their body is called.
+pub(crate) const MESSAGES_PATH: &str = "/admin/v1/raft";
+pub(crate) const MESSAGES_TYPE: &str = "application/octet-stream";
 /// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -225,12 +230,12 @@ impl AdminClient {
 
     /// `GET path`; the path starts with `/`.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AdminError> {
-        self.read(&self.call("GET", path, Vec::new())?)
+        self.read(&self.call("GET", path, Vec::new(), "")?)
     }
 
     /// `GET path` of something that is not JSON, as `/metrics`.
     pub fn get_text(&self, path: &str) -> Result<String, AdminError> {
-        let bytes = self.call("GET", path, Vec::new())?;
+        let bytes = self.call("GET", path, Vec::new(), "")?;
         String::from_utf8(bytes).map_err(|_| self.bad_answer("not a text".to_string()))
     }
 
@@ -241,15 +246,21 @@ impl AdminClient {
         body: &B,
     ) -> Result<T, AdminError> {
         let body = serde_json::to_vec(body).expect("the documents of the API are plain data");
-        self.read(&self.call("POST", path, body)?)
+        self.read(&self.call("POST", path, body, "application/json")?)
     }
 
     /// `DELETE path`.
     pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, AdminError> {
-        self.read(&self.call("DELETE", path, Vec::new())?)
+        self.read(&self.call("DELETE", path, Vec::new(), "")?)
     }
 
-    fn call(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Vec<u8>, AdminError> {
+    fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Vec<u8>,
+        kind: &str,
+    ) -> Result<Vec<u8>, AdminError> {
         let host = &self.manager;
         let authorization = if self.address.ip().is_loopback() {
             self.token.bearer()
@@ -264,7 +275,7 @@ impl AdminClient {
             .header("host", host)
             .header("authorization", authorization);
         if has_body {
-            request = request.header("content-type", "application/json");
+            request = request.header("content-type", kind);
         }
         let bad = |error: ureq::http::Error| self.bad_answer(error.to_string());
         let answer = if has_body {
@@ -331,6 +342,32 @@ impl AdminClient {
     /// Adds machines to its group.
     pub fn join(&self, managers: Vec<String>) -> Result<ManagersView, AdminError> {
         self.post("/admin/v1/managers", &JoinRequest { managers })
+    }
+
+    /// Removes a machine from its group; asked of that machine itself, it goes on alone.
+    pub fn remove_manager(&self, machine: &str) -> Result<ManagersView, AdminError> {
+        self.delete(&format!("/admin/v1/managers/{}", segment(machine)))
+    }
+
+    /// Asks to be taken into its group.
+    pub fn take_in(&self, request: &TakeInRequest) -> Result<GroupView, AdminError> {
+        self.post("/admin/v1/raft/join", request)
+    }
+
+    /// Messages of the log, from the manager of a machine. Why they were not for this one, if they were not.
+    pub fn send_messages(
+        &self,
+        from: &str,
+        messages: &[Vec<u8>],
+    ) -> Result<Option<String>, AdminError> {
+        let body = encode_messages(from, messages);
+        let answer = self.call("POST", MESSAGES_PATH, body, MESSAGES_TYPE)?;
+        self.read::<MessagesAnswer>(&answer).map(|answer| answer.refused)
+    }
+
+    /// Has it go on without machines that are gone, as an operator vouches.
+    pub fn go_on_without(&self, store: &str, gone: &[String]) -> Result<StoreView, AdminError> {
+        self.post(&store_path(store, "/force"), &ForceRequest { gone: gone.to_vec() })
     }
 
     /// All stores of its catalogue.

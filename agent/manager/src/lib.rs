@@ -58,6 +58,8 @@ pub struct AgentOptions {
     pub node_command: Option<Vec<String>>,
     /// Name of the abstract socket that makes the manager the only one of its machine. Tests give another.
     pub guard_name: String,
+    /// Whether it only helps the other managers to decide, and runs no nodes.
+    pub witness: bool,
     /// Whether a group of several machines may hold loopback addresses. Only tests do.
     pub loopback_group: bool,
     /// See [`Pace`].
@@ -117,6 +119,7 @@ impl AgentOptions {
             token_file: None,
             node_command: None,
             guard_name: guard::NAME.to_string(),
+            witness: false,
             loopback_group: false,
             pace: Pace::default(),
         }

@@ -6,7 +6,7 @@ use crate::auth::{Token, TokenError};
 use crate::catalogue::Agent;
 use crate::guard::{self, GuardError};
 use crate::ledger::{Ledger, LedgerError, LedgerFile};
-use crate::ranges::Keeper;
+use crate::ranges::{self, Keeper, Peers};
 use crate::{AgentOptions, api, exit};
 use rustix::fs::{FlockOperation, Mode};
 use std::fmt;
@@ -152,7 +152,9 @@ pub async fn serve(
             options.data_dir.display()
         ))
     })?;
-    let (keeper, ranges) = Keeper::open(&options.data_dir)
+    let others = ledger.members.len() > 1;
+    let peers = Peers::new(token.clone());
+    let (keeper, ranges) = Keeper::open(&options.data_dir, &ledger.machine, others, peers)
         .map_err(|error| StartError::Catalogue(error.to_string()))?;
     let agent = Agent::new(options, address, token, file, ledger, ranges);
     {
@@ -163,6 +165,7 @@ pub async fn serve(
         agent.supervise_all(&mut inner);
     }
     let keeping = tokio::spawn(keeper.run());
+    let seeking = tokio::spawn(ranges::seek(Arc::clone(&agent)));
     agent.finish_deletions();
     let told = tokio::spawn(answer_guard(guard, address));
     let serving = tokio::spawn(api::serve(Arc::clone(&agent), listener));
@@ -173,6 +176,7 @@ pub async fn serve(
     serving.abort();
     told.abort();
     keeping.abort();
+    seeking.abort();
     Ok(())
 }
 

@@ -643,10 +643,19 @@ async fn sample(
     let pace = agent.options().pace;
     let mut silent_since: Option<Instant> = None;
     let mut beat = tokio::time::interval(pace.sample);
+    let fenced = |key: &NodeKey| agent.ranges().is_fenced(key);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         beat.tick().await;
         let asked = Instant::now();
+        if let Some((key, signaller)) = watched.as_ref().filter(|(key, _)| fenced(key)) {
+            tracing::error!(
+                node = key.node.0,
+                "taken for dead by the managers; killed, to be started as another"
+            );
+            signaller.kill();
+            return;
+        }
         if let Ok(status) = control::ask(&paths.socket, ControlRequest::Status).await {
             live.silent.store(0, Relaxed);
             silent_since = None;

@@ -6,6 +6,10 @@ use crate::failure::Failure;
 use crate::output::{self, OutputArgs};
 use crate::reach::{FanoutArgs, ReachArgs, nobody_there, read_token, show};
 use dkv_agent::coordinate::{self, ActionResult, Group};
+use std::time::Duration;
+
+/// Most time to wait for the managers to decide together; only stores with copies need that.
+const ONE_GROUP: Duration = Duration::from_secs(10);
 
 /// The flags of `dkv connect`.
 #[derive(Debug, clap::Args)]
@@ -71,6 +75,9 @@ pub(crate) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
     let code = show(args.output.output, &report)?;
     if !reached {
         return Ok(code);
+    }
+    if let Some(apart) = coordinate::await_one_group(&group, ONE_GROUP) {
+        output::warn(&apart);
     }
     let managers = group.managers();
     for manager in managers.iter().filter(|manager| !asked.contains(manager)) {

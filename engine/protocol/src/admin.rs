@@ -490,6 +490,67 @@ pub struct ManagersView {
     pub version: String,
     /// All machines of the group, in the order in which they joined, this one included.
     pub managers: Vec<String>,
+    /// Whether it only helps to decide, and runs no nodes.
+    #[serde(default)]
+    pub witness: bool,
+    /// With whom it decides about the ranges of stores with copies.
+    #[serde(default)]
+    pub group: GroupView,
+}
+
+/// The managers that decide together, as one of them knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupView {
+    /// The group; none while the manager is in none and has to be taken in.
+    pub number: Option<u64>,
+    /// The number under which this manager is a member.
+    pub id: Option<u64>,
+    /// The machine of the one that leads, as far as known.
+    pub leader: Option<String>,
+    /// Its members in order; the first comes first where not all can vote.
+    pub members: Vec<GroupMember>,
+    /// How many decisions this manager knows.
+    pub applied: u64,
+    /// Stores with copies that the group keeps.
+    pub stores: u32,
+    /// Groups that an operator declared dead; what is left of them joins this one.
+    pub superseded: Vec<u64>,
+}
+
+/// A manager of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupMember {
+    /// Its machine.
+    pub machine: String,
+    /// Its number.
+    pub id: u64,
+    /// Whether its vote counts; else it only learns.
+    pub votes: bool,
+}
+
+/// `POST /admin/v1/raft/join`: another manager asks to be taken in, under a number that was never used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TakeInRequest {
+    /// Its machine.
+    pub machine: String,
+    /// Its number.
+    pub id: u64,
+}
+
+/// The answer to messages, `POST /admin/v1/raft`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessagesAnswer {
+    /// Why they were not for this manager, if they were not: `other_group`, `other_member`, `forgotten`, `malformed`.
+    pub refused: Option<String>,
+}
+
+/// `POST /admin/v1/stores/{S}/force`: an operator vouches that machines are gone; the others go on without them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForceRequest {
+    /// Which machines.
+    pub gone: Vec<String>,
 }
 
 /// `POST /admin/v1/managers`: the machines that belong to this group, beside those known already.

@@ -10,7 +10,7 @@ mod routes;
 
 use crate::auth::{Denied, Gate, Signed};
 use crate::catalogue::Agent;
-use crate::client::unix_s;
+use crate::client::{MESSAGES_PATH, MESSAGES_TYPE, unix_s};
 use crate::refusal::Refusal;
 use axum::Extension;
 use axum::body::{Body, Bytes, HttpBody as _};
@@ -36,6 +36,8 @@ const HEAD_MAX: Duration = Duration::from_secs(5);
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Longest body, in bytes: a record of a thousand nodes fits.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Longest body of messages between managers, in bytes: what they agreed on about some hundred stores fits.
+const MESSAGES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most time for a body to come in.
 const BODY_MAX: Duration = Duration::from_secs(10);
 /// Most time that a connection lives, whatever it does: a reader that never reads is gone after it.
@@ -106,7 +108,14 @@ async fn check(api: &Api, peer: SocketAddr, request: Request) -> Result<Request,
             "call the API from a program, without an Origin header",
         ));
     }
-    let body = read_body(body).await?;
+    let messages = head.uri.path() == MESSAGES_PATH;
+    // Only where a manager of the group sends from: a stranger makes nobody hold so much before he has proved anything.
+    let most = if messages && api.agent.is_member_at(peer.ip()) {
+        MESSAGES_BYTES_MAX
+    } else {
+        BODY_BYTES_MAX
+    };
+    let body = read_body(body, most).await?;
     // Whether a manager is up is no secret, and whoever asks it (a supervisor, a load balancer) has no token.
     if head.uri.path() != "/health" {
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -127,7 +136,8 @@ async fn check(api: &Api, peer: SocketAddr, request: Request) -> Result<Request,
     }
     let kind = text(&head.headers, CONTENT_TYPE.as_str()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !body.is_empty() && !kind.eq_ignore_ascii_case("application/json") {
+    let fitting = if messages { MESSAGES_TYPE } else { "application/json" };
+    if !body.is_empty() && !kind.eq_ignore_ascii_case(fitting) {
         return Err(Refusal::of(
             415,
             "not_json",
@@ -165,19 +175,19 @@ fn check_host(host: &str, own: SocketAddr) -> Result<(), Refusal> {
     ))
 }
 
-async fn read_body(body: Body) -> Result<Bytes, Refusal> {
+async fn read_body(body: Body, most: usize) -> Result<Bytes, Refusal> {
     let too_large = || {
         Refusal::of(
             413,
             "body_too_large",
-            format!("the body is longer than {BODY_BYTES_MAX} bytes"),
+            format!("the body is longer than {most} bytes"),
             "send a smaller document",
         )
     };
-    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+    if body.size_hint().lower() > most as u64 {
         return Err(too_large());
     }
-    let whole = Limited::new(body, BODY_BYTES_MAX).collect();
+    let whole = Limited::new(body, most).collect();
     match tokio::time::timeout(BODY_MAX, whole).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),

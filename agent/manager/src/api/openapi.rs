@@ -35,6 +35,12 @@ fn paths() -> Value {
         &json!({ "type": "boolean" }),
         "Also when it runs; without waiting long.",
     );
+    let machine = parameter(
+        "machine",
+        "path",
+        &json!({ "type": "string" }),
+        "Address and port of its manager.",
+    );
     let handover = parameter(
         "handover",
         "query",
@@ -70,6 +76,20 @@ fn paths() -> Value {
         "/admin/v1/managers": {
             "get": call("The machines of this group.", &[], None, "200", "ManagersView"),
             "post": call("Add machines to this group.", &[], Some("JoinRequest"), "200", "ManagersView")
+        },
+        "/admin/v1/managers/{machine}": {
+            "delete": call("Remove a machine from the group; asked of itself, it goes on alone.", &[&machine], None, "200", "ManagersView")
+        },
+        "/admin/v1/raft": { "post": {
+            "summary": "Messages between managers: the sender's machine and a line feed, then each with its length in four bytes.",
+            "requestBody": { "required": true, "content": { "application/octet-stream": {} } },
+            "responses": { "200": answer("Taken, or not.", &reference("MessagesAnswer")), "default": error() }
+        }},
+        "/admin/v1/raft/join": {
+            "post": call("Take another manager into the group.", &[], Some("TakeInRequest"), "200", "GroupView")
+        },
+        "/admin/v1/stores/{store}/force": {
+            "post": call("Go on without machines that are gone for certain, as an operator vouches.", &[&store], Some("ForceRequest"), "200", "StoreView")
         },
         "/admin/v1/metrics": {
             "get": call("Rates and totals of the nodes of this machine.", &[&window], None, "200", "MetricsView")
@@ -284,7 +304,22 @@ fn schemas() -> Value {
             ("pid", "integer"),
             ("version", "string"),
             ("managers", "[string]"),
+            ("witness?", "boolean"),
+            ("group?", "GroupView"),
         ]),
+        "GroupView": object(&[
+            ("number?", "integer"),
+            ("id?", "integer"),
+            ("leader?", "string"),
+            ("members", "[GroupMember]"),
+            ("applied", "integer"),
+            ("stores", "integer"),
+            ("superseded", "[integer]"),
+        ]),
+        "GroupMember": object(&[("machine", "string"), ("id", "integer"), ("votes", "boolean")]),
+        "TakeInRequest": object(&[("machine", "string"), ("id", "integer")]),
+        "MessagesAnswer": object(&[("refused?", "string")]),
+        "ForceRequest": object(&[("gone", "[string]")]),
         "JoinRequest": object(&[("managers", "[string]")]),
         "HealthView": object(&[
             ("status", "ok|degraded"),
@@ -328,6 +363,9 @@ mod tests {
         NodeDuty, NodeMetrics, NodeRecord, NodeState, NodeView, Rate, RemovedNode, Reservation,
         ReservationRequest, StoreChange, StoreChanged, StoreDefinition, StoreRecord, StoreStatus,
         StoreView, StoresView,
+    };
+    use dkv_protocol::admin::{
+        ForceRequest, GroupMember, GroupView, MessagesAnswer, TakeInRequest,
     };
     use dkv_protocol::ids::{Epoch, NodeIndex, StoreId};
     use dkv_protocol::ranges::Replication;
@@ -472,8 +510,20 @@ mod tests {
             value("NodeChanged", &NodeChanged { message: text(), node: node_view }),
             value(
                 "ManagersView",
-                &ManagersView { this: text(), pid: 1, version: text(), managers: vec![] },
+                &ManagersView {
+                    this: text(),
+                    pid: 1,
+                    version: text(),
+                    managers: vec![],
+                    witness: true,
+                    group: GroupView::default(),
+                },
             ),
+            value("GroupView", &GroupView::default()),
+            value("GroupMember", &GroupMember { machine: text(), id: 1, votes: true }),
+            value("TakeInRequest", &TakeInRequest { machine: text(), id: 1 }),
+            value("MessagesAnswer", &MessagesAnswer { refused: Some(text()) }),
+            value("ForceRequest", &ForceRequest { gone: vec![] }),
             value("JoinRequest", &JoinRequest { managers: vec![] }),
             value(
                 "HealthView",

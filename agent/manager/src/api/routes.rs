@@ -2,21 +2,25 @@
 //! and in the OpenAPI document.
 
 use super::{Api, openapi, prometheus};
+use crate::client::MESSAGES_PATH;
+use crate::ranges::decode_messages;
 use crate::refusal::Refusal;
 use crate::samples::WINDOW_S_MAX;
 use crate::supervise::Command;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use dkv_catalog::NotTaken;
 use dkv_protocol::admin::{
     AddInstanceRequest, CommitRequest, DutyRequest, HealthView, JoinRequest, LifeRequest,
     ManagersView, MetricsView, NodeChanged, NodeState, Reservation, ReservationRequest,
     StoreChange, StoreChanged, StoreDefinition, StoreView, StoresView,
 };
+use dkv_protocol::admin::{ForceRequest, GroupView, MessagesAnswer, TakeInRequest};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +43,11 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/admin/v1/stores/{store}/instances/{node}/stop", post(stop))
         .route("/admin/v1/stores/{store}/instances/{node}/duty", post(set_duty))
         .route("/admin/v1/stores/{store}/life", post(begin_life))
+        .route("/admin/v1/stores/{store}/force", post(go_on_without))
+        .route("/admin/v1/managers/{machine}", delete(remove_manager))
+        // The gate has bounded it.
+        .route(MESSAGES_PATH, post(messages).layer(DefaultBodyLimit::disable()))
+        .route("/admin/v1/raft/join", post(take_in))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(api)
@@ -282,6 +291,50 @@ async fn set_duty(
     let request: DutyRequest = read(&body)?;
     api.agent.set_duty(&store, &node, request.duty).await?;
     api.agent.store_view(&store).map(Json)
+}
+
+async fn go_on_without(
+    State(api): Shared,
+    Path(store): Path<String>,
+    body: Bytes,
+) -> Result<Json<StoreView>, Refusal> {
+    let request: ForceRequest = read(&body)?;
+    // A task of its own: a caller that goes away must not leave it half done.
+    let agent = Arc::clone(&api.agent);
+    let name = store.clone();
+    let done = tokio::spawn(async move { agent.go_on_without(&name, &request.gone).await });
+    finished(done).await?;
+    api.agent.store_view(&store).map(Json)
+}
+
+async fn remove_manager(
+    State(api): Shared,
+    Path(machine): Path<String>,
+) -> Result<Json<ManagersView>, Refusal> {
+    api.agent.remove_manager(&machine).await?;
+    Ok(Json(api.agent.managers_view()))
+}
+
+async fn take_in(State(api): Shared, body: Bytes) -> Result<Json<GroupView>, Refusal> {
+    let request: TakeInRequest = read(&body)?;
+    api.agent.take_in(&request).await.map(Json)
+}
+
+async fn messages(State(api): Shared, body: Bytes) -> Result<Json<MessagesAnswer>, Refusal> {
+    let Some((from, messages)) = decode_messages(&body) else {
+        return Err(Refusal::bad(
+            "bad_messages",
+            "these are no messages between managers",
+            "managers send them; there is nothing to do here for others",
+        ));
+    };
+    let refused = api.agent.ranges().messages(from, &messages).map(|refused| match refused {
+        NotTaken::OtherGroup => "other_group",
+        NotTaken::OtherMember => "other_member",
+        NotTaken::Forgotten => "forgotten",
+        NotTaken::Malformed | NotTaken::Busy => "malformed",
+    });
+    Ok(Json(MessagesAnswer { refused: refused.map(str::to_string) }))
 }
 
 async fn begin_life(

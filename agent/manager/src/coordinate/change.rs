@@ -36,7 +36,8 @@ pub fn create(group: &Group, definition: &StoreDefinition, dry_run: bool) -> Rep
         Err(rows) => return Report { rows, ..Report::default() },
     };
     let Some(record) = newest(&views) else {
-        let nodes = group.clients().len() * definition.instance_count as usize;
+        let machines = additions(group, definition.instance_count, &[]);
+        let nodes = machines.iter().map(|(_, count)| *count as usize).sum();
         if let Err(refusal) = names::check_copies(definition, nodes) {
             let manager = group.managers().first().cloned().unwrap_or_default();
             let error = refusal.document().error;
@@ -89,7 +90,9 @@ pub fn add_instance(group: &Group, store: &str, new: &NewInstance) -> Report {
     let managers = group.managers();
     let fewest = || {
         let nodes_on = |machine: &str| record.nodes.iter().filter(|n| n.machine == machine).count();
-        managers.iter().min_by_key(|machine| nodes_on(machine)).cloned()
+        let witnesses = group.witnesses();
+        let fit = managers.iter().filter(|machine| !witnesses.contains(machine));
+        fit.min_by_key(|machine| nodes_on(machine)).cloned()
     };
     let machine = new.machine.clone().or_else(fewest).unwrap_or_default();
     if !managers.contains(&machine) {
@@ -195,8 +198,10 @@ fn newest(views: &[(String, Option<StoreView>)]) -> Option<StoreRecord> {
 
 /// How many new nodes each manager of the group gets: none where the store has some already.
 fn additions(group: &Group, count: u32, covered: &[&str]) -> Vec<(String, u32)> {
+    let witnesses = group.witnesses();
     let of = |manager: String| {
-        let count = if covered.contains(&manager.as_str()) { 0 } else { count };
+        let none = covered.contains(&manager.as_str()) || witnesses.contains(&manager);
+        let count = if none { 0 } else { count };
         (manager, count)
     };
     group.managers().into_iter().map(of).collect()

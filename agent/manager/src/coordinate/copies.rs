@@ -165,6 +165,30 @@ pub fn remove_instance(group: &Group, store: &str, node: &str, most: Duration) -
     Report { rows, record: Some(record), ..Report::default() }
 }
 
+/// Has the managers that are reached go on without machines that the operator vouches to be gone. The first that does it
+/// is enough.
+pub fn force(group: &Group, store: &str, gone: &[String]) -> Report {
+    let action = "ForceFailover";
+    let mut rows = Vec::new();
+    for client in group.clients().iter().filter(|c| !gone.iter().any(|g| g == c.manager())) {
+        match client.go_on_without(store, gone) {
+            Ok(_) => {
+                let message = format!("Goes on without {}", gone.join(", "));
+                rows = vec![ActionRow::success(client.manager(), action, message)];
+                break;
+            }
+            Err(error) => rows.push(ActionRow::error(client.manager(), action, &error)),
+        }
+    }
+    if rows.is_empty() {
+        let manager = gone.first().cloned().unwrap_or_default();
+        let message = "no manager is left that could go on".to_string();
+        let hint = "name one that lives: -m 10.0.0.12:7801".to_string();
+        rows.push(ActionRow::failed(&manager, action, "nobody_left", message, hint));
+    }
+    Report { rows, ..Report::default() }
+}
+
 fn report(rows: Vec<ActionRow>, view: StoreView) -> Report {
     Report { rows, record: Some(view.record), ..Report::default() }
 }

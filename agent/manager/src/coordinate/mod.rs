@@ -7,6 +7,7 @@
 
 mod change;
 mod copies;
+mod managers;
 mod run;
 
 use crate::auth::Token;
@@ -17,7 +18,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use change::{NewInstance, add_instance, create, delete};
-pub use copies::{failover, remove_instance, restart_rolling};
+pub use copies::{failover, force, remove_instance, restart_rolling};
+pub use managers::{Standing, add_managers, await_one_group, fates, remove_manager, standing};
 pub use run::{NotWhole, await_whole, start, stop};
 
 /// The managers that an operation speaks to, in the order in which they were given.
@@ -253,6 +255,12 @@ impl Group {
         added
     }
 
+    /// Machines that run no nodes.
+    fn witnesses(&self) -> Vec<String> {
+        let views = self.each(AdminClient::managers).into_iter().flatten();
+        views.filter(|view| view.witness).map(|view| view.this).collect()
+    }
+
     fn client(&self, machine: &str) -> Option<&AdminClient> {
         self.clients.iter().find(|client| client.manager() == machine)
     }
@@ -478,10 +486,16 @@ pub fn connect(group: &mut Group) -> Report {
         }
     }
     let mut report = Report::default();
+    let apart = managers::two_groups(answers.iter().flatten());
     for (client, answer) in group.clients().iter().zip(&answers) {
         let manager = client.manager();
         let row = match answer {
             Err(error) => ActionRow::error(manager, "Connect", error),
+            Ok(_) if apart.is_some() => {
+                let message = apart.clone().unwrap_or_default();
+                let hint = "delete those of one of them first, or connect them apart".to_string();
+                ActionRow::failed(manager, "Connect", "two_groups", message, hint)
+            }
             Ok(view) if view.managers == union => connected(manager, &added),
             Ok(_) => match client.join(union.clone()) {
                 Ok(_) => connected(manager, &added),

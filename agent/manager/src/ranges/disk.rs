@@ -1,235 +1,139 @@
-//! What the managers agreed on, on the disk of one of them: one file that begins with a whole state and goes on with what
-//! was added to it.
-//!
-//! Each addition is one record with its own checksum, on the disk before `append` returns. A crash can tear the last one
-//! only, which nobody was told of; it is cut off. Anything else that does not read back is damage and refused. The file is
-//! replaced as a whole when it has grown. Knows records, not what is in them.
+//! The file in which a manager keeps its part of what the managers agree on. What it holds, and what of it counts, is the
+//! log's business; that it is on the disk when a call returns is this one's.
 
-use crc::{CRC_32_ISCSI, Crc, Table};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8; 16] = b"dkv-ranges 1\n\0\0\0";
-/// Length and checksum of a record, and the checksum of those two.
-const HEAD_BYTES: usize = 12;
-/// Longest record, in bytes: the state of a thousand stores fits.
-const RECORD_BYTES_MAX: usize = 1 << 30;
-static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
-
-/// Why the file cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DiskError {
-    #[error("cannot read or write {path}: {source}")]
-    Failed { path: String, source: io::Error },
-    #[error(
-        "{path} is damaged at byte {at}: it says which copies of each range hold all answered writes, and cannot be guessed. \
-         With other managers that keep it: move it away (mv {path} {path}.damaged) and start this manager again, it gets \
-         theirs. Without: stop the nodes of its stores with copies first, they start empty then"
-    )]
-    Damaged { path: String, at: usize },
-}
-
-/// The file.
+/// The file, and the directory that holds it.
 #[derive(Debug)]
 pub(crate) struct Disk {
     dir: PathBuf,
     path: PathBuf,
     part: PathBuf,
-    file: File,
+    /// None before the first [`Disk::replace`].
+    file: Option<File>,
+    /// Bytes that are known to be on the disk.
     bytes: u64,
-    /// Whether what is on the disk is not known any more, and only a whole new file helps.
+    /// Whether a write failed, so that what stands behind those bytes is not known.
     broken: bool,
 }
 
 impl Disk {
-    /// Opens the file, or makes one that begins with `first`. Gives its records; there is one at least.
-    pub(crate) fn open(dir: &Path, first: &[u8]) -> Result<(Self, Vec<Vec<u8>>), DiskError> {
+    /// Opens it. Gives what it holds; none when there is no file.
+    pub(crate) fn open(dir: &Path) -> io::Result<(Self, Option<Vec<u8>>)> {
         let path = dir.join("ranges.log");
-        let failed = |source| DiskError::Failed { path: path.display().to_string(), source };
         let mut text = Vec::new();
-        let opened = OpenOptions::new().read(true).write(true).open(&path);
-        let file = match opened.and_then(|mut file| file.read_to_end(&mut text).map(|_| file)) {
-            Ok(file) => Some(file),
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(mut file) => {
+                file.read_to_end(&mut text)?;
+                Some(file)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(error),
         };
+        let (there, bytes) = (file.is_some(), text.len() as u64);
         let part = dir.join("ranges.log.new");
-        let Some(file) = file else {
-            let (file, bytes) = replace(dir, &path, &part, first).map_err(failed)?;
-            let disk = Self { dir: dir.to_path_buf(), path, part, file, bytes, broken: false };
-            return Ok((disk, vec![first.to_vec()]));
-        };
-        let damaged = |at| DiskError::Damaged { path: path.display().to_string(), at };
-        let (records, end) = parse(&text).map_err(damaged)?;
-        if end < text.len() {
-            tracing::warn!(path = %path.display(), at = end, "a record that was cut short by a crash is left out");
-            file.set_len(end as u64).and_then(|()| file.sync_all()).map_err(failed)?;
-        }
-        let bytes = end as u64;
         let disk = Self { dir: dir.to_path_buf(), path, part, file, bytes, broken: false };
-        Ok((disk, records))
+        Ok((disk, there.then_some(text)))
     }
 
-    /// Its length.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// Adds a record. When it fails, nothing may be said of what is on the disk until [`Disk::replace`] went well.
-    pub(crate) fn append(&mut self, record: &[u8]) -> io::Result<()> {
-        if self.broken {
-            return Err(io::Error::other("an earlier write failed"));
+    /// Cuts off what a crash left of a write that nobody was told of.
+    pub(crate) fn cut(&mut self, bytes: usize) -> io::Result<()> {
+        if let Some(file) = self.file.as_ref().filter(|_| self.bytes > bytes as u64) {
+            tracing::warn!(path = %self.path.display(), at = bytes, "a record that was cut short by a crash is left out");
+            file.set_len(bytes as u64)?;
+            file.sync_all()?;
+            self.bytes = bytes as u64;
         }
-        let framed = frame(record);
-        let written =
-            self.file.write_all_at(&framed, self.bytes).and_then(|()| self.file.sync_data());
+        Ok(())
+    }
+
+    /// Adds to its end.
+    pub(crate) fn append(&mut self, more: &[u8]) -> io::Result<()> {
+        let Some(file) = &self.file else {
+            return self.replace(more);
+        };
+        if self.broken {
+            // A write that failed is not tried again at its place: nobody knows what the kernel still takes for written.
+            let mut whole = self.read()?;
+            whole.extend_from_slice(more);
+            return self.replace(&whole);
+        }
+        let written = file.write_all_at(more, self.bytes).and_then(|()| file.sync_data());
         match written {
-            Ok(()) => self.bytes += framed.len() as u64,
+            Ok(()) => self.bytes += more.len() as u64,
             Err(_) => self.broken = true,
         }
         written
     }
 
-    /// Puts a file in its place that holds `first` alone.
-    pub(crate) fn replace(&mut self, first: &[u8]) -> io::Result<()> {
-        (self.file, self.bytes) = replace(&self.dir, &self.path, &self.part, first)?;
+    /// What is known to be on the disk.
+    pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
+        let mut text = vec![0; self.bytes as usize];
+        if let Some(file) = &self.file {
+            file.read_exact_at(&mut text, 0)?;
+        }
+        Ok(text)
+    }
+
+    /// Puts a file in its place that holds this.
+    pub(crate) fn replace(&mut self, whole: &[u8]) -> io::Result<()> {
+        let mut open = OpenOptions::new();
+        open.read(true).write(true).create(true).truncate(true).mode(0o600);
+        let mut file = open.open(&self.part)?;
+        file.write_all(whole)?;
+        file.sync_all()?;
+        std::fs::rename(&self.part, &self.path)?;
+        File::open(&self.dir)?.sync_all()?;
+        self.file = Some(file);
+        self.bytes = whole.len() as u64;
         self.broken = false;
         Ok(())
     }
-}
-
-fn replace(dir: &Path, path: &Path, part: &Path, first: &[u8]) -> io::Result<(File, u64)> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(part)?;
-    let mut text = MAGIC.to_vec();
-    text.extend_from_slice(&frame(first));
-    file.write_all(&text)?;
-    file.sync_all()?;
-    std::fs::rename(part, path)?;
-    File::open(dir)?.sync_all()?;
-    Ok((file, text.len() as u64))
-}
-
-fn frame(record: &[u8]) -> Vec<u8> {
-    let mut framed = Vec::with_capacity(HEAD_BYTES + record.len());
-    framed.extend_from_slice(&(record.len() as u32).to_le_bytes());
-    framed.extend_from_slice(&CRC.checksum(record).to_le_bytes());
-    let sum = CRC.checksum(&framed);
-    framed.extend_from_slice(&sum.to_le_bytes());
-    framed.extend_from_slice(record);
-    framed
-}
-
-/// The length and checksum of the record at a place, when its head is whole.
-fn head(text: &[u8]) -> Option<(usize, u32)> {
-    let head = text.get(..HEAD_BYTES)?;
-    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let length = word(0) as usize;
-    (CRC.checksum(&head[..8]) == word(8) && length <= RECORD_BYTES_MAX).then_some((length, word(4)))
-}
-
-fn record(text: &[u8]) -> Option<&[u8]> {
-    let (length, sum) = head(text)?;
-    let body = text.get(HEAD_BYTES..HEAD_BYTES + length)?;
-    (CRC.checksum(body) == sum).then_some(body)
-}
-
-/// The records and where they end; or where damage is.
-fn parse(text: &[u8]) -> Result<(Vec<Vec<u8>>, usize), usize> {
-    if text.get(..MAGIC.len()) != Some(MAGIC) {
-        return Err(0);
-    }
-    let mut at = MAGIC.len();
-    let mut records = Vec::new();
-    while at < text.len() {
-        let rest = &text[at..];
-        if let Some(body) = record(rest) {
-            records.push(body.to_vec());
-            at += HEAD_BYTES + body.len();
-            continue;
-        }
-        // Torn is only what nothing follows: a whole record behind it was written after it had been acknowledged.
-        let torn = match head(rest) {
-            Some((length, _)) => HEAD_BYTES + length >= rest.len(),
-            None => {
-                !(1..rest.len()).any(|skip| record(&rest[skip..]).is_some_and(|r| !r.is_empty()))
-            }
-        };
-        if !torn || records.is_empty() {
-            return Err(at);
-        }
-        break;
-    }
-    if records.is_empty() { Err(at) } else { Ok((records, at)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn open(dir: &Path) -> Result<(Disk, Vec<Vec<u8>>), DiskError> {
-        Disk::open(dir, b"first")
+    fn there(dir: &Path) -> Option<Vec<u8>> {
+        Disk::open(dir).unwrap().1
     }
 
     #[test]
-    fn what_was_added_is_there_after_a_restart_and_a_replacement() {
+    fn what_was_added_is_there_and_what_was_torn_is_cut_off() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut disk, records) = open(dir.path()).unwrap();
-        assert_eq!(records, [b"first"]);
-        disk.append(b"second").unwrap();
-        disk.append(b"third").unwrap();
-        let (mut disk, records) = open(dir.path()).unwrap();
-        assert_eq!(records, [&b"first"[..], b"second", b"third"]);
-        disk.replace(b"all of it").unwrap();
-        disk.append(b"more").unwrap();
-        assert_eq!(open(dir.path()).unwrap().1, [&b"all of it"[..], b"more"]);
+        let (mut disk, nothing) = Disk::open(dir.path()).unwrap();
+        assert_eq!(nothing, None);
+        disk.append(b"one").unwrap();
+        disk.append(b" two").unwrap();
+        assert_eq!(there(dir.path()).unwrap(), b"one two");
+        let (mut disk, _) = Disk::open(dir.path()).unwrap();
+        disk.cut(3).unwrap();
+        disk.append(b" and").unwrap();
+        assert_eq!(there(dir.path()).unwrap(), b"one and");
+        disk.replace(b"all").unwrap();
+        disk.append(b" of it").unwrap();
+        assert_eq!(there(dir.path()).unwrap(), b"all of it");
     }
 
     #[test]
-    fn a_torn_end_is_cut_off_and_a_flipped_byte_is_damage() {
-        let mut whole = MAGIC.to_vec();
-        let mut ends = Vec::new();
-        for text in [&b"state"[..], b"one", b"another"] {
-            whole.extend_from_slice(&frame(text));
-            ends.push(whole.len());
-        }
-        let complete = |bytes: usize| ends.iter().filter(|end| **end <= bytes).count();
-        for cut in 0..whole.len() {
-            match parse(&whole[..cut]) {
-                Ok((records, end)) => {
-                    assert_eq!(records.len(), complete(cut), "cut at {cut}");
-                    assert_eq!(end, ends[records.len() - 1], "cut at {cut}");
-                }
-                Err(_) => assert_eq!(complete(cut), 0, "cut at {cut}"),
-            }
-        }
-        for at in 0..whole.len() {
-            let mut flipped = whole.clone();
-            flipped[at] ^= 1;
-            // Of the last record nobody can tell a flip from a torn write; all others must be found.
-            match parse(&flipped) {
-                Ok((records, _)) => assert!(at >= ends[1] && records.len() == 2, "flipped at {at}"),
-                Err(_) => assert!(at < ends[1], "flipped at {at}"),
-            }
-        }
-    }
-
-    #[test]
-    fn after_a_failed_write_only_a_whole_new_file_is_taken() {
+    fn after_a_failed_write_a_whole_new_file_is_written() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut disk, _) = open(dir.path()).unwrap();
-        disk.file = File::open(&disk.path).unwrap();
-        disk.append(b"cannot be written to").unwrap_err();
-        disk.append(b"nor this").unwrap_err();
-        disk.replace(b"anew").unwrap();
-        disk.append(b"goes on").unwrap();
-        assert_eq!(open(dir.path()).unwrap().1, [&b"anew"[..], b"goes on"]);
+        let (mut disk, _) = Disk::open(dir.path()).unwrap();
+        disk.replace(b"first").unwrap();
+        disk.file = Some(File::open(&disk.path).unwrap());
+        disk.append(b" lost").unwrap_err();
+        disk.append(b" second").unwrap();
+        assert_eq!(there(dir.path()).unwrap(), b"first second");
+        disk.append(b" third").unwrap();
+        assert_eq!(there(dir.path()).unwrap(), b"first second third");
     }
 }

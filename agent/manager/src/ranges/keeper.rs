@@ -1,178 +1,354 @@
-//! The keeper: the one task that changes the catalogue of the ranges. It makes commands of facts, asks and requests, has
-//! them on the disk, applies them, and tells.
+//! The keeper: the one task that drives the log of the managers. It proposes what facts, asks and requests call for, has
+//! the log on the disk, sends its messages, and tells what was agreed on.
 
-use super::disk::{Disk, DiskError};
-use super::{Fact, Ranges, Request, State};
-use dkv_catalog::{Catalog, Command, Outcome, Range, Refusal, Store, Wish};
+use super::disk::Disk;
+use super::peers::Peers;
+use super::{DECIDE_MAX, Fact, Kept, NewLog, Part, Ranges, Replacement, Request, State};
+use dkv_catalog::{
+    ASKS_MAX, After, Catalog, Command, Committed, ConfigLog, Consensus, Envelope, Halted, Member,
+    MemberId, Outcome, Persist, Proposal, Range, Refusal, Store, Unreadable, Wish,
+};
 use dkv_protocol::ids::{NodeIndex, StoreId};
 use dkv_protocol::ranges::{DeadBoot, OnTotalLoss};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How often it looks for what is due by time, and tries again what failed.
-const TICK: Duration = Duration::from_millis(200);
+/// A tick of the log: a leader that is lost is missed after 10 of them or some more.
+const TICK: Duration = Duration::from_millis(75);
+/// Ticks between the elections of two managers at the least.
+const ELECTION_TICKS_APART: u64 = 3;
 /// After so long without another node coming up, a store is formed with those that are.
 const FORM_WITHOUT_OTHERS: Duration = Duration::from_secs(3);
-/// The file is replaced by the state alone when it is longer, in bytes, and several times longer than the state.
-const LOG_BYTES_MIN: u64 = 4 * 1024 * 1024;
-/// Most asks in one command.
-const ASKS_MAX: usize = 1024;
+/// What was proposed and not agreed on is proposed again after so long.
+const PROPOSE_AGAIN: Duration = Duration::from_millis(500);
 
-/// What a record of the file holds.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Record {
-    /// Everything so far.
-    State(Catalog),
-    /// What came next.
-    Commands(Vec<Command>),
+/// Why the log cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeeperError {
+    #[error("cannot read or write {path}: {source}")]
+    Disk { path: String, source: io::Error },
+    #[error(
+        "{path} cannot be used ({reason:?}): it says which copies of each range hold all answered writes, and cannot be \
+         guessed. Put it away (mv {path} {path}.damaged) and start this manager again: the other managers of its group take \
+         it in anew. If there are none, its stores with copies start empty then; stop their nodes first"
+    )]
+    Unreadable { path: String, reason: Unreadable },
 }
 
 /// See the module.
-#[derive(Debug)]
 pub(crate) struct Keeper {
     ranges: Arc<Ranges>,
     disk: Disk,
-    /// Length of the file when it held the state alone.
-    state_bytes: u64,
+    peers: Peers,
+    /// What could not be written and is tried again; nothing goes on before it is.
+    unkept: Option<Persist>,
     /// For stores that are not formed yet: how many nodes were up, and since when.
     coming: BTreeMap<StoreId, (usize, Instant)>,
+    /// The number of the next proposal.
+    next_number: u64,
+    halted: bool,
+}
+
+/// Where a manager writes which groups it took the place of.
+const SUPERSEDED: &str = "ranges.superseded";
+
+/// A random number that is not 0.
+pub(crate) fn random_number() -> u64 {
+    u64::from_str_radix(&crate::auth::random_hex(8), 16).unwrap_or(1).max(1)
+}
+
+/// The election timeout of a member: of its own, so that two seldom stand at once.
+pub(crate) fn election_ticks(id: MemberId) -> usize {
+    dkv_catalog::ELECTION_TICKS_MIN + (id.0 % 5 * ELECTION_TICKS_APART) as usize
 }
 
 impl Keeper {
-    /// Reads what was agreed on before.
-    pub(crate) fn open(dir: &Path) -> Result<(Self, Arc<Ranges>), DiskError> {
-        let (disk, records) = Disk::open(dir, &encode(&Record::State(Catalog::default())))?;
+    /// Reads what was agreed on before. A manager that never was in a group founds one of its own, unless it knows
+    /// others: then they take it in.
+    pub(crate) fn open(
+        dir: &Path,
+        machine: &str,
+        others: bool,
+        peers: Peers,
+    ) -> Result<(Self, Arc<Ranges>), KeeperError> {
         let path = || dir.join("ranges.log").display().to_string();
-        let mut catalog = Catalog::default();
-        for (at, record) in records.iter().enumerate() {
-            match serde_json::from_slice(record) {
-                Ok(Record::State(state)) => catalog = state,
-                Ok(Record::Commands(commands)) => {
-                    for command in &commands {
-                        catalog.apply(command);
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, record = at, "not a record of this version");
-                    return Err(DiskError::Damaged { path: path(), at });
-                }
+        let failed = |source| KeeperError::Disk { path: path(), source };
+        let unreadable = |reason| KeeperError::Unreadable { path: path(), reason };
+        let (mut disk, file) = Disk::open(dir).map_err(failed)?;
+        let part = match file {
+            None if others => Part::Outside(Catalog::default()),
+            None => Part::Member(Box::new(found(machine).map_err(unreadable)?)),
+            Some(file) => {
+                let (_, valid) = recover(&file).map_err(unreadable)?;
+                disk.cut(valid).map_err(failed)?;
+                Part::Member(Box::new(recover(&file[..valid]).map_err(unreadable)?.0))
             }
-        }
-        let ranges = Arc::new(Ranges::default());
-        ranges.lock().catalog = catalog;
-        let state_bytes = disk.bytes();
-        let keeper =
-            Self { ranges: Arc::clone(&ranges), disk, state_bytes, coming: BTreeMap::new() };
+        };
+        let superseded = std::fs::read_to_string(dir.join(SUPERSEDED)).unwrap_or_default();
+        let superseded = superseded.lines().filter_map(|line| line.parse().ok()).collect();
+        let ranges = Arc::new(Ranges {
+            machine: machine.to_string(),
+            state: std::sync::Mutex::new(State::new(part, superseded)),
+            wake: tokio::sync::Notify::new(),
+        });
+        let mut keeper = Self {
+            ranges: Arc::clone(&ranges),
+            disk,
+            peers,
+            unkept: None,
+            coming: BTreeMap::new(),
+            next_number: random_number(),
+            halted: false,
+        };
+        keeper.pump(&mut ranges.lock());
         Ok((keeper, ranges))
     }
 
-    /// Keeps the catalogue for as long as the manager lives.
+    /// Drives the log for as long as the manager lives.
     pub(crate) async fn run(mut self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ranges = Arc::clone(&self.ranges);
         loop {
+            let mut ticked = false;
             tokio::select! {
                 () = ranges.wake.notified() => {}
-                _ = tick.tick() => {}
+                _ = tick.tick() => ticked = true,
             }
-            while self.turn() {}
+            let mut state = ranges.lock();
+            self.replace(&mut state);
+            for member in std::mem::take(&mut state.unreachable) {
+                if let Part::Member(log) = &mut state.part {
+                    log.unreachable(member);
+                }
+            }
+            if let (Part::Member(log), true) = (&mut state.part, ticked) {
+                log.tick();
+            }
+            self.pump(&mut state);
+            while self.turn(&mut state) {}
         }
     }
 
-    /// One look at all there is; whether it changed something, so that another look may find more.
-    fn turn(&mut self) -> bool {
-        let ranges = Arc::clone(&self.ranges);
-        let mut state = ranges.lock();
-        let requests = std::mem::take(&mut state.requests);
-        let mut commands: Vec<Command> = requests.iter().map(|r| r.command.clone()).collect();
-        commands.extend(state.facts());
+    /// One look at all there is to propose; whether something came of it, so that another look may find more.
+    fn turn(&mut self, state: &mut State) -> bool {
+        let mut commands = state.facts();
         commands.extend(state.take_asks());
-        commands.extend(self.formations(&state));
-        commands.extend(refound(&state));
-        if commands.is_empty() {
-            return false;
+        if let Part::Member(log) = &state.part
+            && log.leads()
+        {
+            commands.extend(self.formations(log.catalog()));
+            commands.extend(refound(log.catalog()));
         }
-        if let Err(error) = self.write(&state.catalog, &commands) {
-            // Who waits for a request learns by its end that it was not decided; facts are still there at the next tick.
-            tracing::error!(%error, "cannot write the catalogue of the ranges; nothing is changed");
-            return false;
-        }
-        let mut requests = requests.into_iter();
-        let mut changed = false;
-        for command in &commands {
-            let outcome = state.apply(command);
-            changed |= outcome == Outcome::Done;
-            if let Some(Request { reply, .. }) = requests.next() {
-                // Who asked may have gone away.
-                let _ = reply.send(outcome);
+        let now = Instant::now();
+        state.proposed.retain(|(_, at)| now.duration_since(*at) < PROPOSE_AGAIN);
+        let mut proposed = false;
+        for command in commands {
+            if state.proposed.iter().any(|(before, _)| is_same(before, &command)) {
+                continue;
+            }
+            let number = self.number();
+            let Part::Member(log) = &mut state.part else { return false };
+            let proposal = Proposal::Command(command);
+            if log.propose(number, &proposal).is_ok() {
+                proposed = true;
+                let Proposal::Command(command) = proposal else { continue };
+                // Asks are repeated by their copies, as soon as they want to.
+                if !matches!(command, Command::Asks { .. }) {
+                    state.proposed.push((command, now));
+                }
             }
         }
-        if self.disk.bytes() > LOG_BYTES_MIN.max(8 * self.state_bytes) {
-            self.shorten(&state.catalog);
+        let mut requests = std::mem::take(&mut state.requests);
+        requests
+            .retain(|request| request.begun.elapsed() < DECIDE_MAX && !request.reply.is_closed());
+        for request in &mut requests {
+            let due = request.proposed.is_none_or(|at| now.duration_since(at) >= PROPOSE_AGAIN);
+            let number = self.number();
+            let Part::Member(log) = &mut state.part else { break };
+            if due && log.propose(number, &request.proposal).is_ok() {
+                request.numbers.push(number);
+                request.proposed = Some(now);
+                proposed = true;
+            }
         }
-        changed
+        state.requests = requests;
+        proposed && self.pump(state)
     }
 
-    fn write(&mut self, catalog: &Catalog, commands: &[Command]) -> std::io::Result<()> {
-        let record = encode(&Record::Commands(commands.to_vec()));
-        let first = self.disk.append(&record);
-        if first.is_ok() {
-            return first;
-        }
-        // What is on the disk is not known any more, what was applied is: a file of that alone is right again.
-        self.disk.replace(&encode(&Record::State(catalog.clone())))?;
-        self.disk.append(&record)
+    fn number(&mut self) -> u64 {
+        self.next_number = self.next_number.wrapping_add(1);
+        self.next_number
     }
 
-    fn shorten(&mut self, catalog: &Catalog) {
-        match self.disk.replace(&encode(&Record::State(catalog.clone()))) {
-            Ok(()) => self.state_bytes = self.disk.bytes(),
-            Err(error) => tracing::warn!(%error, "the log of the ranges cannot be shortened"),
-        }
-    }
-
-    /// Stores whose nodes are up, or have had their time, get their first configurations.
-    fn formations(&mut self, state: &State) -> Vec<Command> {
-        let mut commands = Vec::new();
-        for store in state.kept.keys() {
-            let Some(known) = state.catalog.store(store).filter(|known| !known.formed) else {
-                self.coming.remove(store);
-                continue;
+    /// Does what the log calls for; whether something was agreed on.
+    fn pump(&mut self, state: &mut State) -> bool {
+        let mut agreed = false;
+        loop {
+            let after = match self.pump_once(state) {
+                Ok(None) => return agreed,
+                Ok(Some(after)) => after,
+                Err(halted) => {
+                    if !std::mem::replace(&mut self.halted, true) {
+                        tracing::error!(
+                            ?halted,
+                            "this manager takes no part in decisions any more: a newer version may have written what it does \
+                             not understand. Upgrade it"
+                        );
+                    }
+                    return agreed;
+                }
             };
-            let up = known.nodes.values().filter(|node| node.boot.is_some()).count();
-            let (count, since) = self.coming.entry(store.clone()).or_insert((0, Instant::now()));
+            agreed |= after.restored || !after.committed.is_empty();
+            self.send(state, after.messages);
+            if after.restored {
+                state.tell_all();
+            }
+            for committed in &after.committed {
+                state.agreed(committed);
+            }
+        }
+    }
+
+    fn pump_once(&mut self, state: &mut State) -> Result<Option<After>, Halted> {
+        let persist = if let Some(unkept) = self.unkept.take() {
+            unkept
+        } else {
+            let Part::Member(log) = &mut state.part else { return Ok(None) };
+            let Some(ready) = log.ready()? else { return Ok(None) };
+            self.send(state, ready.messages);
+            ready.persist
+        };
+        let kept = match &persist {
+            Persist::Nothing => Ok(()),
+            Persist::Append(more) => self.disk.append(more),
+            Persist::Replace(whole) => self.disk.replace(whole),
+        };
+        if let Err(error) = kept {
+            let path = self.disk.path().display().to_string();
+            tracing::error!(%error, path, "cannot be written; nothing about ranges changes until it can");
+            self.unkept = Some(persist);
+            return Ok(None);
+        }
+        let Part::Member(log) = &mut state.part else { return Ok(None) };
+        log.persisted().map(Some)
+    }
+
+    fn send(&mut self, state: &State, messages: Vec<Envelope>) {
+        for Envelope { to, bytes } in messages {
+            if let Some(machine) = state.machine_of(to) {
+                self.peers.send(&self.ranges, to, machine, bytes);
+            }
+        }
+    }
+
+    /// Puts another log in place of the one there is.
+    fn replace(&mut self, state: &mut State) {
+        let Some(Replacement { by, done }) = state.replacement.take() else { return };
+        let replaced = self.new_log(state, by);
+        if let Ok((log, introduced)) = replaced {
+            state.part = Part::Member(Box::new(log));
+            state.introduced = introduced;
+            state.proposed.clear();
+            state.strangers.clear();
+            self.unkept = None;
+            self.halted = false;
+            self.pump(state);
+            state.tell_all();
+            // Who asked may have gone away.
+            let _ = done.send(Ok(()));
+        } else {
+            let _ = done.send(replaced.map(|_| ()));
+        }
+    }
+
+    fn new_log(
+        &mut self,
+        state: &mut State,
+        by: NewLog,
+    ) -> Result<(Consensus, BTreeMap<MemberId, String>), String> {
+        let in_words = |reason: Unreadable| format!("the log cannot be begun: {reason:?}");
+        let none = BTreeMap::new();
+        match by {
+            NewLog::Alone => Ok((found(&self.ranges.machine).map_err(in_words)?, none)),
+            NewLog::Joined { group, me, introduced } => {
+                let log = Consensus::join(group, me, election_ticks(me)).map_err(in_words)?;
+                Ok((log, introduced))
+            }
+            NewLog::Forced => {
+                let Part::Member(log) = &state.part else {
+                    return Err(
+                        "this manager has lost its log; it has nothing to go on with".to_string()
+                    );
+                };
+                let mut superseded = state.superseded.clone();
+                superseded.push(log.group_number());
+                let path = self.disk.path().display().to_string();
+                let failed = |error: io::Error| format!("{path}: {error}");
+                let file = self.disk.read().map_err(&failed)?;
+                let file = Consensus::found_by_force(&file, random_number()).map_err(in_words)?;
+                // First who is not followed any more: a crash in between does no harm.
+                let lines: Vec<String> = superseded.iter().map(u64::to_string).collect();
+                let beside = self.disk.path().with_file_name(SUPERSEDED);
+                std::fs::write(beside, lines.join("\n")).map_err(&failed)?;
+                let (log, _) = recover(&file).map_err(in_words)?;
+                self.disk.replace(&file).map_err(failed)?;
+                state.superseded = superseded;
+                Ok((log, none))
+            }
+        }
+    }
+
+    /// Stores whose nodes are up, or have had their time, get their first configurations. The leader sees to that.
+    fn formations(&mut self, catalog: &Catalog) -> Vec<Command> {
+        let mut commands = Vec::new();
+        let waiting: Vec<(&StoreId, &Store)> =
+            catalog.stores().filter(|(_, store)| !store.formed).collect();
+        self.coming.retain(|id, _| waiting.iter().any(|(other, _)| *other == id));
+        for (id, store) in waiting {
+            let up = store.nodes.values().filter(|node| node.boot.is_some()).count();
+            let (count, since) = self.coming.entry(id.clone()).or_insert((0, Instant::now()));
             if *count != up {
                 (*count, *since) = (up, Instant::now());
             }
-            let all = up == known.nodes.len();
+            let all = up == store.nodes.len();
             if up > 0 && (all || since.elapsed() >= FORM_WITHOUT_OTHERS) {
-                commands.push(Command::Form {
-                    store: store.clone(),
-                    first_index: first_index(),
-                    only_up: !all,
-                });
+                let first_index = first_index();
+                commands.push(Command::Form { store: id.clone(), first_index, only_up: !all });
             }
         }
-        self.coming.retain(|store, _| state.kept.contains_key(store));
         commands
     }
+}
+
+/// A group of this manager alone.
+pub(crate) fn found(machine: &str) -> Result<Consensus, Unreadable> {
+    let id = MemberId(random_number());
+    let me = Member { id, machine: dkv_catalog::Machine(machine.to_string()) };
+    Consensus::found(random_number(), me, election_ticks(id))
+}
+
+/// The log from its file, with the election timeout of its member, which only the file knows.
+pub(crate) fn recover(file: &[u8]) -> Result<(Consensus, usize), Unreadable> {
+    let (first, _) = Consensus::recover(file, dkv_catalog::ELECTION_TICKS_MIN)?;
+    Consensus::recover(file, election_ticks(first.me()))
 }
 
 impl State {
     /// The commands that bring the catalogue to what is known here.
     fn facts(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
-        self.forgotten.retain(|store| self.catalog.store(store).is_some());
+        let mut forgotten = std::mem::take(&mut self.forgotten);
+        forgotten.retain(|store| self.catalog().store(store).is_some());
+        self.forgotten = forgotten;
         for store in &self.forgotten {
             commands.push(Command::ForgetStore { store: store.clone() });
         }
         for (store, kept) in &self.kept {
-            let Some(known) = self.catalog.store(store) else {
+            let Some(known) = self.catalog().store(store) else {
                 commands.push(kept.define.clone());
                 continue;
             };
@@ -219,29 +395,38 @@ impl State {
         commands
     }
 
-    /// Applies a command that is on the disk, and tells who follows.
-    fn apply(&mut self, command: &Command) -> Outcome {
-        let applied = self.catalog.apply(command);
+    /// Tells what was agreed on to who follows and who asked.
+    fn agreed(&mut self, committed: &Committed) {
+        let mine = matches!(&self.part, Part::Member(log) if log.me() == committed.by);
+        let outcome = committed.applied.outcome;
+        let asked = |request: &Request| mine && request.numbers.contains(&committed.number);
+        if let Some(at) = self.requests.iter().position(asked) {
+            // Who asked may have gone away.
+            let _ = self.requests.swap_remove(at).reply.send(outcome);
+        }
+        let Proposal::Command(command) = &committed.proposal else { return };
+        self.proposed.retain(|(before, _)| !is_same(before, command));
         if let (Command::NodeUp { store, node, boot, .. }, Outcome::Refused(refusal)) =
-            (command, applied.outcome)
+            (command, outcome)
         {
-            tracing::error!(store = %store, node = node.0, boot = boot.0, ?refusal, "a node was not registered");
             let fact = self.kept.get_mut(store).and_then(|kept| kept.facts.get_mut(node));
-            if let (Some(fact), Refusal::Fenced) = (fact, refusal) {
+            if let (Some(fact), Refusal::Fenced) = (fact, refusal)
+                && *fact == Fact::Up(*boot)
+            {
+                tracing::error!(store = %store, node = node.0, "this process was taken for dead; it has to be started again");
                 *fact = Fact::Fenced(*boot);
             }
         }
         if let Command::Asks { store, asks } = command {
             self.answer(store, asks);
         }
-        if !applied.changed.is_empty() || applied.outcome == Outcome::Done {
+        if !committed.applied.changed.is_empty() || outcome == Outcome::Done {
             self.tell(store_of(command));
         }
-        applied.outcome
     }
 }
 
-impl super::Kept {
+impl Kept {
     /// What makes the catalogue know a node that was added to the store.
     fn added(&self, store: &StoreId, node: NodeIndex) -> Option<Command> {
         let Command::DefineStore { nodes, .. } = &self.define else { return None };
@@ -251,21 +436,40 @@ impl super::Kept {
     }
 }
 
+/// Whether two commands ask for the same; when they were made does not count.
+fn is_same(one: &Command, other: &Command) -> bool {
+    match (one, other) {
+        (
+            Command::NodeUp { store, node, boot, .. },
+            Command::NodeUp { store: s, node: n, boot: b, .. },
+        ) => (store, node, boot) == (s, n, b),
+        (Command::Form { store, only_up, .. }, Command::Form { store: s, only_up: o, .. }) => {
+            (store, only_up) == (s, o)
+        }
+        (Command::ReformOffline { store, .. }, Command::ReformOffline { store: s, .. }) => {
+            store == s
+        }
+        _ => one == other,
+    }
+}
+
 /// Ranges of caches whose last copy is gone start empty where a placed node is up.
-fn refound(state: &State) -> Vec<Command> {
+fn refound(catalog: &Catalog) -> Vec<Command> {
     let can_start = |store: &Store, range: &Range| {
         let up = |node: NodeIndex| store.nodes.get(&node).is_some_and(|node| node.boot.is_some());
         range.is_offline() && range.placement.iter().any(|addr| up(addr.node))
     };
-    let lost = state.kept.keys().filter(|id| {
-        state.catalog.store(id).is_some_and(|store| {
-            store.replication.on_total_loss == OnTotalLoss::Reinit
-                && store.each_range().any(|(_, range)| can_start(store, range))
-        })
+    let lost = catalog.stores().filter(|(_, store)| {
+        store.replication.on_total_loss == OnTotalLoss::Reinit
+            && store.each_range().any(|(_, range)| can_start(store, range))
     });
     let first_index = first_index();
-    lost.map(|id| Command::ReformOffline { store: id.clone(), first_index, accept_loss: false })
-        .collect()
+    lost.map(|(id, _)| Command::ReformOffline {
+        store: id.clone(),
+        first_index,
+        accept_loss: false,
+    })
+    .collect()
 }
 
 fn store_of(command: &Command) -> &StoreId {
@@ -287,8 +491,4 @@ fn store_of(command: &Command) -> &StoreId {
 fn first_index() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.as_secs() << 16
-}
-
-fn encode(record: &Record) -> Vec<u8> {
-    serde_json::to_vec(record).expect("commands and states are plain data")
 }

@@ -1,5 +1,5 @@
-//! Who holds which range, in a manager: what it knows of the processes of its own nodes, what the catalogue of the ranges
-//! says, and what its nodes are told of that.
+//! Who holds which range, in a manager: what it knows of the processes of its own nodes, what the managers agreed on about
+//! the ranges, and what its nodes are told of that.
 //!
 //! Everything here is level-triggered: facts are put down ("this process runs", "that one is gone"), and the keeper makes
 //! commands of them for as long as the catalogue does not show them. So nothing is lost when there is nobody to agree with
@@ -9,21 +9,30 @@
 
 mod disk;
 mod follow;
+mod joining;
 mod keeper;
 mod orders;
+mod peers;
 mod view;
 
 pub(crate) use follow::{boot_of, follow};
+pub(crate) use joining::seek;
 pub(crate) use keeper::Keeper;
+pub(crate) use peers::{Peers, decode as decode_messages, encode as encode_messages};
 pub(crate) use view::view;
 
-use dkv_catalog::{Catalog, Command, Outcome, Store};
+use dkv_catalog::{
+    Catalog, Command, ConfigLog, Consensus, MemberId, NotTaken, Outcome, Proposal, Store,
+};
+use dkv_protocol::admin::{GroupMember, GroupView};
 use dkv_protocol::ids::{BootId, NodeIndex, RangeId, StoreId};
 use dkv_protocol::limits::RANGES;
 use dkv_protocol::map::NodeInfo;
 use dkv_protocol::ranges::{ConfigAsk, RangeNews};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot, watch};
 
 /// Asks of one store that may wait for the keeper. More are dropped: their copies ask again.
@@ -71,26 +80,73 @@ struct Kept {
     told: watch::Sender<Arc<Told>>,
 }
 
+/// What an operator, or a machine that joins, waits for.
 #[derive(Debug)]
 struct Request {
-    command: Command,
+    proposal: Proposal,
     reply: oneshot::Sender<Outcome>,
+    begun: Instant,
+    /// The numbers under which it was proposed, and when last.
+    numbers: Vec<u64>,
+    proposed: Option<Instant>,
 }
 
-#[derive(Debug, Default)]
+/// This manager's part in the group.
+enum Part {
+    /// None: it has no log, or lost it, and has to be taken in by the others. Holds what is known then, nothing.
+    Outside(Catalog),
+    /// It has the log.
+    Member(Box<Consensus>),
+}
+
 struct State {
-    catalog: Catalog,
+    part: Part,
+    /// Machines of members that the log does not name yet, because it is empty.
+    introduced: BTreeMap<MemberId, String>,
+    /// Groups that an operator declared dead: what is left of them has to join this one.
+    superseded: Vec<u64>,
+    /// Machines that speak of another group, or to a member that this manager is not.
+    strangers: BTreeSet<String>,
+    /// Members whose connection broke.
+    unreachable: Vec<MemberId>,
     kept: BTreeMap<StoreId, Kept>,
     /// Stores that were deleted here and are in the catalogue still.
     forgotten: Vec<StoreId>,
     requests: Vec<Request>,
+    /// What was proposed of facts, and when: it is proposed again when it is not agreed on for long.
+    proposed: Vec<(Command, Instant)>,
+    /// A log that shall take the place of the one there is.
+    replacement: Option<Replacement>,
+}
+
+/// Another log for this manager.
+struct Replacement {
+    by: NewLog,
+    done: oneshot::Sender<Result<(), String>>,
+}
+
+/// Where it comes from.
+enum NewLog {
+    /// This manager was taken in by a group. Its members are named, because the log is empty at first.
+    Joined { group: u64, me: MemberId, introduced: BTreeMap<MemberId, String> },
+    /// It is on its own, and knows of no store.
+    Alone,
+    /// It goes on alone with all it knows, because those that decided are gone.
+    Forced,
 }
 
 /// See the module.
-#[derive(Debug, Default)]
 pub(crate) struct Ranges {
+    /// This machine, by its manager's address.
+    machine: String,
     state: Mutex<State>,
     wake: Notify,
+}
+
+impl fmt::Debug for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ranges").field("machine", &self.machine).finish_non_exhaustive()
+    }
 }
 
 /// Why a request of an operator was not decided.
@@ -98,9 +154,13 @@ pub(crate) struct Ranges {
 pub(crate) enum Undecided {
     /// Too many wait already.
     Busy,
-    /// The manager ends, or its catalogue cannot be written.
-    Gone,
+    /// The managers did not agree in time: too few of those that vote reach each other, or the disk is full. It may still
+    /// be done.
+    Late,
 }
+
+/// Most time for the managers to agree on a request.
+const DECIDE_MAX: Duration = Duration::from_secs(8);
 
 impl Ranges {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -173,18 +233,115 @@ impl Ranges {
         self.wake.notify_one();
     }
 
-    /// Has a command decided, and says what became of it.
-    pub(crate) async fn request(&self, command: Command) -> Result<Outcome, Undecided> {
+    /// Has something decided, and says what became of it.
+    pub(crate) async fn request(&self, proposal: Proposal) -> Result<Outcome, Undecided> {
         let (reply, outcome) = oneshot::channel();
         {
             let mut state = self.lock();
+            state.requests.retain(|request| request.begun.elapsed() < DECIDE_MAX);
             if state.requests.len() >= REQUESTS_WAITING_MAX {
                 return Err(Undecided::Busy);
             }
-            state.requests.push(Request { command, reply });
+            let begun = Instant::now();
+            let (numbers, proposed) = (Vec::new(), None);
+            state.requests.push(Request { proposal, reply, begun, numbers, proposed });
         }
         self.wake.notify_one();
-        outcome.await.map_err(|_| Undecided::Gone)
+        let decided = tokio::time::timeout(DECIDE_MAX, outcome).await;
+        decided.ok().and_then(Result::ok).ok_or(Undecided::Late)
+    }
+
+    /// Messages of the member on that machine. The worst that was said to any of them.
+    pub(crate) fn messages(&self, from: &str, messages: &[Vec<u8>]) -> Option<NotTaken> {
+        let mut state = self.lock();
+        let mut worst = None;
+        for message in messages {
+            let refused = match &mut state.part {
+                Part::Outside(_) => Some(NotTaken::OtherMember),
+                Part::Member(log) => log.step(message).err(),
+            };
+            match refused {
+                Some(NotTaken::OtherGroup | NotTaken::OtherMember) => {
+                    state.strangers.insert(from.to_string());
+                    worst = refused;
+                }
+                Some(NotTaken::Forgotten) => {
+                    tracing::error!(
+                        "the disk forgot what this manager had acknowledged; it joins anew"
+                    );
+                    state.part = Part::Outside(Catalog::default());
+                    state.strangers.insert(from.to_string());
+                    worst = refused;
+                }
+                // As good as lost on the way, which is allowed.
+                Some(NotTaken::Busy) | None => {}
+                Some(NotTaken::Malformed) => worst = worst.or(refused),
+            }
+        }
+        drop(state);
+        self.wake.notify_one();
+        worst
+    }
+
+    /// A machine speaks of another group than this manager does.
+    fn stranger(&self, machine: &str) {
+        self.lock().strangers.insert(machine.to_string());
+    }
+
+    fn strangers(&self) -> Vec<String> {
+        self.lock().strangers.iter().cloned().collect()
+    }
+
+    fn forget_strangers(&self) {
+        self.lock().strangers.clear();
+    }
+
+    /// Messages to a member may have been lost.
+    fn unreachable(&self, member: MemberId) {
+        let mut state = self.lock();
+        if !state.unreachable.contains(&member) {
+            state.unreachable.push(member);
+        }
+    }
+
+    /// Takes another log. The error is in words.
+    async fn replace(&self, by: NewLog) -> Result<(), String> {
+        let (done, kept) = oneshot::channel();
+        self.lock().replacement = Some(Replacement { by, done });
+        self.wake.notify_one();
+        kept.await.unwrap_or_else(|_| Err("the manager ends".to_string()))
+    }
+
+    /// Whether a process serves that the managers take for dead: it has to be started again.
+    pub(crate) fn is_fenced(&self, key: &NodeKey) -> bool {
+        let state = self.lock();
+        let fact = state.kept.get(&key.store).and_then(|kept| kept.facts.get(&key.node));
+        matches!(fact, Some(Fact::Fenced(_)))
+    }
+
+    /// What this manager takes part in, as it knows it.
+    pub(crate) fn group(&self) -> GroupView {
+        let state = self.lock();
+        let superseded = state.superseded.clone();
+        let Part::Member(log) = &state.part else {
+            return GroupView { superseded, ..GroupView::default() };
+        };
+        let voting = log.voting();
+        let machine_of = |id| log.group().member(id).map(|member| member.machine.0.clone());
+        let members = log.group().members().iter().map(|member| GroupMember {
+            machine: member.machine.0.clone(),
+            id: member.id.0,
+            votes: voting.contains(&member.id),
+        });
+        GroupView {
+            number: Some(log.group_number()),
+            id: Some(log.me().0),
+            leader: log.leader().and_then(machine_of),
+            members: members.collect(),
+            applied: log.applied(),
+            stores: log.catalog().stores().count() as u32,
+            superseded,
+        }
     }
 
     /// What the nodes of a store are told, from now on; none for a store that is not kept.
@@ -194,7 +351,7 @@ impl Ranges {
 
     /// Looks at a store as the catalogue has it.
     pub(crate) fn look<T>(&self, store: &StoreId, look: impl FnOnce(&Store) -> T) -> Option<T> {
-        self.lock().catalog.store(store).map(look)
+        self.lock().catalog().store(store).map(look)
     }
 
     /// Whether some range has its only copy that counts on this node: its end would lose it.
@@ -221,11 +378,48 @@ impl Ranges {
 }
 
 impl State {
+    fn new(part: Part, superseded: Vec<u64>) -> Self {
+        Self {
+            part,
+            introduced: BTreeMap::new(),
+            superseded,
+            strangers: BTreeSet::new(),
+            unreachable: Vec::new(),
+            kept: BTreeMap::new(),
+            forgotten: Vec::new(),
+            requests: Vec::new(),
+            proposed: Vec::new(),
+            replacement: None,
+        }
+    }
+
+    /// The ranges of all stores, as far as this manager knows.
+    fn catalog(&self) -> &Catalog {
+        match &self.part {
+            Part::Outside(nothing) => nothing,
+            Part::Member(log) => log.catalog(),
+        }
+    }
+
+    /// The machine of a member.
+    fn machine_of(&self, id: MemberId) -> Option<&str> {
+        let Part::Member(log) = &self.part else { return None };
+        let named = log.group().member(id).map(|member| member.machine.0.as_str());
+        named.or_else(|| self.introduced.get(&id).map(String::as_str))
+    }
+
+    fn tell_all(&mut self) {
+        let all: Vec<StoreId> = self.kept.keys().cloned().collect();
+        for store in all {
+            self.tell(&store);
+        }
+    }
+
     /// Has those who follow the nodes of a store see what the catalogue says now.
     fn tell(&mut self, store: &StoreId) {
         let Some(kept) = self.kept.get(store) else { return };
         let news = |store: &Store| store.each_range().map(|(id, range)| range.news(id)).collect();
-        let news: Vec<RangeNews> = self.catalog.store(store).map(news).unwrap_or_default();
+        let news: Vec<RangeNews> = self.catalog().store(store).map(news).unwrap_or_default();
         let before = Arc::clone(&kept.told.borrow());
         kept.told.send_replace(Arc::new(Told { news, ..(*before).clone() }));
     }

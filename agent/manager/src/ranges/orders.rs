@@ -1,13 +1,19 @@
 //! What operators order about the ranges of a store with copies: a new life, another part for a node, and what a stop has
 //! to see to first.
 
-use super::Undecided;
+use super::NewLog;
+use super::joining::undecided;
 use crate::catalogue::Agent;
 use crate::plan::names;
 use crate::refusal::Refusal;
-use dkv_catalog::{Command, Drain, Duty, Outcome, Refusal as RangesRefusal, Store, Wish};
+use dkv_catalog::{Command, Drain, Duty, Outcome, Proposal, Refusal as RangesRefusal, Store, Wish};
 use dkv_protocol::admin::{NodeDuty, NodeRecord, NodeState, StoreRecord};
 use dkv_protocol::ids::{NodeIndex, StoreId};
+use dkv_protocol::ranges::DeadBoot;
+use std::time::Duration;
+
+/// Most time for a machine that is said to be gone to show that it is not.
+const ALIVE_MAX: Duration = Duration::from_secs(2);
 
 impl Agent {
     /// A store that was stopped on purpose and whose nodes are all of this machine begins a new life with the first of
@@ -34,21 +40,7 @@ impl Agent {
 
     /// Has a command about ranges decided.
     pub(crate) async fn decide(&self, command: Command) -> Result<Outcome, Refusal> {
-        let undecided = |why: Undecided| match why {
-            Undecided::Busy => Refusal::of(
-                429,
-                "ranges_busy",
-                "many commands about ranges wait already",
-                "try again in a moment",
-            ),
-            Undecided::Gone => Refusal::of(
-                507,
-                "ranges_not_written",
-                "the catalogue of the ranges cannot be written, so nothing was changed; the manager's log says why",
-                format!("make room in {}, and try again", self.options().data_dir.display()),
-            ),
-        };
-        match self.ranges().request(command).await.map_err(undecided)? {
+        match self.ranges().request(Proposal::Command(command)).await.map_err(undecided)? {
             Outcome::Refused(refusal) => Err(in_words(refusal)),
             outcome => Ok(outcome),
         }
@@ -138,6 +130,80 @@ impl Agent {
         // What is not handed over by then is taken over when the process has ended.
         let _ = tokio::time::timeout(self.options().pace.handover_max, leads_nothing).await;
         Ok(())
+    }
+
+    /// Goes on without machines that an operator vouches to be gone: when they were needed to decide, this manager decides
+    /// alone from now on; and the copies that they had do not count any more, so that others lead. A machine that lives
+    /// and goes on by itself would be another store under the same name, so one that answers is refused.
+    pub(crate) async fn go_on_without(&self, store: &str, gone: &[String]) -> Result<(), Refusal> {
+        let record = {
+            let inner = self.lock();
+            inner.store(store)?.record.clone()
+        };
+        check_copies(&record)?;
+        if gone.is_empty() || gone.iter().any(|machine| machine == self.machine()) {
+            return Err(Refusal::bad(
+                "bad_machine",
+                "name the machines that are gone, and not the one that goes on",
+                "dkv store failover NAME --force --gone 10.0.0.11:7801",
+            ));
+        }
+        let known = self.ranges().group().members;
+        for machine in gone {
+            let covered = record.nodes.iter().any(|node| node.machine == *machine);
+            if !covered && known.iter().all(|member| member.machine != *machine) {
+                return Err(Refusal::bad(
+                    "bad_machine",
+                    format!("{machine} is no machine of the store {store} or of its managers"),
+                    format!("dkv store show {store}; dkv manager list"),
+                ));
+            }
+        }
+        if let Some(alive) = self.who_answers(gone).await {
+            return Err(Refusal::conflict(
+                "it_lives",
+                format!(
+                    "{alive} answers, so it is not gone: to go on without it would make two stores of one"
+                ),
+                format!("stop it first (dkv store stop {store}, and its manager), or wait for it"),
+            ));
+        }
+        let group = self.ranges().group();
+        let decides = |machine: &String| !gone.contains(machine);
+        let voters = || group.members.iter().filter(|member| member.votes);
+        let left = voters().filter(|member| decides(&member.machine)).count();
+        if left * 2 <= voters().count() {
+            self.ranges().replace(NewLog::Forced).await.map_err(|why| {
+                Refusal::of(507, "not_written", why, "make room on the disk, and try again")
+            })?;
+            tracing::warn!(
+                gone = gone.join(", "),
+                "this manager decides alone from now on, by order of its operator"
+            );
+        }
+        let dead = self.ranges().look(&record.id, |known: &Store| {
+            let of = |(node, own): (NodeIndex, &NodeRecord)| {
+                let boot = known.nodes.get(&node).and_then(|node| node.boot);
+                boot.filter(|_| gone.contains(&own.machine)).map(|boot| DeadBoot { node, boot })
+            };
+            record.indexed().filter_map(of).collect::<Vec<DeadBoot>>()
+        });
+        for dead in dead.unwrap_or_default() {
+            self.decide(Command::Dead { store: record.id.clone(), dead }).await?;
+        }
+        Ok(())
+    }
+
+    /// One of these machines whose manager answers.
+    async fn who_answers(&self, machines: &[String]) -> Option<String> {
+        for machine in machines {
+            let client = self.client_of(machine, ALIVE_MAX)?;
+            let asked = tokio::task::spawn_blocking(move || client.health());
+            if let Ok(Ok(_)) = asked.await {
+                return Some(machine.clone());
+            }
+        }
+        None
     }
 
     /// A node that was relieved for its stop takes its full part again after its start.

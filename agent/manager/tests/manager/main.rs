@@ -2,6 +2,7 @@
 //! several of them as one group.
 
 mod api;
+mod deciding;
 mod groups;
 mod harness;
 mod ranges;

@@ -55,11 +55,11 @@ pub(crate) fn told(
     (latest, answers)
 }
 
-fn config(machine: &Machine, index: u16, range: u8) -> Option<RangeConfig> {
+pub(crate) fn config(machine: &Machine, index: u16, range: u8) -> Option<RangeConfig> {
     told(machine, index).0.get(&RangeId(range)).and_then(|news| news.config.clone())
 }
 
-fn ask(machine: &Machine, index: u16, asks: Vec<ConfigAsk>) {
+pub(crate) fn ask(machine: &Machine, index: u16, asks: Vec<ConfigAsk>) {
     let path = beside(machine, index, "asks");
     let mut text = serde_json::to_string(&FromNode::Asks { asks }).expect("plain data");
     text.push('\n');

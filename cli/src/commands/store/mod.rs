@@ -143,23 +143,38 @@ Without --rolling the whole store is stopped and started: what it holds in memor
         #[command(flatten)]
         shared: Shared,
     },
-    /// Has other nodes lead what a node leads, until it is told to lead again
+    /// Has other nodes lead what a node leads; with --force, goes on without machines that are gone
     #[command(after_help = "\
 Examples:
   dkv store failover TestStore --instance node1
   dkv store failover TestStore --instance node1 --back
+  dkv store failover TestStore --force --gone 10.0.0.11:7801 -m 10.0.0.12:7801
 
-Clients do not notice, but for some milliseconds. The node keeps its copies. A node whose process or machine dies is taken
-over from without this command.")]
+Clients do not notice a failover of a node, but for some milliseconds; it keeps its copies. A node whose process or machine
+dies is taken over from without this command, where enough managers are left to decide: dkv manager status says so. --force
+is for when they are not. It makes two stores of one if a machine that is said to be gone lives on.")]
     Failover {
         /// Name of the store
         name: String,
         /// The node, as node1
-        #[arg(long, env = "DKV_INSTANCE", value_name = "NODE")]
-        instance: String,
+        #[arg(long, env = "DKV_INSTANCE", value_name = "NODE", required_unless_present = "force")]
+        instance: Option<String>,
         /// It leads its part again
         #[arg(long, env = "DKV_BACK", value_parser = clap::builder::FalseyValueParser::new())]
         back: bool,
+        /// Go on without the machines of --gone; asks for their addresses once more
+        #[arg(long, env = "DKV_FAILOVER_FORCE", value_parser = clap::builder::FalseyValueParser::new(),
+            requires = "gone", conflicts_with_all = ["instance", "back"])]
+        force: bool,
+        /// Machines that are gone for certain: their managers' addresses, with commas between them
+        #[arg(
+            long,
+            env = "DKV_GONE",
+            value_delimiter = ',',
+            value_name = "HOST:PORT",
+            requires = "force"
+        )]
+        gone: Vec<String>,
         #[command(flatten)]
         patience: Patience,
         #[command(flatten)]
@@ -210,7 +225,10 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
                 code => Ok(code),
             }
         }
-        Command::Failover { name, instance, back, patience, shared } => {
+        Command::Failover { name, instance: None, gone, shared, .. } => {
+            run::force(name, gone, shared, spelling)
+        }
+        Command::Failover { name, instance: Some(instance), back, patience, shared, .. } => {
             run::copies(shared, spelling, &format!("moving the lead of {name}"), |group| {
                 coordinate::failover(group, name, instance, *back, patience.most())
             })

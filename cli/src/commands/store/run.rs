@@ -6,9 +6,10 @@ use crate::failure::Failure;
 use crate::interrupt;
 use crate::output;
 use crate::reach::show;
+use dkv_agent::client::{AddressError, parse_address};
 use dkv_agent::coordinate::{self, Group, NotWhole, Outcome, Report};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{BufRead, IsTerminal};
 use std::time::Duration;
 
 /// Runs `store start`.
@@ -81,6 +82,33 @@ pub(super) fn copies(
     let report = run(&reached.group);
     progress.finish_and_clear();
     show(shared.output.output, &report)
+}
+
+/// Goes on without machines that are gone, once their addresses were typed again.
+pub(super) fn force(
+    name: &str,
+    gone: &[String],
+    shared: &Shared,
+    spelling: Spelling,
+) -> Result<u8, Failure> {
+    let usage = |error: AddressError| Failure::usage(error.to_string(), "--gone 10.0.0.11:7801");
+    let gone: Result<Vec<String>, Failure> = gone
+        .iter()
+        .map(|text| Ok(parse_address(text, Some(shared.reach.port)).map_err(usage)?.to_string()))
+        .collect();
+    let gone = gone?;
+    let reached = shared.group(spelling)?;
+    let all = gone.join(",");
+    output::note(&format!(
+        "{all} is said to be gone. If it lives and goes on by itself, the store {name} exists twice from now on, and what \
+         clients write to one of the two is lost.\nType {all} to go on without it:"
+    ));
+    let mut typed = String::new();
+    let read = std::io::stdin().lock().read_line(&mut typed);
+    if read.is_err() || typed.trim() != all {
+        return Err(Failure::failed("not confirmed; nothing was changed", format!("type {all}")));
+    }
+    show(shared.output.output, &coordinate::force(&reached.group, name, &gone))
 }
 
 /// A turning wheel with the seconds, on a terminal alone.

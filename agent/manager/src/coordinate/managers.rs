@@ -1,0 +1,232 @@
+//! The managers themselves: who they are, who of them decides, and what happens when one of their machines fails.
+
+use super::{ActionRow, Group, Report, connect};
+use crate::client::{AdminClient, AdminError};
+use dkv_protocol::admin::{GroupView, ManagersView};
+use std::time::{Duration, Instant};
+
+/// The pause between two looks at managers that find together.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// One manager, as itself says or as the others know it.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Its machine.
+    pub machine: String,
+    /// What it said, or why nothing.
+    pub view: Result<ManagersView, AdminError>,
+}
+
+/// All managers of the group, in order.
+pub fn standing(group: &Group) -> Vec<Standing> {
+    let answers = group.each(AdminClient::managers);
+    let all = group.managers().into_iter().zip(answers);
+    all.map(|(machine, view)| Standing { machine, view }).collect()
+}
+
+/// What those that decide together are, as the one knows it who knows most.
+fn group_of(all: &[Standing]) -> Option<&GroupView> {
+    let views = all.iter().filter_map(|one| one.view.as_ref().ok());
+    views.map(|view| &view.group).max_by_key(|group| (group.leader.is_some(), group.applied))
+}
+
+/// Why managers cannot become one group: two of them keep stores with copies, apart from each other.
+pub(super) fn two_groups<'a>(views: impl Iterator<Item = &'a ManagersView>) -> Option<String> {
+    let keeping: Vec<&ManagersView> = views.filter(|view| view.group.stores > 0).collect();
+    let first = keeping.first()?;
+    let of_one = |one: &GroupView, other: &GroupView| {
+        let dead = |group: &GroupView, by: &GroupView| {
+            group.number.is_some_and(|number| by.superseded.contains(&number))
+        };
+        one.number == other.number || dead(one, other) || dead(other, one)
+    };
+    let other = keeping.iter().find(|view| !of_one(&view.group, &first.group))?;
+    Some(format!(
+        "{} and {} keep stores with copies, each in a group of its own; they cannot become one",
+        first.this, other.this
+    ))
+}
+
+/// What happens when each machine fails, in words; one for each member of the group.
+pub fn fates(all: &[Standing]) -> Vec<(String, String)> {
+    let Some(group) = group_of(all) else { return Vec::new() };
+    let reached = |machine: &str| all.iter().any(|one| one.machine == machine && one.view.is_ok());
+    let witness = |machine: &str| {
+        let view = all.iter().find(|one| one.machine == machine);
+        view.is_some_and(|one| one.view.as_ref().is_ok_and(|view| view.witness))
+    };
+    let voters: Vec<&str> =
+        group.members.iter().filter(|m| m.votes).map(|m| m.machine.as_str()).collect();
+    let others: Vec<&str> = group.members.iter().map(|m| m.machine.as_str()).collect();
+    let fate = |machine: &str| {
+        let left = voters.iter().filter(|voter| **voter != machine && reached(voter)).count();
+        let decides = left * 2 > voters.len();
+        let survivor = others.iter().find(|o| **o != machine && !witness(o)).copied();
+        match survivor {
+            None => "its stores are down until it is back".to_string(),
+            Some(_) if decides && witness(machine) => {
+                "nothing changes for clients; no further failure is covered until it is back".to_string()
+            }
+            Some(_) if decides => {
+                "the others take over by themselves within about 2 s what it leads and they have copies of".to_string()
+            }
+            Some(survivor) => format!(
+                "the others cannot decide without it: what it leads stops until it is back, or until {survivor} is promoted \
+                 by hand (dkv store failover NAME --force --gone {machine} -m {survivor})"
+            ),
+        }
+    };
+    others.iter().map(|machine| ((*machine).to_string(), fate(machine))).collect()
+}
+
+/// Waits until the managers that can be reached decide together. What still keeps them apart, after `most`.
+pub fn await_one_group(group: &Group, most: Duration) -> Option<String> {
+    let deadline = Instant::now() + most;
+    loop {
+        let all = standing(group);
+        let there: Vec<&ManagersView> = all.iter().filter_map(|o| o.view.as_ref().ok()).collect();
+        let first = there.first().map(|view| view.group.number);
+        let knows = |view: &&ManagersView| {
+            let listed = |other: &&ManagersView| {
+                view.group.members.iter().any(|member| member.machine == other.this)
+            };
+            Some(view.group.number) == first
+                && first.flatten().is_some()
+                && there.iter().all(listed)
+        };
+        let apart = there.iter().find(|view| !knows(view))?;
+        if Instant::now() >= deadline {
+            return Some(format!(
+                "{} does not decide together with the others yet; see why with: dkv manager status",
+                apart.this
+            ));
+        }
+        std::thread::park_timeout(LOOK);
+    }
+}
+
+/// Takes further managers into the group; a witness is one that was started as such.
+pub fn add_managers(group: &mut Group, new: &[std::net::SocketAddr], most: Duration) -> Report {
+    for address in new {
+        group.add(*address);
+    }
+    let mut report = connect(group);
+    report.rows.iter_mut().for_each(|row| row.action = "AddManager".to_string());
+    if report.outcome() == super::Outcome::Done {
+        report.warn(await_one_group(group, most));
+    }
+    report
+}
+
+/// Removes a machine from the group. It may be down.
+pub fn remove_manager(group: &Group, machine: &str) -> Report {
+    let action = "RemoveManager";
+    if !group.managers().iter().any(|manager| manager == machine) {
+        let managers = group.managers();
+        let message =
+            format!("{machine} is not a manager of the group; it has {}", managers.join(", "));
+        let first = managers.first().cloned().unwrap_or_default();
+        let hint = "dkv manager list".to_string();
+        let row = ActionRow::failed(&first, action, "no_such_manager", message, hint);
+        return Report { rows: vec![row], ..Report::default() };
+    }
+    let mut report = Report::default();
+    let others = || group.clients().iter().filter(|client| client.manager() != machine);
+    if others().next().is_none() {
+        let message = format!("{machine} is the only manager of its group");
+        let hint = "stop it to be rid of it".to_string();
+        let row = ActionRow::failed(machine, action, "last_manager", message, hint);
+        return Report { rows: vec![row], ..Report::default() };
+    }
+    for client in others() {
+        report.rows.push(match client.remove_manager(machine) {
+            Ok(_) => ActionRow::success(client.manager(), action, format!("Removed {machine}")),
+            Err(error) => ActionRow::error(client.manager(), action, &error),
+        });
+    }
+    let done = report.rows.iter().any(|row| row.result == super::ActionResult::Success);
+    if let (true, Some(client)) = (done, group.client(machine)) {
+        // One that is down has nothing to give up; it finds out when it is back.
+        if client.health().is_ok() {
+            report.rows.push(match client.remove_manager(machine) {
+                Ok(_) => ActionRow::success(machine, action, "Goes on alone"),
+                Err(error) => ActionRow::error(machine, action, &error),
+            });
+        }
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dkv_protocol::admin::GroupMember;
+
+    fn standing_of(machine: &str, group: &GroupView, witness: bool) -> Standing {
+        let view = ManagersView {
+            this: machine.to_string(),
+            pid: 1,
+            version: String::new(),
+            managers: vec![],
+            witness,
+            group: group.clone(),
+        };
+        Standing { machine: machine.to_string(), view: Ok(view) }
+    }
+
+    fn group(number: u64, members: &[(&str, bool)], stores: u32) -> GroupView {
+        let member = |(machine, votes): &(&str, bool)| GroupMember {
+            machine: (*machine).to_string(),
+            id: 1,
+            votes: *votes,
+        };
+        GroupView {
+            number: Some(number),
+            members: members.iter().map(member).collect(),
+            stores,
+            ..GroupView::default()
+        }
+    }
+
+    #[test]
+    fn what_happens_when_a_machine_fails_is_said_for_each() {
+        let two = group(1, &[("a", true), ("b", false)], 1);
+        let all = [standing_of("a", &two, false), standing_of("b", &two, false)];
+        let fate = fates(&all);
+        assert!(fate[0].1.contains("--force --gone a -m b"), "{fate:?}");
+        assert!(fate[1].1.contains("by themselves"), "{fate:?}");
+
+        let three = group(1, &[("a", true), ("b", true), ("w", true)], 1);
+        let mut all = vec![
+            standing_of("a", &three, false),
+            standing_of("b", &three, false),
+            standing_of("w", &three, true),
+        ];
+        let fate = fates(&all);
+        assert!(
+            fate[0].1.contains("by themselves") && fate[1].1.contains("by themselves"),
+            "{fate:?}"
+        );
+        assert!(fate[2].1.contains("nothing changes"), "{fate:?}");
+        // With one of them down the next failure needs a hand.
+        let down = AdminError::NotConnected { manager: "w".into(), reason: String::new() };
+        all[2].view = Err(down);
+        assert!(fates(&all)[0].1.contains("promoted by hand"), "{:?}", fates(&all));
+
+        let one = group(1, &[("a", true)], 0);
+        assert!(fates(&[standing_of("a", &one, false)])[0].1.contains("down until"));
+    }
+
+    #[test]
+    fn two_groups_that_keep_stores_cannot_become_one() {
+        let view =
+            |machine: &str, group: &GroupView| standing_of(machine, group, false).view.unwrap();
+        let (a, b) = (group(1, &[("a", true)], 1), group(2, &[("b", true)], 1));
+        let both = [view("a", &a), view("b", &b)];
+        assert!(two_groups(both.iter()).unwrap().contains("a and b"));
+        let empty = group(2, &[("b", true)], 0);
+        assert_eq!(two_groups([view("a", &a), view("b", &empty)].iter()), None);
+        let after = GroupView { superseded: vec![1], ..b };
+        assert_eq!(two_groups([view("a", &a), view("b", &after)].iter()), None);
+    }
+}

@@ -1,0 +1,202 @@
+//! Several managers that decide together about stores with copies: who joins, who votes, who is lost, and what goes on.
+
+use crate::harness::{Machine, Running, group, kill, node, until};
+use crate::ranges::{config, told, with_copies};
+use dkv_agent::client::AdminClient;
+use dkv_agent::coordinate::{self, ActionResult, Outcome, Report};
+use dkv_protocol::admin::GroupView;
+use dkv_protocol::ids::{Epoch, NodeIndex, RangeId};
+use dkv_protocol::ranges::{Change, ConfigAsk, RangeConfig, RangeState};
+use std::time::Duration;
+
+const MOST: Duration = Duration::from_secs(20);
+
+/// Managers of one group.
+fn together(machines: &[&Machine]) -> Vec<Running> {
+    let managers = machines.iter().map(|machine| machine.start()).collect();
+    let mut group = group(machines);
+    assert_done(&coordinate::connect(&mut group));
+    assert_eq!(coordinate::await_one_group(&group, MOST), None);
+    managers
+}
+
+#[track_caller]
+fn assert_done(report: &Report) {
+    assert_eq!(report.outcome(), Outcome::Done, "{report:#?}");
+}
+
+fn view(machine: &Machine) -> GroupView {
+    machine.client().managers().expect("it answers").group
+}
+
+fn votes(machine: &Machine) -> usize {
+    view(machine).members.iter().filter(|member| member.votes).count()
+}
+
+/// A store S with a node on each machine but witnesses, started and formed.
+fn running_store(machines: &[&Machine], replicas: u8) {
+    let group = group(machines);
+    assert_done(&coordinate::create(&group, &with_copies("S", 1, replicas), false));
+    assert_done(&coordinate::start(&group, "S", None));
+    let store = coordinate::list(&group).stores.remove(0);
+    for (NodeIndex(index), record) in store.record.indexed() {
+        let machine = machines.iter().find(|m| m.address.to_string() == record.machine);
+        let machine = *machine.expect("a machine of the test");
+        until("all is formed and told", || {
+            let told = told(machine, index).0;
+            told.len() == 256 && told.values().all(|news| news.config.is_some())
+        });
+    }
+}
+
+fn pid(client: &AdminClient, name: &str) -> u32 {
+    node(client, "S", name).pid.expect("it runs")
+}
+
+#[test]
+fn three_managers_decide_together_and_go_on_when_one_is_gone() {
+    let machines = [Machine::new(), Machine::new(), Machine::new()];
+    let [a, b, c] = &machines;
+    let mut managers = together(&[a, b, c]);
+    until("all three vote", || votes(a) == 3 && votes(c) == 3);
+    running_store(&[a, b, c], 1);
+    for range in [0, 100, 255] {
+        assert_eq!(config(a, 0, range), config(c, 2, range));
+    }
+    // A process that ends on B is news on A and C.
+    kill(pid(&b.client(), "node2"));
+    let led_by = |machine: &Machine, index: u16, node: u16| {
+        let led = |config: &RangeConfig| {
+            let primary = config.primary.addr.node;
+            config.state == RangeState::Normal && primary == NodeIndex(node)
+        };
+        told(machine, index).0.values().filter(|n| n.config.as_ref().is_some_and(led)).count()
+    };
+    until("nobody takes B for a leader", || led_by(a, 0, 1) == 0 && led_by(c, 2, 1) == 0);
+
+    // The leader of the managers goes away; the others decide on.
+    let leader = view(b).leader.expect("somebody leads");
+    let at = machines.iter().position(|m| m.address.to_string() == leader).expect("one of them");
+    let left: Vec<&Machine> = machines.iter().filter(|m| m.address.to_string() != leader).collect();
+    managers.remove(at).end();
+    until("another one leads", || view(left[0]).leader.is_some_and(|now| now != leader));
+    let other = if at == 2 { 0 } else { 2 };
+    let (name, index) = (format!("node{}", other + 1), other as u16);
+    kill(pid(&machines[other].client(), &name));
+    let witness = left.iter().find(|m| m.address != machines[other].address).expect("two are left");
+    let seen_by = machines.iter().position(|m| m.address == witness.address).expect("one of them");
+    until("that end is known as well", || led_by(witness, seen_by as u16, index) == 0);
+}
+
+#[test]
+fn a_manager_that_lost_its_log_is_taken_in_again() {
+    let machines = [Machine::new(), Machine::new(), Machine::new()];
+    let [a, b, c] = &machines;
+    let mut managers = together(&[a, b, c]);
+    until("all three vote", || votes(a) == 3);
+    running_store(&[a, b, c], 1);
+    let before = view(c).id;
+    managers.remove(2).end();
+    std::fs::remove_file(c.data().join("ranges.log")).unwrap();
+    let _c = c.start();
+    until("it is back under another number", || {
+        let view = view(c);
+        view.id.is_some() && view.id != before && view.leader.is_some() && view.stores == 1
+    });
+    until("it votes again", || votes(a) == 3 && view(a).members.len() == 3);
+    let number = view(c).id.expect("it has one");
+    assert!(view(a).members.iter().any(|member| member.id == number && member.votes));
+}
+
+#[test]
+fn of_two_the_first_decides_and_the_other_goes_on_by_order_of_its_operator() {
+    let machines = [Machine::new(), Machine::new()];
+    let [a, b] = &machines;
+    let mut managers = together(&[a, b]);
+    running_store(&[a, b], 1);
+    assert_eq!((votes(a), votes(b)), (1, 1));
+    let fates = coordinate::fates(&coordinate::standing(&group(&[a, b])));
+    assert!(fates[0].1.contains("promoted by hand"), "{fates:?}");
+    assert!(fates[1].1.contains("by themselves"), "{fates:?}");
+    let before = config(b, 1, 0).expect("formed");
+    assert_eq!(before.primary.addr.node, NodeIndex(0));
+
+    let gone = [a.address.to_string()];
+    let refused = coordinate::force(&group(&[b]), "S", &gone);
+    assert_eq!(refused.rows[0].code, "it_lives", "{refused:?}");
+    managers.remove(0).end();
+    assert_done(&coordinate::force(&group(&[b]), "S", &gone));
+    until("B leads", || config(b, 1, 0).is_some_and(|c| c.primary.addr.node == NodeIndex(1)));
+    assert_eq!(config(b, 1, 0).unwrap().epoch, Epoch(before.epoch.0 + 1));
+    let copies = b.client().store("S").unwrap().copies.unwrap();
+    assert_eq!((copies.nodes[1].leads, copies.offline_ranges), (256, 0));
+
+    // The old first one comes back, with its node: it follows the other, and the node comes back as another process.
+    let old = pid_of(a);
+    let _a = a.start();
+    until("A has joined B", || view(a).number == view(b).number && view(a).leader.is_some());
+    until("its node was started again", || pid_of(a).is_some_and(|new| Some(new) != old));
+    until("it is told who leads", || {
+        config(a, 0, 0).is_some_and(|c| c.primary.addr.node == NodeIndex(1))
+    });
+}
+
+fn pid_of(machine: &Machine) -> Option<u32> {
+    let text = std::fs::read_to_string(machine.data().join("catalogue.json")).expect("it is there");
+    let (_, body) = text.split_once('\n').expect("a first line");
+    let value: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    let mut nodes = value["stores"]["S"]["nodes"].as_object().expect("nodes").values();
+    nodes.find_map(|node| node["process"]["pid"].as_u64()).map(|pid| pid as u32)
+}
+
+#[test]
+fn a_witness_decides_and_runs_nothing() {
+    let (a, b, mut w) = (Machine::new(), Machine::new(), Machine::new());
+    w.options.witness = true;
+    let mut managers = together(&[&a, &b, &w]);
+    until("all three vote", || votes(&w) == 3);
+    running_store(&[&a, &b, &w], 1);
+    let record = a.client().store("S").unwrap().record;
+    let on: Vec<&str> = record.nodes.iter().map(|node| node.machine.as_str()).collect();
+    assert_eq!(on, [a.address.to_string(), b.address.to_string()]);
+    assert!(w.client().find_store("S").unwrap().is_none());
+    let refused = w.client().create(&crate::harness::definition("Own", 1)).unwrap_err();
+    assert!(["witness", "group_has_members"].contains(&refused.code()), "{refused}");
+    let fates = coordinate::fates(&coordinate::standing(&group(&[&a, &b, &w])));
+    assert!(fates.iter().all(|(_, fate)| !fate.contains("by hand")), "{fates:?}");
+
+    // The machine of A goes as a whole: B and the witness decide that B's copies lead when they ask for it.
+    let node1 = pid(&a.client(), "node1");
+    managers.remove(0).end();
+    kill(node1);
+    until("another one leads the managers", || {
+        view(&b).leader.is_some_and(|leader| leader != a.address.to_string())
+    });
+    let before = config(&b, 1, 0).unwrap();
+    let mine = before.in_sync.iter().copied().find(|rid| rid.addr.node == NodeIndex(1)).unwrap();
+    let take =
+        ConfigAsk { range: RangeId(0), epoch: before.epoch, caller: mine, change: Change::Take };
+    crate::ranges::ask(&b, 1, vec![take]);
+    until("it is granted", || config(&b, 1, 0).is_some_and(|c| c.primary == mine));
+}
+
+#[test]
+fn managers_leave_and_those_with_stores_of_their_own_do_not_join() {
+    let (a, b, c) = (Machine::new(), Machine::new(), Machine::new());
+    let managers = together(&[&a, &b]);
+    let report = coordinate::remove_manager(&group(&[&a, &b]), &b.address.to_string());
+    assert_done(&report);
+    until("both are alone", || view(&a).members.len() == 1 && view(&b).members.len() == 1);
+    assert_eq!(a.client().managers().unwrap().managers, [a.address.to_string()]);
+    assert_ne!(view(&a).number, view(&b).number);
+
+    let _c = c.start();
+    for machine in [&a, &c] {
+        machine.client().create(&with_copies("S", 2, 1)).unwrap();
+    }
+    until("both keep their store", || view(&a).stores == 1 && view(&c).stores == 1);
+    let report = coordinate::connect(&mut group(&[&a, &c]));
+    assert!(report.rows.iter().all(|row| row.result == ActionResult::Failed), "{report:?}");
+    assert_eq!(report.rows[0].code, "two_groups");
+    drop(managers);
+}

@@ -1,0 +1,155 @@
+//! `dkv manager`: the managers of the group, who of them decides, and what happens when a machine fails.
+
+use crate::clustron::Spelling;
+use crate::failure::Failure;
+use crate::output::{self, Format, OutputArgs};
+use crate::reach::{ReachArgs, Reached, admin_failure, show};
+use dkv_agent::client::parse_address;
+use dkv_agent::coordinate::{self, Standing};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What all of them take.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Shared {
+    #[command(flatten)]
+    reach: ReachArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// The subcommands of `dkv manager`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// The managers of the group: who leads, who votes, who is down
+    #[command(after_help = "Examples:\n  dkv manager list\n  dkv manager list -o json")]
+    List {
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// As list, and what happens when each of the machines fails
+    #[command(after_help = "Example:\n  dkv manager status")]
+    Status {
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Takes further machines into the group
+    #[command(after_help = "\
+Examples:
+  dkv manager add 10.0.0.13
+  dkv manager add 10.0.0.13:7801 10.0.0.14:7801
+
+Two machines alone cannot tell a dead one from a cut cable. A third manager that runs no nodes settles it; start it with:
+dkv agent --witness --listen 10.0.0.13:7801 --token-file group.token")]
+    Add {
+        /// Managers, as HOST or HOST:PORT
+        #[arg(required = true, value_name = "HOST:PORT")]
+        hosts: Vec<String>,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Removes a machine without nodes from the group; it may be down
+    #[command(after_help = "Example:\n  dkv manager remove 10.0.0.13:7801")]
+    Remove {
+        /// Its manager, as HOST or HOST:PORT
+        #[arg(value_name = "HOST:PORT")]
+        host: String,
+        #[command(flatten)]
+        shared: Shared,
+    },
+}
+
+/// Runs it.
+pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> {
+    match command {
+        Command::List { shared } => list(shared, spelling, false),
+        Command::Status { shared } => list(shared, spelling, true),
+        Command::Add { hosts, shared } => {
+            let new =
+                hosts.iter().map(|host| address(host, shared)).collect::<Result<Vec<_>, _>>()?;
+            let Reached { mut group, .. } = shared.reach.group(None, spelling)?;
+            let most = Duration::from_secs(shared.reach.timeout_sec);
+            show(shared.output.output, &coordinate::add_managers(&mut group, &new, most))
+        }
+        Command::Remove { host, shared } => {
+            let machine = address(host, shared)?.to_string();
+            let reached = shared.reach.group(None, spelling)?;
+            show(shared.output.output, &coordinate::remove_manager(&reached.group, &machine))
+        }
+    }
+}
+
+fn address(text: &str, shared: &Shared) -> Result<SocketAddr, Failure> {
+    parse_address(text, Some(shared.reach.port))
+        .map_err(|error| Failure::usage(error.to_string(), "dkv manager add 10.0.0.13:7801"))
+}
+
+fn list(shared: &Shared, spelling: Spelling, with_fates: bool) -> Result<u8, Failure> {
+    let reached = shared.reach.group(None, spelling)?;
+    let all = coordinate::standing(&reached.group);
+    if let Some(error) = all.iter().find_map(|one| one.view.as_ref().err())
+        && all.iter().all(|one| one.view.is_err())
+    {
+        return Err(admin_failure(error));
+    }
+    let rows: Vec<Vec<Value>> = all.iter().map(|one| row(one, &all)).collect();
+    let fates = if with_fates { coordinate::fates(&all) } else { Vec::new() };
+    let head = ["Manager", "Part", "Runs", "Version", "Message"];
+    let down = all.iter().any(|one| one.view.is_err());
+    if shared.output.output == Format::Json {
+        let objects: Vec<Value> = rows
+            .iter()
+            .map(|row| head.iter().copied().zip(row.iter().cloned()).collect())
+            .collect();
+        let fates: Vec<Value> = fates
+            .iter()
+            .map(|(machine, fate)| json!({"if_fails": machine, "then": fate}))
+            .collect();
+        let shown = json!({ "managers": objects, "fates": fates });
+        output::json(if with_fates { &shown } else { &shown["managers"] });
+    } else {
+        output::rows(Format::Table, &head, &rows);
+        if with_fates {
+            output::line("");
+            let rows: Vec<Vec<Value>> =
+                fates.iter().map(|(machine, fate)| vec![json!(machine), json!(fate)]).collect();
+            output::rows(Format::Table, &["If this fails", "then"], &rows);
+        }
+    }
+    Ok(if down { 4 } else { 0 })
+}
+
+/// One manager: by itself, or by what the others know of it.
+fn row(one: &Standing, all: &[Standing]) -> Vec<Value> {
+    let known = all.iter().filter_map(|other| other.view.as_ref().ok()).map(|view| &view.group);
+    let latest = known.max_by_key(|group| (group.leader.is_some(), group.applied));
+    let member = latest.and_then(|g| g.members.iter().find(|m| m.machine == one.machine));
+    let leads = latest.is_some_and(|group| group.leader.as_deref() == Some(&one.machine));
+    let part = match member {
+        None => "not in the group",
+        Some(_) if leads => "leads",
+        Some(member) if member.votes => "votes",
+        Some(_) => "learns",
+    };
+    let view = one.view.as_ref();
+    let apart = view.ok().zip(latest).is_some_and(|(v, latest)| v.group.number != latest.number);
+    let message = match &one.view {
+        Err(error) => error.to_string(),
+        Ok(_) if apart => "keeps a group of its own".to_owned(),
+        Ok(view) if view.group.leader.is_none() => "reaches too few to decide".to_owned(),
+        Ok(_) => String::new(),
+    };
+    let runs = match view {
+        Ok(view) if view.witness => "witness, no nodes",
+        Ok(_) => "nodes",
+        Err(_) => "unknown",
+    };
+    vec![
+        json!(one.machine),
+        json!(part),
+        json!(runs),
+        json!(view.ok().map(|view| view.version.clone())),
+        json!(message),
+    ]
+}
