@@ -23,8 +23,14 @@ use dkv_protocol::ranges::{Ack, ConfigAsk, RangeNews, RangeState, ReadMode};
 use dkv_protocol::resp::reply;
 use dkv_protocol::slots::slot_of;
 
-/// How long a command waits while its range is handed over or its log is full, in nanoseconds.
-const HOLD_NS: u64 = 50_000_000;
+/// How long a command waits while its range is handed over or its log is full, in nanoseconds. Most wait for a few
+/// milliseconds; the rest is for managers that are slow to agree, so that a planned move is no error to anybody.
+const HOLD_NS: u64 = 1_000_000_000;
+/// How long one waits for leases that ran out. They last a second from their asking, so that a primary that is cut off
+/// refuses within 1.2 seconds; and who was only slow has them back in this time.
+const LEASE_HOLD_NS: u64 = 150_000_000;
+/// Who asks later than this after the last one that had to wait waits for a reason of its own.
+const HELD_APART_NS: u64 = 50_000_000;
 
 const TRY_AGAIN: &str = "TRYAGAIN the range is changing hands; try again";
 const NO_LEASE: &str = "TRYAGAIN the copies of the range do not answer; try again";
@@ -401,21 +407,21 @@ impl Copies {
             }
             Err(Refused::NotPrimary) => Admission::Elsewhere(range),
             Err(Refused::Offline) => Admission::Refused(OFFLINE),
-            Err(Refused::NoLease) => Admission::Refused(NO_LEASE),
+            Err(Refused::NoLease) => self.hold(now, range, LEASE_HOLD_NS, NO_LEASE),
             Err(Refused::TooFewCopies) => Admission::Refused(TOO_FEW_COPIES),
-            Err(Refused::Handover) => self.hold(now, range, TRY_AGAIN),
-            Err(Refused::LogFull) => self.hold(now, range, BUSY),
+            Err(Refused::Handover) => self.hold(now, range, HOLD_NS, TRY_AGAIN),
+            Err(Refused::LogFull) => self.hold(now, range, HOLD_NS, BUSY),
         }
     }
 
     /// A range cannot serve for a moment: commands wait for that, and are refused when it is a long one.
-    fn hold(&mut self, now: Now, range: RangeId, refusal: &'static str) -> Admission {
+    fn hold(&mut self, now: Now, range: RangeId, hold_ns: u64, refusal: &'static str) -> Admission {
         let held = &mut self.held[usize::from(range.0)];
-        if now.boot_ns.saturating_sub(held.seen_ns) > HOLD_NS {
+        if now.boot_ns.saturating_sub(held.seen_ns) > HELD_APART_NS {
             held.since_ns = now.boot_ns;
         }
         held.seen_ns = now.boot_ns;
-        if now.boot_ns - held.since_ns < HOLD_NS {
+        if now.boot_ns - held.since_ns < hold_ns {
             Admission::Wait
         } else {
             Admission::Refused(refusal)
