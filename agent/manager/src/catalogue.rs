@@ -16,6 +16,7 @@ use dkv_protocol::admin::{
     HealthView, ManagersView, NodeRecord, NodeState, NodeView, Reservation, StoreDefinition,
     StoreRecord, StoreStatus, StoreView,
 };
+use dkv_protocol::control::NodeStatus;
 use dkv_protocol::ids::{NodeIndex, StoreId};
 use dkv_protocol::launch::{LAUNCH_VERSION, LaunchDocument};
 use dkv_protocol::map::NodeInfo;
@@ -370,6 +371,9 @@ impl Agent {
     /// A store as this manager sees it: the states of its own nodes only.
     fn view(&self, inner: &Inner, entry: &StoreEntry) -> StoreView {
         let store = &entry.record.definition.name;
+        // With copies a store is whole without the nodes that do not run.
+        let up = ranges::up(&self.ranges, &entry.record);
+        let counts = |other: &String| up.as_ref().is_none_or(|up| up.contains(other));
         let nodes: Vec<NodeView> = entry
             .record
             .nodes
@@ -384,7 +388,11 @@ impl Agent {
                     && !silent
                     && live.is_some_and(|live| {
                         let samples = live.samples.lock().expect("no holder of this lock panics");
-                        samples.last().is_some_and(|status| status.cluster_ok)
+                        let reaches = |status: &NodeStatus| {
+                            status.cluster_ok
+                                || status.unreachable.iter().all(|other| !counts(other))
+                        };
+                        samples.last().is_some_and(reaches)
                     });
                 let silence = silent.then(|| {
                     "it runs and does not answer its manager; see its log, or stop it with --force"

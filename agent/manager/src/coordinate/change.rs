@@ -2,7 +2,7 @@
 //! everywhere; see the module above for what a failure leaves.
 
 use super::run::find;
-use super::{ActionResult, ActionRow, Group, Report};
+use super::{ActionResult, ActionRow, Group, Outcome, Report};
 use crate::auth::random_hex;
 use crate::client::{AdminClient, AdminError};
 use crate::plan::names;
@@ -79,7 +79,8 @@ pub fn create(group: &Group, definition: &StoreDefinition, dry_run: bool) -> Rep
     change.run(group, None)
 }
 
-/// Adds one node to a stopped store. Every machine of the store must be reached.
+/// Adds one node: to a store with copies also while it runs, and then the node is started; to others when they are stopped.
+/// Every machine of the store must be reached.
 pub fn add_instance(group: &Group, store: &str, new: &NewInstance) -> Report {
     const ACTION: &str = "AddInstance";
     let view = match find(group, store, ACTION) {
@@ -112,7 +113,14 @@ pub fn add_instance(group: &Group, store: &str, new: &NewInstance) -> Report {
     let done = "Instance added";
     let base = Some(&record);
     let change = Change { action: ACTION, definition, base, additions, done, dry_run: false };
-    change.run(group, Some(new))
+    let mut report = change.run(group, Some(new));
+    // Where copies move, a store that runs goes on with one node more.
+    let runs = view.nodes.iter().any(|node| node.state == Some(NodeState::Running));
+    let added = report.record.as_ref().and_then(|record| record.nodes.last());
+    if let (true, Some(added), Outcome::Done) = (runs, added.cloned(), report.outcome()) {
+        report.rows.extend(super::start(group, store, Some(&added.name)).rows);
+    }
+    report
 }
 
 /// Deletes a stopped store from all managers; a running one with `force`, which also goes on when a machine is down.

@@ -136,7 +136,10 @@ pub fn remove_instance(group: &Group, store: &str, node: &str, most: Duration) -
         );
         return report(vec![row], view);
     }
-    if let Some(row) = set_duty(group, store, &node, NodeDuty::Leaves, &action) {
+    // One that never ran holds nothing, and the managers may not even know it.
+    let part = view.copies.as_ref().and_then(|copies| of(copies, &node));
+    let has_part = part.is_none_or(|part| part.up || part.placed > 0 || part.in_sync > 0);
+    if has_part && let Some(row) = set_duty(group, store, &node, NodeDuty::Leaves, &action) {
         return report(vec![row], view);
     }
     let held = |copies: &CopiesView| of(copies, &node).map_or(0, |own| own.in_sync);

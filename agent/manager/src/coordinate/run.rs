@@ -100,8 +100,15 @@ pub fn await_whole(group: &Group, store: &str, most: Duration) -> Result<(), Not
             .filter(|node| node.state != Some(NodeState::Running) || !node.cluster_ok)
             .map(|node| node.record.name.as_str())
             .collect();
-        if waiting.is_empty() {
+        let unformed = view.copies.as_ref().map_or(0, |copies| copies.unformed_ranges);
+        if waiting.is_empty() && unformed == 0 {
             return Ok(());
+        }
+        if waiting.is_empty() && Instant::now() >= deadline {
+            return Err(NotWhole::Late(format!(
+                "after {} s the managers have not agreed yet on who leads {unformed} ranges of {store}; see: dkv manager status",
+                most.as_secs()
+            )));
         }
         if Instant::now() >= deadline {
             return Err(NotWhole::Late(format!(

@@ -19,7 +19,7 @@ pub(crate) use follow::{boot_of, follow};
 pub(crate) use joining::seek;
 pub(crate) use keeper::Keeper;
 pub(crate) use peers::{Peers, decode as decode_messages, encode as encode_messages};
-pub(crate) use view::view;
+pub(crate) use view::{up, view};
 
 use dkv_catalog::{
     Catalog, Command, ConfigLog, Consensus, MemberId, NotTaken, Outcome, Proposal, Store,

@@ -11,6 +11,16 @@ pub(crate) fn view(ranges: &Ranges, record: &StoreRecord) -> Option<CopiesView> 
     ranges.look(&record.id, |store| of(store, record))
 }
 
+/// The nodes whose processes are registered. None of a store without copies.
+pub(crate) fn up(ranges: &Ranges, record: &StoreRecord) -> Option<Vec<String>> {
+    record.definition.replication?;
+    let runs = |store: &Store, index| store.nodes.get(&index).is_some_and(|n| n.boot.is_some());
+    ranges.look(&record.id, |store| {
+        let running = record.indexed().filter(|(index, _)| runs(store, *index));
+        running.map(|(_, node)| node.name.clone()).collect()
+    })
+}
+
 fn of(store: &Store, record: &StoreRecord) -> CopiesView {
     let wanted = usize::from(store.replication.replicas) + 1;
     let count = |is: &dyn Fn(&Range) -> bool| {

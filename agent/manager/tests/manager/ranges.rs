@@ -2,7 +2,7 @@
 
 use crate::harness::{Machine, definition, group, kill, node, until};
 use dkv_agent::coordinate::{self, NewInstance, Outcome};
-use dkv_protocol::admin::{NodeDuty, StoreDefinition};
+use dkv_protocol::admin::{AddInstanceRequest, NodeDuty, NodeState, StoreDefinition};
 use dkv_protocol::control::{FromNode, ToNode};
 use dkv_protocol::ids::{BootId, Epoch, NodeIndex, RangeId};
 use dkv_protocol::ranges::{Change, ConfigAsk, OnTotalLoss, RangeConfig, RangeNews, RangeState};
@@ -385,7 +385,7 @@ fn a_node_joins_and_another_leaves_while_the_store_runs() {
     let primaries = Primaries::play(&machine);
     let report = coordinate::add_instance(&group, "S", &NewInstance::default());
     assert_eq!(report.outcome(), Outcome::Done, "{report:?}");
-    client.start("S", "node3").unwrap();
+    assert_eq!(node(&client, "S", "node3").state, Some(NodeState::Running));
     let part = |name: &str| {
         let copies = client.store("S").unwrap().copies.unwrap();
         copies.nodes.into_iter().find(|node| node.name == name).map_or(0, |node| node.in_sync)
@@ -395,6 +395,10 @@ fn a_node_joins_and_another_leaves_while_the_store_runs() {
     let text = std::fs::read_to_string(beside(&machine, 0, "told")).unwrap();
     assert!(text.lines().any(|line| line.contains("\"nodes\"") && line.contains("node3")));
 
+    // One that never ran goes as it came.
+    client.add_instance("S", &AddInstanceRequest::default()).unwrap();
+    let report = coordinate::remove_instance(&group, "S", "node4", MOST);
+    assert_eq!(report.outcome(), Outcome::Done, "{report:?}");
     let report = coordinate::remove_instance(&group, "S", "node2", MOST);
     assert_eq!(report.outcome(), Outcome::Done, "{report:?}");
     let view = client.store("S").unwrap();
@@ -408,5 +412,5 @@ fn a_node_joins_and_another_leaves_while_the_store_runs() {
     let _manager = machine.start();
     let report = coordinate::add_instance(&group, "S", &NewInstance::default());
     let record = report.record.unwrap();
-    assert_eq!(record.index_of("node4"), Some(NodeIndex(3)), "{record:?}");
+    assert_eq!(record.index_of("node5"), Some(NodeIndex(4)), "{record:?}");
 }

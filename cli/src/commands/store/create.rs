@@ -277,9 +277,17 @@ pub(super) fn add_instance(args: &AddArgs, spelling: Spelling) -> Result<u8, Fai
     );
     let report = coordinate::add_instance(&reached.group, &args.name, &new);
     let code = show(args.shared.output.output, &report)?;
+    let started = report.rows.iter().any(|row| row.action.starts_with("StartInstance"));
     let added = report.record.as_ref().and_then(|record| record.nodes.last());
-    if let (0, Some(node)) = (code, added) {
-        output::note(&format!("next: dkv store start {} --instance {}", args.name, node.name));
+    match added {
+        Some(_) if code == 0 && started => output::note(&format!(
+            "its part of the ranges moves to it now; look with: dkv store show {}",
+            args.name
+        )),
+        Some(node) if code == 0 => {
+            output::note(&format!("next: dkv store start {} --instance {}", args.name, node.name));
+        }
+        _ => {}
     }
     Ok(code)
 }
