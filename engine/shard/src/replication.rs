@@ -193,17 +193,18 @@ impl Shard {
         }
     }
 
-    /// Time passes for the copies.
-    pub(crate) fn tick_copies(&mut self, now: Now) {
+    /// Time passes for the copies. Whether there is more to do at once.
+    pub(crate) fn tick_copies(&mut self, now: Now) -> bool {
         self.send_effects();
-        let Some(copies) = &mut self.copies else { return };
+        let Some(copies) = &mut self.copies else { return false };
         // What nobody asked for has no reply that waits for it.
         let _ = copies.gates.take();
         copies.cluster.tick(now.boot_ns, &mut Copied(&mut self.table));
         self.follow(now);
-        self.unpark(now, false);
+        let more = self.unpark(now, false);
         self.look_at_waiters(now);
         self.gauge_copies(now);
+        more
     }
 
     /// Takes over what has changed in the machine: who leads what, and which replies may leave.
@@ -343,7 +344,13 @@ pub(crate) fn range_of(spec: &Spec, args: Args<'_>) -> Option<RangeId> {
 }
 
 impl Copies {
-    fn admission(&mut self, now: Now, spec: &Spec, whole_store: bool, args: Args<'_>) -> Admission {
+    pub(crate) fn admission(
+        &mut self,
+        now: Now,
+        spec: &Spec,
+        whole_store: bool,
+        args: Args<'_>,
+    ) -> Admission {
         match spec.scope {
             Scope::Keyed => match range_of(spec, args) {
                 Some(range) => self.check(now, range, spec.write),
@@ -399,6 +406,10 @@ impl Copies {
         };
         match allowed {
             Ok(()) => {
+                let held = &mut self.held[usize::from(range.0)];
+                if held.seen_ns > 0 {
+                    *held = Held::default();
+                }
                 if self.confirms {
                     let number = self.cluster.confirm(range);
                     self.gates.confirm(range, number);

@@ -29,13 +29,14 @@ const AGAIN_NS: u64 = 20_000_000;
 const LOOK_NS: u64 = 5_000_000;
 /// Bytes of all requests that are parked; more are refused.
 const PARKED_BYTES_MAX: usize = LINK_BYTES_MAX;
+/// Requests that are sent on their way at a time: some hundred microseconds of work.
+const MOVES_MAX: usize = 256;
 
 const NOT_SERVED: &str = "TRYAGAIN nobody leads the range at the moment; try again";
 
 /// A request that waits for a shard that leads its range.
 #[derive(Debug)]
 struct Entry {
-    range: RangeId,
     waiting: Waiting,
     request: Request,
     until_ns: u64,
@@ -44,40 +45,59 @@ struct Entry {
     again_ns: u64,
 }
 
+/// The requests of one range.
+#[derive(Debug, Default)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    /// Whether some came back from a former leader: they are older than what was parked before them.
+    unsorted: bool,
+    /// Whether new requests wait until the former leader has answered.
+    moving: bool,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Parked {
-    entries: VecDeque<Entry>,
+    /// By range.
+    queues: Vec<Queue>,
+    count: usize,
     bytes: usize,
-    /// By range: how many of its requests are parked, and whether new ones wait until the former leader has answered.
-    of_range: [u32; RANGES],
-    moving: [bool; RANGES],
     next_look_ns: u64,
 }
 
 impl Default for Parked {
     fn default() -> Self {
-        Self {
-            entries: VecDeque::new(),
-            bytes: 0,
-            of_range: [0; RANGES],
-            moving: [false; RANGES],
-            next_look_ns: 0,
-        }
+        let queues = (0..RANGES).map(|_| Queue::default()).collect();
+        Self { queues, count: 0, bytes: 0, next_look_ns: 0 }
     }
 }
 
 impl Parked {
     /// When it must be looked at again.
     pub(crate) fn next_ns(&self) -> u64 {
-        if self.entries.is_empty() { u64::MAX } else { self.next_look_ns }
+        if self.count == 0 { u64::MAX } else { self.next_look_ns }
     }
 
     /// Whether requests for a range must wait behind others.
     #[inline]
     pub(crate) fn holds(&self, range: RangeId) -> bool {
-        let at = usize::from(range.0);
-        self.of_range[at] > 0 || self.moving[at]
+        let queue = &self.queues[usize::from(range.0)];
+        !queue.entries.is_empty() || queue.moving
+    }
+
+    fn push(&mut self, range: RangeId, entry: Entry) {
+        self.count += 1;
+        self.bytes += entry.request.bytes();
+        let queue = &mut self.queues[usize::from(range.0)];
+        queue.unsorted |= entry.refused_by.is_some();
+        queue.entries.push_back(entry);
+    }
+
+    fn pop(&mut self, range: usize) -> Option<Entry> {
+        let entry = self.queues[range].entries.pop_front()?;
+        self.count -= 1;
+        self.bytes -= entry.request.bytes();
+        Some(entry)
     }
 }
 
@@ -91,7 +111,7 @@ impl Shard {
         self.links.set_owner(range, owner);
         // What connections sent to the former leader comes before what they send to the next.
         if let Some(copies) = &mut self.copies {
-            copies.parked.moving[usize::from(range.0)] = self.links.under_way_of(range) > 0;
+            copies.parked.queues[usize::from(range.0)].moving = self.links.under_way_of(range) > 0;
         }
     }
 
@@ -315,19 +335,12 @@ impl Shard {
         let Some(range) = waiting.range.filter(|_| parked.bytes <= PARKED_BYTES_MAX) else {
             return self.answer_lost(now, session, waiting, NOT_SERVED);
         };
-        parked.bytes += request.bytes();
-        parked.of_range[usize::from(range.0)] += 1;
-        if parked.entries.is_empty() {
+        if parked.count == 0 {
             parked.next_look_ns = now.boot_ns + LOOK_NS;
         }
-        parked.entries.push_back(Entry {
-            range,
-            waiting,
-            request,
-            until_ns: now.boot_ns + PARKED_NS_MAX,
-            refused_by,
-            again_ns: now.boot_ns + AGAIN_NS,
-        });
+        let until_ns = now.boot_ns + PARKED_NS_MAX;
+        let again_ns = now.boot_ns + AGAIN_NS;
+        parked.push(range, Entry { waiting, request, until_ns, refused_by, again_ns });
     }
 
     /// A shard does not lead the range of a request, and has not executed it.
@@ -367,89 +380,88 @@ impl Shard {
         self.wake(now, session);
     }
 
-    /// Sends what is parked on its way where that is possible by now. `news`: something has changed.
-    pub(crate) fn unpark(&mut self, now: Now, news: bool) {
-        let Some(copies) = self.copies.as_deref_mut() else { return };
+    /// Sends what is parked on its way where that is possible by now. `news`: something has changed. Whether it is to go on
+    /// at once.
+    pub(crate) fn unpark(&mut self, now: Now, news: bool) -> bool {
+        let Some(copies) = self.copies.as_deref_mut() else { return false };
         let parked = &mut copies.parked;
         if !news && now.boot_ns < parked.next_look_ns {
-            return;
+            return false;
         }
-        for (range, moving) in parked.moving.iter_mut().enumerate().filter(|(_, moving)| **moving) {
-            *moving = self.links.under_way_of(RangeId(range as u8)) > 0;
+        for (range, queue) in parked.queues.iter_mut().enumerate().filter(|(_, q)| q.moving) {
+            queue.moving = self.links.under_way_of(RangeId(range as u8)) > 0;
         }
-        if parked.entries.is_empty() {
-            return;
+        if parked.count == 0 {
+            return false;
         }
         parked.next_look_ns = now.boot_ns + LOOK_NS;
-        let mut entries = core::mem::take(&mut parked.entries);
-        // What came back from a former leader is older than what was parked meanwhile.
-        entries.make_contiguous().sort_by_key(|entry| {
-            (entry.waiting.session.index(), entry.waiting.slot, entry.waiting.part)
-        });
-        let mut stays = [false; RANGES];
-        let mut left = VecDeque::new();
-        for entry in entries {
-            let at = usize::from(entry.range.0);
-            match self.place_parked(now, &entry, stays[at]) {
-                Placing::Stays => {
-                    stays[at] = true;
-                    left.push_back(entry);
-                }
-                placing => {
-                    if let Some(copies) = &mut self.copies {
-                        copies.parked.of_range[at] -= 1;
-                        copies.parked.bytes -= entry.request.bytes();
-                    }
-                    self.send_parked(now, entry, placing);
-                }
+        let mut left = MOVES_MAX;
+        for range in 0..RANGES {
+            while left > 0
+                && let Some(placing) = self.place_parked(now, range)
+            {
+                left -= 1;
+                let entry = self.copies.as_mut().and_then(|copies| copies.parked.pop(range));
+                let Some(entry) = entry else { break };
+                self.send_parked(now, entry, placing);
             }
         }
-        if let Some(copies) = &mut self.copies {
-            // What was parked meanwhile comes behind.
-            left.append(&mut copies.parked.entries);
-            copies.parked.entries = left;
+        if left == 0
+            && let Some(copies) = &mut self.copies
+        {
+            copies.parked.next_look_ns = now.boot_ns;
         }
+        left == 0
     }
 
-    /// What becomes of a parked request now. `behind`: an earlier one of its range stays.
-    fn place_parked(&mut self, now: Now, entry: &Entry, behind: bool) -> Placing {
-        let Some(copies) = self.copies.as_deref_mut() else { return Placing::Stays };
-        let at = usize::from(entry.range.0);
-        if copies.known[at].offline {
-            return Placing::Answered(OFFLINE);
+    /// What becomes of the first parked request of a range now; none when there is none, or it stays.
+    fn place_parked(&mut self, now: Now, range: usize) -> Option<Placing> {
+        let queue = &mut self.copies.as_deref_mut()?.parked.queues[range];
+        if core::mem::take(&mut queue.unsorted) {
+            queue.entries.make_contiguous().sort_by_key(|entry| {
+                (entry.waiting.session.index(), entry.waiting.slot, entry.waiting.part)
+            });
+        }
+        let entry = queue.entries.pop_front()?;
+        let placing = self.placing_of(now, range, &entry);
+        if let Some(copies) = &mut self.copies {
+            copies.parked.queues[range].entries.push_front(entry);
+        }
+        placing
+    }
+
+    fn placing_of(&mut self, now: Now, range: usize, entry: &Entry) -> Option<Placing> {
+        let copies = self.copies.as_deref_mut()?;
+        if copies.known[range].offline {
+            return Some(Placing::Answered(OFFLINE));
         }
         if now.boot_ns >= entry.until_ns {
-            return Placing::Answered(NOT_SERVED);
+            return Some(Placing::Answered(NOT_SERVED));
         }
-        let owner = self.links.owner_of_range(entry.range);
+        let owner = self.links.owner_of_range(RangeId(range as u8));
         let too_early = entry.refused_by == Some(owner) && now.boot_ns < entry.again_ns;
-        if behind || too_early || copies.parked.moving[at] {
-            return Placing::Stays;
+        if too_early || copies.parked.queues[range].moving {
+            return None;
         }
         if owner != self.links.me() {
             let open = self.links.is_up(owner) && !self.links.is_full(owner);
-            return if open { Placing::There(owner) } else { Placing::Stays };
+            return open.then_some(Placing::There(owner));
         }
         let args = entry.request.args();
         let Some(spec) = commands::lookup(args.get(0)) else {
-            return Placing::Answered(NOT_SERVED);
+            return Some(Placing::Answered(NOT_SERVED));
         };
-        match self.admission(now, spec, entry.request.whole_store, args) {
-            Admission::Go if self.has_room(now, spec, None, args) => Placing::Here(spec),
-            Admission::Refused(text) => Placing::Answered(text),
-            Admission::Go | Admission::Wait | Admission::Elsewhere(_) => {
-                let _ = self.noticed();
-                Placing::Stays
-            }
+        match copies.admission(now, spec, entry.request.whole_store, args) {
+            Admission::Go => Some(Placing::Here(spec)),
+            Admission::Refused(text) => Some(Placing::Answered(text)),
+            Admission::Wait | Admission::Elsewhere(_) => None,
         }
     }
 
     fn send_parked(&mut self, now: Now, entry: Entry, placing: Placing) {
         let Entry { waiting, request, .. } = entry;
         match placing {
-            Placing::Stays => {}
             Placing::Answered(text) => {
-                let _ = self.noticed();
                 self.answer_lost(now, None, waiting, text);
             }
             Placing::There(owner) => {
@@ -490,7 +502,6 @@ impl Shard {
 /// What becomes of a parked request.
 #[derive(Clone, Copy, Debug)]
 enum Placing {
-    Stays,
     Answered(&'static str),
     There(u16),
     Here(&'static Spec),

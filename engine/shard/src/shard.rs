@@ -387,7 +387,7 @@ impl Shard {
         self.now = now;
         let expired = self.table.background(now.boot_ms(), budget);
         self.starved = false;
-        self.tick_copies(now);
+        let moving = self.tick_copies(now);
         self.stats.evicted.set(self.table.evicted());
         self.stats.expired.add(u64::from(expired.removed));
         self.stats.expiry_lag_ms.set(expired.lag_ms);
@@ -409,7 +409,7 @@ impl Shard {
         self.cut_slow(now);
         let waiting = self.go_on_later(now);
         let walking = self.walk_on(now);
-        expired.more || waiting || walking
+        expired.more || waiting || walking || moving
     }
 
     /// Cuts those who read too slowly: always when they want more, and whoever has much to read while all together have
