@@ -336,7 +336,9 @@ impl Hold {
             self.open += 1;
         }
         let failures = if self.failed { self.rewrite(gates, replies) } else { 0 };
-        *self = Self::default();
+        // Their number stays: more replies may be added behind them.
+        self.held.clear();
+        (self.open, self.failed) = (0, false);
         Some(failures)
     }
 
@@ -451,8 +453,14 @@ mod tests {
         gates.deposed(B, 10);
         assert_eq!(hold.release(&gates, &mut batch), Some(1));
         assert!(hold.is_empty());
+        // What comes behind is counted from there.
+        gates.wrote(A, 12);
+        hold.replied(gates.take());
+        add(&mut batch, 9, b"+OK\r\n");
+        gates.committed(A, 12, 12);
+        assert_eq!(hold.release(&gates, &mut batch), Some(0));
         let replies: Vec<_> = ReplyIter::new(&batch).map(|one| one.expect("a reply")).collect();
-        assert_eq!(replies.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [5, 6, 7, 8]);
+        assert_eq!(replies.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
         assert!(replies[..3].iter().all(|(_, resp)| *resp == b"+OK\r\n"));
         assert!(replies[3].1.starts_with(b"-UNCERTAIN "));
     }

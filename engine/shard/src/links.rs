@@ -252,6 +252,11 @@ impl Links {
         self.ways[to as usize].up
     }
 
+    /// The shards that cannot be reached.
+    pub(crate) fn down_ones(&self) -> impl Iterator<Item = ShardAddr> {
+        self.ways.iter().filter(|way| !way.up).map(|way| way.addr)
+    }
+
     /// Whether no more requests may be queued to a shard now.
     #[inline]
     pub(crate) fn is_full(&self, to: u16) -> bool {

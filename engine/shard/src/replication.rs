@@ -95,8 +95,10 @@ impl Shard {
         let confirms = settings.read == ReadMode::Confirm;
         (0..RANGES as u16).for_each(|range| self.table.lead(range, false));
         self.links.keep();
+        let mut cluster = Cluster::new(self.me, boot, settings);
+        self.links.down_ones().for_each(|addr| cluster.link_down(0, addr));
         self.copies = Some(Box::new(Copies {
-            cluster: Cluster::new(self.me, boot, settings),
+            cluster,
             gates: Gates::new(),
             parked: Parked::default(),
             known: alloc::vec![Known::default(); RANGES],

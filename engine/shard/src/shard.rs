@@ -108,7 +108,12 @@ impl Shard {
     /// Nodes have joined the store. `map` has all of the earlier ones in their places; who owns what is not read from it.
     pub fn nodes(&mut self, map: &Arc<StoreMap>) {
         self.map = Arc::clone(map);
+        let known = usize::from(self.links.len());
         self.links.grow(map);
+        if let Some(copies) = &mut self.copies {
+            let new = map.shards().skip(known);
+            new.for_each(|addr| copies.cluster.link_down(self.now.boot_ns, addr));
+        }
         self.ids = shard_ids(&self.env, map);
     }
 
