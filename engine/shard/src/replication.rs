@@ -43,11 +43,12 @@ pub(crate) const OFFLINE: &str = "CLUSTERDOWN Hash slot not served: all copies o
 pub(crate) enum Admission {
     /// It may.
     Go,
-    /// In a moment, perhaps.
+    /// In a moment, perhaps; what comes behind it would have to wait as well.
     Wait,
     /// It is answered so.
     Refused(&'static str),
-    /// Another shard leads this range.
+    /// Another shard leads this range, or will in a moment, or this one will be able to serve it: its commands are parked
+    /// where they came in, and others go on.
     Elsewhere(RangeId),
 }
 
@@ -386,7 +387,9 @@ impl Copies {
                     let admission = self.check(now, range, spec.write);
                     if admission != Admission::Go {
                         self.forget_gates();
-                        return admission;
+                        // It is bound to this shard and can go nowhere else.
+                        let elsewhere = matches!(admission, Admission::Elsewhere(_));
+                        return if elsewhere { Admission::Wait } else { admission };
                     }
                 }
                 Admission::Go
@@ -420,25 +423,34 @@ impl Copies {
             }
             Err(Refused::NotPrimary) => Admission::Elsewhere(range),
             Err(Refused::Offline) => Admission::Refused(OFFLINE),
-            Err(Refused::NoLease) => self.hold(now, range, LEASE_HOLD_NS, NO_LEASE),
+            Err(Refused::NoLease) => {
+                self.hold(now, range, LEASE_HOLD_NS, NO_LEASE, Admission::Elsewhere(range))
+            }
             Err(Refused::TooFewCopies) => Admission::Refused(TOO_FEW_COPIES),
-            Err(Refused::Handover) => self.hold(now, range, HOLD_NS, TRY_AGAIN),
-            Err(Refused::LogFull) => self.hold(now, range, HOLD_NS, BUSY),
+            Err(Refused::Handover) => {
+                self.hold(now, range, HOLD_NS, TRY_AGAIN, Admission::Elsewhere(range))
+            }
+            // The log is one for all ranges: whoever writes waits until the copies have taken more of it.
+            Err(Refused::LogFull) => self.hold(now, range, HOLD_NS, BUSY, Admission::Wait),
         }
     }
 
     /// A range cannot serve for a moment: commands wait for that, and are refused when it is a long one.
-    fn hold(&mut self, now: Now, range: RangeId, hold_ns: u64, refusal: &'static str) -> Admission {
+    fn hold(
+        &mut self,
+        now: Now,
+        range: RangeId,
+        hold_ns: u64,
+        refusal: &'static str,
+        meanwhile: Admission,
+    ) -> Admission {
         let held = &mut self.held[usize::from(range.0)];
         if now.boot_ns.saturating_sub(held.seen_ns) > HELD_APART_NS {
             held.since_ns = now.boot_ns;
         }
         held.seen_ns = now.boot_ns;
-        if now.boot_ns - held.since_ns < hold_ns {
-            Admission::Wait
-        } else {
-            Admission::Refused(refusal)
-        }
+        let waits = now.boot_ns - held.since_ns < hold_ns;
+        if waits { meanwhile } else { Admission::Refused(refusal) }
     }
 }
 

@@ -23,8 +23,8 @@ use dkv_protocol::slots::slot_of;
 
 /// How long a request waits for a shard that leads its range, in nanoseconds.
 const PARKED_NS_MAX: u64 = 1_000_000_000;
-/// A shard that did not lead a range is asked again after this, in nanoseconds: its news may come later than ours.
-const AGAIN_NS: u64 = 20_000_000;
+/// A shard that could not serve a range is asked again after this, in nanoseconds: its news may come later than ours.
+const AGAIN_NS: u64 = 10_000_000;
 /// What is parked is looked at this often, in nanoseconds.
 const LOOK_NS: u64 = 5_000_000;
 /// Bytes of all requests that are parked; more are refused.
