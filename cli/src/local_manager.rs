@@ -276,6 +276,7 @@ const FILES: &[&str] = &[
     "catalogue.json.new",
     "ranges.log",
     "ranges.log.new",
+    "ranges.superseded",
     "lock",
     "run",
     "logs",

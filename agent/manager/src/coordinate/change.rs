@@ -1,6 +1,7 @@
 //! Changes of the catalogue over several managers: create, extend, add a node, delete. Reserve everywhere, then commit
 //! everywhere; see the module above for what a failure leaves.
 
+use super::managers::{caveat, standing};
 use super::run::find;
 use super::{ActionResult, ActionRow, Group, Outcome, Report};
 use crate::auth::random_hex;
@@ -53,7 +54,12 @@ pub fn create(group: &Group, definition: &StoreDefinition, dry_run: bool) -> Rep
             done: "Created",
             dry_run,
         };
-        return change.run(group, None);
+        let mut report = change.run(group, None);
+        if definition.replication.is_some() && report.outcome() == Outcome::Done {
+            let growing = change.additions.iter().filter(|(_, count)| *count > 0).count();
+            report.warn(caveat(&standing(group), growing));
+        }
+        return report;
     };
     if let Some(report) = not_the_same(group, definition, &record, &views) {
         return report;
