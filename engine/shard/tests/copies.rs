@@ -384,3 +384,76 @@ fn clients_are_told_who_has_copies_of_what() {
     let state = store.call(client, &["CLUSTER", "INFO"]);
     assert!(state.contains("cluster_state:ok\r\n") && state.contains("cluster_size:2\r\n"));
 }
+
+#[test]
+fn links_and_nodes_that_come_and_go_lose_nothing_that_was_answered_and_answer_everything_once() {
+    for seed in 0..6 {
+        let mut store = ready(Settings { seed, ..COPIED });
+        let clients: Vec<usize> =
+            (0..6).map(|i| store.connect(i % 3, 0, PortKind::Client)).collect();
+        let mut sent = 0u64;
+        for _ in 0..80 {
+            sent += 3;
+            for (i, client) in clients.iter().enumerate() {
+                for n in 0..3 {
+                    // One counter of its own and, at random, the order in which its commands meet other things.
+                    let other = format!("k{}", store.random.below(30));
+                    store.send(*client, &command(&["INCR", &format!("count{i}")]));
+                    if n == 0 {
+                        store.send(*client, &command(&["MSET", &other, "v", "k1", "v"]));
+                    }
+                }
+            }
+            let (a, b) = (store.random.below(3) as u16, store.random.below(3) as u16);
+            match store.random.below(8) {
+                0 => {
+                    store.cut(a, b);
+                    store.cut(b, a);
+                }
+                1 => store.cut(a, b),
+                2 => drop(store.paused.insert(a)),
+                3 => {
+                    let range = slot_of(format!("count{a}").as_bytes()).range();
+                    let other = (a + 1 + b % 2) % 3;
+                    store.place(range, vec![Store::addr(a, 0), Store::addr(other, 0)]);
+                }
+                _ => {
+                    store.paused.clear();
+                    for other in 0..3 {
+                        store.mend(a, other);
+                        store.mend(other, a);
+                    }
+                }
+            }
+            let ms = [5, 30, 200, 700][store.random.below(4)];
+            store.pass(ms);
+        }
+        store.paused.clear();
+        for (a, b) in (0..3).flat_map(|a| (0..3).map(move |b| (a, b))) {
+            store.mend(a, b);
+        }
+        store.pass(8000);
+        for (i, client) in clients.iter().enumerate() {
+            let text = received(&mut store, *client);
+            let (mut last, mut done, mut unknown, mut all) = (0, 0u64, 0u64, 0u64);
+            for line in text.lines() {
+                assert!(!line.contains("DKV."), "{line}");
+                if let Some(count) = line.strip_prefix(':') {
+                    let count: u64 = count.parse().expect("a number");
+                    assert!(count > last, "seed {seed}: {count} after {last}");
+                    (last, done) = (count, done + 1);
+                }
+                unknown += u64::from(line.starts_with("-UNCERTAIN "));
+                all += 1;
+            }
+            assert_eq!(all, sent + sent / 3, "seed {seed}: each once");
+            let count = store.call(*client, &["GET", &format!("count{i}")]);
+            let count: u64 = count.split("\r\n").nth(1).map_or(0, |n| n.parse().expect("a number"));
+            assert!(
+                last <= count && (done..=done + unknown).contains(&count),
+                "seed {seed}: {count}, {done}"
+            );
+            assert!(done > sent / 8, "seed {seed}: {done} of {sent}");
+        }
+    }
+}
