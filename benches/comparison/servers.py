@@ -71,7 +71,7 @@ class Manager:
     def create(self, name, nodes=1, cpus=1):
         self.machine.run(
             *[self.program, "store", "create", name, "--instance-prefix", name.lower()],
-            *["--instance-count", nodes, "--cpus", cpus, *self.at],
+            *["--instance-count", nodes, "--cpus", cpus, "--replicas", 0, *self.at],
         )
 
     def start(self, name):

@@ -276,7 +276,6 @@ const FILES: &[&str] = &[
     "catalogue.json.new",
     "ranges.log",
     "ranges.log.new",
-    "ranges.superseded",
     "lock",
     "run",
     "logs",

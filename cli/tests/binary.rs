@@ -56,7 +56,7 @@ fn exit_codes_are_as_documented() {
         (&["Disconnect-DkvStore"], 0, ""),
         (&[], 2, "Usage"),
         (&["nonsense"], 2, "nonsense"),
-        (&["store", "create", "S", "--ack", "async"], 2, "--replicas"),
+        (&["store", "create", "S", "--replicas", "0", "--ack", "async"], 2, "--replicas"),
         (&["store", "create", "S", "--durability", "sync"], 2, "cannot be promised"),
         (&["store", "create", "S", "--client-port", "70000"], 2, "70000"),
         (&["store", "create", "S", "--instance-count", "0"], 2, "--instance-count"),

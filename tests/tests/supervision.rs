@@ -28,9 +28,9 @@ fn nodes_outlive_their_manager_and_are_found_again() {
 }
 
 #[test]
-fn a_dead_node_answers_clusterdown_meanwhile_and_comes_back_empty() {
+fn without_copies_a_dead_node_answers_clusterdown_meanwhile_and_comes_back_empty() {
     let machine = Network::alone();
-    machine.dkv("up").ok();
+    machine.dkv("up --replicas 0").ok();
     let show = machine.json("store show local");
     let node = |name: &str| {
         let nodes = show["nodes"].as_array().expect("nodes");

@@ -57,7 +57,7 @@ fn one_create_covers_both_machines() {
     let [a, b, c] = &network.machines[..] else { panic!("three machines") };
     let (_a, _b) = (manager(a), manager(b));
     dkv(a, "connect -m 10.77.0.11,10.77.0.12").ok();
-    let create = "store create Orders --instance-prefix node --instance-count 1 --clustron-port 7811 --client-port 7861 --no-protected-mode";
+    let create = "store create Orders --instance-prefix node --instance-count 1 --replicas 0 --clustron-port 7811 --client-port 7861 --no-protected-mode";
     dkv(a, create).ok();
     assert_eq!(
         nodes(a, "Orders"),
@@ -142,13 +142,13 @@ fn two_nodes_on_each_machine_and_a_password() {
 }
 
 #[test]
-fn three_machines_and_one_of_them_dies() {
+fn without_copies_what_lived_on_a_machine_that_dies_is_gone_and_the_rest_is_served() {
     let network = Network::of(4);
     let [a, b, c, client] = &network.machines[..] else { panic!("four machines") };
     let (_a, _b) = (manager(a), manager(b));
     let third = manager(c);
     dkv(a, "connect -m 10.77.0.11,10.77.0.12,10.77.0.13").ok();
-    dkv(a, "store create Orders --instance-prefix node --no-protected-mode").ok();
+    dkv(a, "store create Orders --instance-prefix node --replicas 0 --no-protected-mode").ok();
     dkv(a, "store start Orders").ok();
     whole(client, "10.77.0.13", &[]);
     let endpoints = ["10.77.0.11:7861", "10.77.0.12:7861", "10.77.0.13:7861"];

@@ -13,6 +13,7 @@ use dkv_agent::coordinate::{self, Group, Outcome, Report, Settings};
 use dkv_protocol::admin::{NodeState, NodeView, StoreDefinition, StoreRecord, StoreView};
 use dkv_protocol::eviction::Eviction;
 use dkv_protocol::limits::{CLIENT_PORT, CLUSTER_PORT, NODES_PER_MACHINE_MAX};
+use dkv_protocol::ranges::{OnTotalLoss, Replication};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,6 +29,7 @@ const NODES: u32 = 2;
 Examples:
   dkv up
   dkv up --nodes 3
+  dkv up --nodes 3 --replicas 2
   dkv up --data-dir /tmp/try
 
 It starts a manager if none runs, creates and starts the store `local`, and remembers it as the context `local`.")]
@@ -36,6 +38,9 @@ pub(crate) struct Args {
     #[arg(long, env = "DKV_NODES", value_name = "COUNT",
         value_parser = clap::value_parser!(u32).range(1..=i64::from(NODES_PER_MACHINE_MAX)))]
     nodes: Option<u32>,
+    /// Copies of each range besides the primary [default: 1 of two nodes or more, or as many as it has]
+    #[arg(long, env = "DKV_REPLICAS", value_name = "COUNT", value_parser = clap::value_parser!(u8).range(0..=6))]
+    replicas: Option<u8>,
     /// First cluster port [default: 7811, or that which it has]
     #[arg(long, alias = "cluster-port", env = "DKV_CLUSTRON_PORT", value_name = "PORT",
         value_parser = clap::value_parser!(u16).range(1..))]
@@ -170,7 +175,12 @@ fn create(args: &Args, group: &Group, known: Option<&StoreView>) -> Result<bool,
         cpus: None,
         memory_bytes_max: args.max_memory.unwrap_or(0),
         eviction: args.eviction.unwrap_or_default(),
-        replication: None,
+        replication: Some(Replication {
+            replicas: args.replicas.unwrap_or(u8::from(args.nodes.unwrap_or(NODES) > 1)),
+            on_total_loss: OnTotalLoss::Offline,
+            ..Replication::NONE
+        })
+        .filter(|replication| replication.replicas > 0),
         password_sha256: None,
         protected_mode: true,
     };
@@ -195,6 +205,10 @@ fn differences(args: &Args, record: &StoreRecord) -> Vec<String> {
     let have = record.nodes.len();
     if let Some(wanted) = args.nodes.filter(|wanted| *wanted as usize != have) {
         differences.push(format!("with {have} nodes, not {wanted}"));
+    }
+    let have = definition.replication.map_or(0, |replication| replication.replicas);
+    if let Some(wanted) = args.replicas.filter(|wanted| *wanted != have) {
+        differences.push(format!("with {have} copies besides the primary, not {wanted}"));
     }
     let ports = [
         ("cluster", args.clustron_port, definition.clustron_port),

@@ -509,9 +509,6 @@ pub struct GroupView {
     pub leader: Option<String>,
     /// Its members in order; the first comes first where not all can vote.
     pub members: Vec<GroupMember>,
-    /// Whether those vote that should; a member that was just taken in learns first.
-    #[serde(default)]
-    pub settled: bool,
     /// How many decisions this manager knows.
     pub applied: u64,
     /// Stores with copies that the group keeps.

@@ -1,5 +1,5 @@
 //! CLUSTER: the store as cluster clients see it. Every shard has an id and an address of its own; it is the
-//! master of the slots that it leads, and a replica of those that it has copies of.
+//! master of the slots that it leads, or, when it leads none, a replica of those that it has copies of.
 
 use crate::command::{Args, Env, Now, Spec};
 use crate::connection::{help, parse};

@@ -54,7 +54,9 @@ impl Shard {
         self.copies.as_ref().map(|copies| copies.cluster.view(range))
     }
 
-    /// Runs of slots with their owner and copies, ascending, without holes.
+    /// Runs of slots with their owner and the shards to read copies from, ascending, without holes. In a cluster as clients
+    /// know it a server is a master or a replica, and they mistake one that is named as both; so a shard that leads
+    /// anything is no replica there, whatever it has copies of.
     pub(crate) fn runs(&self) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         for range in (0..RANGES).map(|range| RangeId(range as u8)) {
@@ -63,7 +65,8 @@ impl Shard {
             if let Some(own) = &self.copies {
                 let known = &own.known[usize::from(range.0)];
                 let others = known.in_sync.iter().filter_map(|addr| self.links.number(*addr));
-                copies = others.filter(|number| *number != owner).collect();
+                copies =
+                    others.filter(|number| *number != owner && !self.links.owns(*number)).collect();
                 copies.sort_unstable();
                 offline = known.offline;
             }

@@ -312,7 +312,6 @@ fn schemas() -> Value {
             ("id?", "integer"),
             ("leader?", "string"),
             ("members", "[GroupMember]"),
-            ("settled?", "boolean"),
             ("applied", "integer"),
             ("stores", "integer"),
             ("superseded", "[integer]"),

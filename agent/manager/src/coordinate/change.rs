@@ -1,7 +1,6 @@
 //! Changes of the catalogue over several managers: create, extend, add a node, delete. Reserve everywhere, then commit
 //! everywhere; see the module above for what a failure leaves.
 
-use super::managers::{caveat, standing};
 use super::run::find;
 use super::{ActionResult, ActionRow, Group, Outcome, Report};
 use crate::auth::random_hex;
@@ -54,12 +53,7 @@ pub fn create(group: &Group, definition: &StoreDefinition, dry_run: bool) -> Rep
             done: "Created",
             dry_run,
         };
-        let mut report = change.run(group, None);
-        if definition.replication.is_some() && report.outcome() == Outcome::Done {
-            let growing = change.additions.iter().filter(|(_, count)| *count > 0).count();
-            report.warn(caveat(&standing(group), growing));
-        }
-        return report;
+        return change.run(group, None);
     };
     if let Some(report) = not_the_same(group, definition, &record, &views) {
         return report;

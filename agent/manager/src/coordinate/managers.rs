@@ -61,8 +61,7 @@ pub fn fates(all: &[Standing]) -> Vec<(String, String)> {
     let fate = |machine: &str| {
         let left = voters.iter().filter(|voter| **voter != machine && reached(voter)).count();
         let decides = left * 2 > voters.len();
-        let with_nodes = |other: &&&str| **other != machine && !witness(other);
-        let survivor = others.iter().filter(with_nodes).find(|other| reached(other)).copied();
+        let survivor = others.iter().find(|o| **o != machine && !witness(o)).copied();
         match survivor {
             None => "its stores are down until it is back".to_string(),
             Some(_) if decides && witness(machine) => {
@@ -77,28 +76,7 @@ pub fn fates(all: &[Standing]) -> Vec<(String, String)> {
             ),
         }
     };
-    let now = |machine: &str| {
-        let fate = fate(machine);
-        if reached(machine) { fate } else { format!("it does not answer now: {fate}") }
-    };
-    others.iter().map(|machine| ((*machine).to_string(), now(machine))).collect()
-}
-
-/// What an operator should know who creates a store with copies on these machines.
-pub(super) fn caveat(all: &[Standing], machines: usize) -> Option<String> {
-    if machines == 1 {
-        let text = "all copies are on one machine: they survive the end of a node, not that of the machine";
-        return Some(text.to_string());
-    }
-    let group = group_of(all)?;
-    let [first, second] = &group.members[..] else { return None };
-    Some(format!(
-        "two machines alone cannot tell a dead one from a cut cable: {second} goes on by hand only when {first} dies. A third \
-         manager without nodes settles it: dkv agent --witness --listen ADDRESS:7801 --token-file FILE on any third machine, \
-         then dkv manager add ADDRESS",
-        first = first.machine,
-        second = second.machine
-    ))
+    others.iter().map(|machine| ((*machine).to_string(), fate(machine))).collect()
 }
 
 /// Waits until the managers that can be reached decide together. What still keeps them apart, after `most`.
@@ -115,7 +93,6 @@ pub fn await_one_group(group: &Group, most: Duration) -> Option<String> {
             Some(view.group.number) == first
                 && first.flatten().is_some()
                 && there.iter().all(listed)
-                && (view.group.settled || there.len() < view.group.members.len())
         };
         let apart = there.iter().find(|view| !knows(view))?;
         if Instant::now() >= deadline {

@@ -338,7 +338,6 @@ impl Ranges {
             id: Some(log.me().0),
             leader: log.leader().and_then(machine_of),
             members: members.collect(),
-            settled: log.voting() == log.group().voters(),
             applied: log.applied(),
             stores: log.catalog().stores().count() as u32,
             superseded,

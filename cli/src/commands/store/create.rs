@@ -60,9 +60,9 @@ pub(crate) struct Args {
     #[arg(long, env = "DKV_EVICTION", value_name = "POLICY", default_value_t)]
     eviction: Eviction,
     /// Copies of each range besides the primary, on other machines where there are others; fewer than there are nodes
-    #[arg(long, env = "DKV_REPLICAS", default_value_t = 0, value_name = "COUNT",
-        value_parser = clap::value_parser!(u8).range(0..=6))]
-    replicas: u8,
+    /// [default: 1 of two nodes or more, or as many as the store has]
+    #[arg(long, env = "DKV_REPLICAS", value_name = "COUNT", value_parser = clap::value_parser!(u8).range(0..=6))]
+    replicas: Option<u8>,
     /// When a write is answered: all: when every copy in sync holds it; async: when the primary has it, so that a failover
     /// may lose the last moments [default: all]
     #[arg(long, env = "DKV_ACK", value_name = "all|async")]
@@ -123,8 +123,11 @@ pub(crate) struct AddArgs {
 
 /// Runs `store create`.
 pub(super) fn create(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
-    let definition = args.definition()?;
+    let mut definition = args.definition()?;
     let reached = args.shared.group(spelling)?;
+    if args.replicas.is_none() {
+        definition.replication = args.usual_replication(&reached.group);
+    }
     if !args.dry_run {
         interrupt::goes_on(
             "managers already asked keep what they agreed to; the same command again completes it",
@@ -188,30 +191,56 @@ fn durability(text: &str) -> Result<String, String> {
 }
 
 impl Args {
-    /// How the store keeps copies; none for one copy, where there is nothing to choose.
-    fn replication(&self) -> Result<Option<Replication>, Failure> {
-        let Self { replicas, ack, min_insync, read, on_total_loss, .. } = self;
-        if *replicas > 0 {
-            return Ok(Some(Replication {
-                replicas: *replicas,
-                ack: ack.unwrap_or_default(),
-                min_insync: min_insync.unwrap_or(1),
-                read: read.unwrap_or_default(),
-                on_total_loss: on_total_loss.unwrap_or(OnTotalLoss::Offline),
-            }));
+    /// So many copies, in the way that the other flags say.
+    fn with_replicas(&self, replicas: u8) -> Replication {
+        Replication {
+            replicas,
+            ack: self.ack.unwrap_or_default(),
+            min_insync: self.min_insync.unwrap_or(1),
+            read: self.read.unwrap_or_default(),
+            on_total_loss: self.on_total_loss.unwrap_or(OnTotalLoss::Offline),
         }
-        let of_copies = [
-            ("--ack", ack.is_some()),
-            ("--min-insync", min_insync.is_some_and(|least| least > 1)),
-            ("--read", read.is_some()),
-            ("--on-total-loss", *on_total_loss == Some(OnTotalLoss::Offline)),
+    }
+
+    /// The first flag that makes sense only where there are copies.
+    fn flag_of_copies(&self) -> Option<&'static str> {
+        let flags = [
+            ("--ack", self.ack.is_some()),
+            ("--min-insync", self.min_insync.is_some_and(|least| least > 1)),
+            ("--read", self.read.is_some()),
+            ("--on-total-loss", self.on_total_loss == Some(OnTotalLoss::Offline)),
         ];
-        match of_copies.iter().find(|(_, given)| *given) {
+        flags.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
+
+    /// How the store keeps copies, as far as `--replicas` was given; none for one copy, where there is nothing to choose.
+    fn replication(&self) -> Result<Option<Replication>, Failure> {
+        match self.replicas {
+            Some(0) => match self.flag_of_copies() {
+                None => Ok(None),
+                Some(flag) => Err(Failure::usage(
+                    format!("{flag} is about copies, and the store has none beside the primary"),
+                    "give --replicas 1 or more, or leave it out",
+                )),
+            },
+            Some(replicas) => Ok(Some(self.with_replicas(replicas))),
             None => Ok(None),
-            Some((flag, _)) => Err(Failure::usage(
-                format!("{flag} is about copies, and the store has none beside the primary"),
-                "give --replicas 1 or more, or leave it out",
-            )),
+        }
+    }
+
+    /// The same where `--replicas` was not given: what the store has if it is there, a copy where a second node can hold
+    /// it, and what the other flags ask for in any case.
+    fn usual_replication(&self, group: &Group) -> Option<Replication> {
+        let known = coordinate::list(group);
+        let known = known.store(&self.name).map(|view| view.record.definition.replication);
+        match known {
+            Some(has) if self.flag_of_copies().is_none() => has,
+            Some(Some(has)) => Some(self.with_replicas(has.replicas)),
+            _ => {
+                let nodes = self.instance_count as usize * group.managers().len();
+                let copies = nodes > 1 || self.flag_of_copies().is_some();
+                copies.then(|| self.with_replicas(1))
+            }
         }
     }
 

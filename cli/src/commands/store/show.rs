@@ -113,19 +113,28 @@ pub(super) fn show(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8
                 (None, true) => "no password; protected mode: clients of other hosts are refused",
                 (None, false) => "no password; open to every host",
             };
-            let mut rows = vec![
-                ("Store", json!(definition.name)),
-                ("Status", json!(store.status)),
-                ("Instances per machine", json!(definition.instance_count)),
-                ("Memory of a node", json!(memory)),
-                ("Copies", json!(copies_text(definition.replication))),
+            let head = [
+                "Store",
+                "Status",
+                "Instances per machine",
+                "Memory of a node",
+                "Copies",
+                "Access",
+                "Id",
             ];
-            if let Some(copies) = &store.copies {
-                rows.push(("Ranges", json!(ranges_text(copies))));
-            }
-            rows.extend([("Access", json!(access)), ("Id", json!(store.record.id))]);
-            let (head, row): (Vec<&str>, Vec<Value>) = rows.into_iter().unzip();
+            let row = [
+                json!(definition.name),
+                json!(store.status),
+                json!(definition.instance_count),
+                json!(memory),
+                json!(copies_text(definition.replication)),
+                json!(access),
+                json!(store.record.id),
+            ];
             output::record(Format::Table, &head, &row);
+            if let Some(copies) = &store.copies {
+                output::record(Format::Table, &["Ranges"], &[json!(ranges_text(copies))]);
+            }
             output::line("");
             nodes_table(store);
         }
