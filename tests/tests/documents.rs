@@ -63,6 +63,21 @@ fn the_block_of_one_machine_works() {
 }
 
 #[test]
+fn the_block_of_copies_works() {
+    let machine = Network::alone();
+    let _manager = machine.manager(&[]);
+    machine.dkv("connect -m 127.0.0.1:7801").ok();
+    let block = &blocks("console")[2];
+    assert!(block.iter().any(|(command, _)| command.contains("--replicas 1")), "{block:?}");
+    for (command, shown) in block {
+        run(&machine, command, shown);
+    }
+    let shown = machine.json("store show Ledger");
+    assert_eq!(shown["copies"]["offline_ranges"], 0);
+    assert_eq!(shown["nodes"].as_array().map(Vec::len), Some(3));
+}
+
+#[test]
 fn the_block_of_several_machines_works() {
     let block = blocks("text")
         .into_iter()

@@ -1,7 +1,7 @@
 //! `/metrics`: the counters of every node of this machine in Prometheus' text format, as the nodes said them last.
 
 use crate::catalogue::Agent;
-use dkv_protocol::admin::NodeState;
+use dkv_protocol::admin::{CopiesView, NodeCopies, NodeState};
 use dkv_protocol::control::{NodeStatus, ShardCounters, latency_bucket_ns_max};
 use std::fmt::Write as _;
 
@@ -21,6 +21,10 @@ type ShardMetric = (&'static str, &'static str, &'static str, fn(&ShardCounters)
 
 /// The same of a node.
 type NodeMetric = (&'static str, &'static str, &'static str, fn(&NodeStatus) -> f64);
+
+/// Metrics of a store with copies and of a node of one: name, help, value.
+type StoreMetric = (&'static str, &'static str, fn(&CopiesView) -> u32);
+type NodeCopiesMetric = (&'static str, &'static str, fn(&NodeCopies) -> u32);
 
 const SHARD_METRICS: &[ShardMetric] = &[
     ("commands_total", "counter", "Commands answered to clients of the shard.", |c| c.commands),
@@ -91,7 +95,45 @@ pub(super) fn text(agent: &Agent) -> String {
             status: samples.last().filter(|_| up).cloned(),
         });
     });
-    render(agent.machine(), agent.managers_view().managers.len(), &rows)
+    let mut out = render(agent.machine(), agent.managers_view().managers.len(), &rows);
+    let with_copies = agent
+        .store_views()
+        .into_iter()
+        .filter_map(|view| view.copies.map(|copies| (view.record.definition.name, copies)));
+    copies(&mut out, &with_copies.collect::<Vec<_>>());
+    out
+}
+
+/// How the copies of stores stand, the same at every manager of a store.
+fn copies(out: &mut String, stores: &[(String, CopiesView)]) {
+    let of_store: [StoreMetric; 4] = [
+        ("unformed_ranges", "Ranges that have no configuration yet.", |c| c.unformed_ranges),
+        ("offline_ranges", "Ranges whose last copy is gone.", |c| c.offline_ranges),
+        ("degraded_ranges", "Ranges with fewer copies in sync than asked for.", |c| {
+            c.degraded_ranges
+        }),
+        ("moving_ranges", "Ranges whose copies are not where they should be yet.", |c| {
+            c.moving_ranges
+        }),
+    ];
+    for (name, help, of) in of_store {
+        head(out, name, "gauge", help);
+        for (store, copies) in stores {
+            line(out, name, &[("store", store)], u64::from(of(copies)));
+        }
+    }
+    let of_node: [NodeCopiesMetric; 2] = [
+        ("node_ranges_led", "Ranges that the node leads.", |n| n.leads),
+        ("node_ranges_in_sync", "Ranges of which the node has a copy that counts.", |n| n.in_sync),
+    ];
+    for (name, help, of) in of_node {
+        head(out, name, "gauge", help);
+        for (store, copies) in stores {
+            for node in &copies.nodes {
+                line(out, name, &[("store", store), ("node", &node.name)], u64::from(of(node)));
+            }
+        }
+    }
 }
 
 fn render(machine: &str, members: usize, rows: &[Row]) -> String {

@@ -84,7 +84,16 @@ impl Keeper {
             Some(file) => {
                 let (_, valid) = recover(&file).map_err(unreadable)?;
                 disk.cut(valid).map_err(failed)?;
-                Part::Member(Box::new(recover(&file[..valid]).map_err(unreadable)?.0))
+                let (log, _) = recover(&file[..valid]).map_err(unreadable)?;
+                let known_as = log.group().member(log.me()).map(|me| me.machine.0.as_str());
+                match known_as {
+                    // A machine without stores got another address: to the others it is another machine.
+                    Some(other) if other != machine && others => Part::Outside(Catalog::default()),
+                    Some(other) if other != machine => {
+                        Part::Member(Box::new(found(machine).map_err(unreadable)?))
+                    }
+                    _ => Part::Member(Box::new(log)),
+                }
             }
         };
         let superseded = std::fs::read_to_string(dir.join(SUPERSEDED)).unwrap_or_default();
@@ -405,7 +414,10 @@ impl State {
             let _ = self.requests.swap_remove(at).reply.send(outcome);
         }
         let Proposal::Command(command) = &committed.proposal else { return };
-        self.proposed.retain(|(before, _)| !is_same(before, command));
+        // One that was refused is not proposed again at once: what stands in its way needs time.
+        if outcome == Outcome::Done {
+            self.proposed.retain(|(before, _)| !is_same(before, command));
+        }
         if let (Command::NodeUp { store, node, boot, .. }, Outcome::Refused(refusal)) =
             (command, outcome)
         {

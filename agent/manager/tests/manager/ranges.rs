@@ -334,6 +334,9 @@ fn what_a_node_leads_is_led_by_others_on_request_and_back_again() {
     };
     let report = coordinate::failover(&group, "S", "node-2", false, MOST);
     assert_eq!(report.outcome(), Outcome::Done, "{report:?}");
+    let text = machine.client().get_text("/metrics").unwrap();
+    assert!(text.contains("dkv_node_ranges_led{store=\"S\",node=\"node2\"} 0"), "{text}");
+    assert!(text.contains("dkv_degraded_ranges{store=\"S\"} 0"), "{text}");
     let relieved = part("node2");
     assert_eq!((relieved.leads, relieved.duty), (0, NodeDuty::Follows));
     assert!(relieved.in_sync > 100);
