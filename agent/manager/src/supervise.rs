@@ -429,6 +429,7 @@ impl Supervisor {
     /// First of all when a process has ended: others shall lead what it led. Waits for that, but not long.
     async fn tell_of_end(&self) {
         let Some(key) = &self.key else { return };
+        tracing::debug!(store = %self.store, node = %self.node, "its process has ended");
         let ranges = self.agent.ranges();
         ranges.gone(key);
         let told = async {

@@ -61,6 +61,9 @@ async fn converse(
         for words in sent.news(key, &now) {
             let taken = tokio::time::timeout(TELL_MAX, write.write_all(&line(&words))).await;
             taken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            if let ToNode::Ranges { news } = &words {
+                tracing::debug!(node = key.node.0, ranges = news.len(), "told");
+            }
         }
         tokio::select! {
             changed = told.changed() => changed.map_err(io::Error::other)?,

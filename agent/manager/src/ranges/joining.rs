@@ -93,6 +93,9 @@ pub(crate) async fn seek(agent: Arc<Agent>) {
         let own = agent.ranges().group();
         agent.note_members(&own);
         let listed = agent.listed();
+        if listed.len() > 1 {
+            agent.ranges().set_left(false);
+        }
         let strangers: Vec<String> = agent.ranges().strangers();
         let alone = own.members.len() < 2;
         let settled = own.number.is_some() && own.leader.is_some() && (!alone || listed.len() < 2);
@@ -190,20 +193,20 @@ impl Agent {
             ));
         }
         if machine == self.machine() {
+            self.keep_members(|member| member == machine)?;
+            self.ranges().set_left(true);
             let replaced = self.ranges().replace(NewLog::Alone).await;
-            replaced
-                .map_err(|why| Refusal::of(507, "not_written", why, "make room on the disk"))?;
-        } else {
-            self.decide_group(GroupChange::Leave { machine: Machine(machine.to_string()) }).await?;
+            return replaced
+                .map_err(|why| Refusal::of(507, "not_written", why, "make room on the disk"));
         }
-        let own = self.machine().to_string();
+        self.decide_group(GroupChange::Leave { machine: Machine(machine.to_string()) }).await?;
+        self.keep_members(|member| member != machine)
+    }
+
+    fn keep_members(&self, keep: impl Fn(&str) -> bool) -> Result<(), Refusal> {
         let mut inner = self.lock();
         self.change(&mut inner, |ledger| {
-            if machine == own {
-                ledger.members.retain(|member| *member == own);
-            } else {
-                ledger.members.retain(|member| member != machine);
-            }
+            ledger.members.retain(|member| keep(member));
             Ok(())
         })
     }

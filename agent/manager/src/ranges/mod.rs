@@ -107,6 +107,8 @@ struct State {
     superseded: Vec<u64>,
     /// Machines that speak of another group, or to a member that this manager is not.
     strangers: BTreeSet<String>,
+    /// Whether this manager was sent away: then it does not follow those who have not heard of that yet.
+    left: bool,
     /// Members whose connection broke.
     unreachable: Vec<MemberId>,
     kept: BTreeMap<StoreId, Kept>,
@@ -262,7 +264,9 @@ impl Ranges {
             };
             match refused {
                 Some(NotTaken::OtherGroup | NotTaken::OtherMember) => {
-                    state.strangers.insert(from.to_string());
+                    if !state.left {
+                        state.strangers.insert(from.to_string());
+                    }
                     worst = refused;
                 }
                 Some(NotTaken::Forgotten) => {
@@ -285,7 +289,19 @@ impl Ranges {
 
     /// A machine speaks of another group than this manager does.
     fn stranger(&self, machine: &str) {
-        self.lock().strangers.insert(machine.to_string());
+        let mut state = self.lock();
+        if !state.left {
+            state.strangers.insert(machine.to_string());
+        }
+    }
+
+    /// Whether it was sent away and nobody has asked for it since.
+    fn set_left(&self, left: bool) {
+        let mut state = self.lock();
+        state.left = left;
+        if left {
+            state.strangers.clear();
+        }
     }
 
     fn strangers(&self) -> Vec<String> {
@@ -384,6 +400,7 @@ impl State {
             introduced: BTreeMap::new(),
             superseded,
             strangers: BTreeSet::new(),
+            left: false,
             unreachable: Vec::new(),
             kept: BTreeMap::new(),
             forgotten: Vec::new(),

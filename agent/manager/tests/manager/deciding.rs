@@ -183,12 +183,17 @@ fn a_witness_decides_and_runs_nothing() {
 #[test]
 fn managers_leave_and_those_with_stores_of_their_own_do_not_join() {
     let (a, b, c) = (Machine::new(), Machine::new(), Machine::new());
-    let managers = together(&[&a, &b]);
+    let d = Machine::new();
+    let managers = together(&[&a, &d, &b]);
+    let report = coordinate::remove_manager(&group(&[&a, &d, &b]), &d.address.to_string());
+    assert_done(&report);
+    until("it is alone", || view(&d).members.len() == 1 && view(&a).members.len() == 2);
     let report = coordinate::remove_manager(&group(&[&a, &b]), &b.address.to_string());
     assert_done(&report);
     until("both are alone", || view(&a).members.len() == 1 && view(&b).members.len() == 1);
     assert_eq!(a.client().managers().unwrap().managers, [a.address.to_string()]);
     assert_ne!(view(&a).number, view(&b).number);
+    assert_eq!(view(&d).members.len(), 1, "it did not come back by itself");
 
     let _c = c.start();
     for machine in [&a, &c] {
