@@ -1,7 +1,9 @@
 //! A machine is a network namespace with a data directory; several of them hang on one switch.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -229,6 +231,26 @@ impl Machine {
         Output { code: status.code().unwrap_or(-1), out: join(out), err: join(err) }
     }
 
+    /// The way into this machine for a thread.
+    pub fn entrance(&self) -> Entrance {
+        Entrance(Path::new("/run/netns").join(&self.namespace))
+    }
+
+    /// Gives this machine a packet filter of its own, in nftables' words, in place of what it had; without rules all passes.
+    #[track_caller]
+    pub fn filter(&self, rules: &[String]) {
+        let mut script = String::from("flush ruleset\n");
+        if !rules.is_empty() {
+            script.push_str("table inet fault {\n chain in { type filter hook input priority 0;\n");
+            for rule in rules {
+                let _ = writeln!(script, "  {rule}");
+            }
+            script.push_str(" }\n}\n");
+        }
+        let path = self.file("rules.nft", &script);
+        self.run("nft", &["-f", path.to_str().expect("a plain path")]).ok();
+    }
+
     /// Runs `dkv` on this machine; `line` is split at blanks.
     #[track_caller]
     pub fn dkv(&self, line: &str) -> Output {
@@ -295,9 +317,15 @@ impl Machine {
             .unwrap_or_else(|e| panic!("not JSON ({e}):\n{}", output.out))
     }
 
-    /// A script of `tests/clients` under the Python that has the client packages (`scripts/ci.sh` makes it).
+    /// Runs a script of `tests/clients` to its end.
     #[track_caller]
     pub fn python(&self, script: &str, args: &[&str]) -> Output {
+        self.run_command(self.python_command(script, args))
+    }
+
+    /// A script of `tests/clients` under the Python that has the client packages (`scripts/ci.sh` makes it).
+    #[track_caller]
+    pub fn python_command(&self, script: &str, args: &[&str]) -> Command {
         let root = workspace();
         let python = std::env::var("DKV_TEST_PYTHON")
             .unwrap_or_else(|_| root.join("target/test-python/bin/python").display().to_string());
@@ -308,7 +336,7 @@ impl Machine {
         let script = root.join("tests/clients").join(script);
         let mut all = vec![script.to_str().expect("a plain path")];
         all.extend_from_slice(args);
-        self.run(&python, &all)
+        self.command(&python, &all)
     }
 }
 
@@ -324,6 +352,21 @@ impl Drop for Machine {
             }
         }
         remove(&self.namespace);
+    }
+}
+
+/// The way into a machine.
+#[derive(Clone, Debug)]
+pub struct Entrance(PathBuf);
+
+impl Entrance {
+    /// Moves the calling thread, and the threads that it starts from now on, to the machine: what they connect to is what can
+    /// be reached from there.
+    #[track_caller]
+    pub fn enter(&self) {
+        let file = fs::File::open(&self.0).expect("ip netns keeps namespaces there");
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(file.as_fd(), kind).expect("root may enter");
     }
 }
 
@@ -383,7 +426,10 @@ pub fn dkv() -> PathBuf {
         return PathBuf::from(path);
     }
     let test = std::env::current_exe().expect("a test knows its own path");
-    let binary = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").join("dkv");
+    // Tests are in target/PROFILE/deps, programs in target/PROFILE.
+    let mut beside = test.ancestors().skip(1).map(|directory| directory.join("dkv"));
+    let here = beside.next().expect("a directory");
+    let binary = if here.exists() { here } else { beside.next().expect("target/PROFILE/deps") };
     assert!(binary.exists(), "{} is missing: cargo build -p dkv-cli", binary.display());
     binary
 }
