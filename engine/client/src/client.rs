@@ -433,7 +433,7 @@ fn exchange(
 
 /// Whether a command only reads, so that it may be sent again. What is not known counts as a write.
 fn is_read(args: &[&[u8]]) -> bool {
-    const READS: [&str; 31] = [
+    const READS: [&str; 32] = [
         "GET",
         "MGET",
         "EXISTS",
@@ -456,6 +456,7 @@ fn is_read(args: &[&[u8]]) -> bool {
         "COMMAND",
         "TOUCH",
         "DKV.GETV",
+        "DKV.CHECKSUM",
         "CLUSTER",
         "LASTSAVE",
         "ROLE",

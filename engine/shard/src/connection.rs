@@ -63,6 +63,7 @@ impl Shard {
                 session.readonly = spec.name == "READONLY";
                 reply::ok(&mut out);
             }
+            "DKV.CHECKSUM" => self.checksum(args, &mut out),
             "WAIT" => return self.wait(now, session, args),
             // There are no ASK redirects to follow; a client that sends it is told that it may go on.
             "ASKING" => reply::ok(&mut out),

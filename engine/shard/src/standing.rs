@@ -1,6 +1,7 @@
 //! How the copies stand, for people and clients: who has copies of what, how far they are behind, and WAIT.
 
 use crate::command::{Args, Now, Spec};
+use crate::commands::checksum::{self, Standing};
 use crate::connection::parse;
 use crate::face::SessionId;
 use crate::replication::Copies;
@@ -111,6 +112,22 @@ impl Shard {
                     && self.now.boot_ns.saturating_sub(copies.cluster.heard_ns(range))
                         < STALE_NS_MAX
             })
+    }
+
+    /// DKV.CHECKSUM, which counts for pace as a step of a walk.
+    pub(crate) fn checksum(&mut self, args: Args<'_>, out: &mut Vec<u8>) {
+        self.pace.walked();
+        let standing = |range: RangeId| match &self.copies {
+            Some(copies) => Standing {
+                role: copies.cluster.role(range),
+                in_sync: copies.known[usize::from(range.0)].in_sync.len(),
+            },
+            None if self.links.owner_of_range(range) == self.links.me() => {
+                Standing { role: Role::Primary, in_sync: 1 }
+            }
+            None => Standing { role: Role::None, in_sync: 1 },
+        };
+        checksum::checksum(&self.table, standing, args, out);
     }
 
     /// Sets the gauges, now and then.

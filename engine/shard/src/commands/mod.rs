@@ -7,6 +7,7 @@
 //! Commands that clients never send (what shards ask each other) stand apart in [`internal`], so that COMMAND does not
 //! name them and a client cannot reach them.
 
+pub(crate) mod checksum;
 mod command;
 mod config;
 mod connection;
@@ -43,7 +44,7 @@ const FAMILIES: [&[Spec]; 9] = [
     INTROSPECTION,
 ];
 
-const INTROSPECTION: &[Spec] = &[info::INFO, config::CONFIG];
+const INTROSPECTION: &[Spec] = &[info::INFO, config::CONFIG, checksum::CHECKSUM];
 
 /// What only shards ask of each other.
 const INTERNAL: &[Spec] = &[info::KEYSPACE, scan::WALK];
