@@ -490,11 +490,18 @@ impl<R: Reactor> Driver<R> {
     /// last one was taken, so that one batch cannot fill the memory.
     fn answer_shard(&mut self, from: ShardIndex) {
         let (me, shard) = (self.me.shard, usize::from(from.0));
+        let asker = ShardAddr { node: self.me.node, shard: from };
         while let Some(mut one) = self.unanswered[shard].pop_front() {
             while one.at < one.batch.len() && one.replies.len() <= OUTPUT_BYTES_MAX {
                 let used = self
                     .shard
-                    .requests_held(self.now, &one.batch[one.at..], &mut one.replies, &mut one.hold)
+                    .requests_held(
+                        self.now,
+                        asker,
+                        &one.batch[one.at..],
+                        &mut one.replies,
+                        &mut one.hold,
+                    )
                     .expect("a batch of this process is well formed");
                 one.at += used;
                 self.worked("mail");

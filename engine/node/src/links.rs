@@ -537,7 +537,7 @@ fn answer(
         let start = frame::begin_frame(&mut link.output);
         let mut hold = Hold::default();
         let used = shard
-            .requests_held(now, &batch[at..], &mut link.output, &mut hold)
+            .requests_held(now, link.peer, &batch[at..], &mut link.output, &mut hold)
             .map_err(|e| LinkEnd::Batch(format!("requests: {e:?}")))?;
         if used == 0 {
             link.output.truncate(before);

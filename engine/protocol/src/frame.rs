@@ -18,7 +18,7 @@
 //! | 16..20 | reserved, 0 |
 //! | 20..24 | CRC-32C of the 20 bytes before |
 //!
-//! A request in a batch: `u32` id, `u8` flags (1: RESP3, 2: whole store), `u32` number of arguments, then each with its
+//! A request in a batch: `u32` id, `u8` flags (1: RESP3, 2: whole store, 4: first of a row), `u32` number of arguments, then each with its
 //! `u32` length before it. A reply: `u32` id, `u32` length, RESP bytes. The RESP bytes [`ELSEWHERE`] are no reply for a
 //! client but for the shard that asked.
 
@@ -298,10 +298,15 @@ pub struct RequestHead {
     pub proto: Proto,
     /// Whether the command came in on a client port, where it speaks of the whole store.
     pub whole_store: bool,
+    /// Whether nothing else that the sender asked of the same range is under way. A shard that has answered [`ELSEWHERE`]
+    /// goes on answering so, for that range and sender, until such a request comes: what was sent behind the first must
+    /// not be executed before it.
+    pub first: bool,
 }
 
 const FLAG_RESP3: u8 = 1;
 const FLAG_WHOLE_STORE: u8 = 2;
+const FLAG_FIRST: u8 = 4;
 /// Bytes of a request before its first argument.
 const REQUEST_HEAD_BYTES: usize = 9;
 /// Bytes of a reply before its RESP.
@@ -317,7 +322,8 @@ pub fn write_request<'a>(
     args: impl IntoIterator<Item = &'a [u8]>,
 ) {
     let flags = if head.proto == Proto::Resp3 { FLAG_RESP3 } else { 0 }
-        | if head.whole_store { FLAG_WHOLE_STORE } else { 0 };
+        | if head.whole_store { FLAG_WHOLE_STORE } else { 0 }
+        | if head.first { FLAG_FIRST } else { 0 };
     out.extend_from_slice(&head.id.to_le_bytes());
     out.push(flags);
     let count_at = out.len();
@@ -411,7 +417,7 @@ fn read_request(
         return Err(BatchError::Truncated);
     };
     let flags = head[4];
-    if flags & !(FLAG_RESP3 | FLAG_WHOLE_STORE) != 0 {
+    if flags & !(FLAG_RESP3 | FLAG_WHOLE_STORE | FLAG_FIRST) != 0 {
         return Err(BatchError::UnknownFlags(flags));
     }
     let count = u32_at(head, 5);
@@ -431,7 +437,8 @@ fn read_request(
     }
     let proto = if flags & FLAG_RESP3 == 0 { Proto::Resp2 } else { Proto::Resp3 };
     let whole_store = flags & FLAG_WHOLE_STORE != 0;
-    Ok((RequestHead { id: u32_at(head, 0), proto, whole_store }, at))
+    let first = flags & FLAG_FIRST != 0;
+    Ok((RequestHead { id: u32_at(head, 0), proto, whole_store, first }, at))
 }
 
 /// Starts the reply to request `id` in a batch; the RESP bytes are written after it, and then [`end_reply`] called with

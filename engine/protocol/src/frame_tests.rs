@@ -153,9 +153,12 @@ fn strangers_on_the_cluster_port_are_named_by_what_they_speak() {
 #[test]
 fn batches_are_these_bytes() {
     let mut batch = Vec::new();
-    let head = RequestHead { id: 0x0403_0201, proto: Proto::Resp3, whole_store: true };
+    let head =
+        RequestHead { id: 0x0403_0201, proto: Proto::Resp3, whole_store: true, first: false };
     write_request(&mut batch, head, [&b"GET"[..], b"k"]);
     assert_eq!(crate::hex::encode(&batch), "01020304030200000003000000474554010000006b");
+    write_request(&mut batch, RequestHead { first: true, ..head }, [&b"GET"[..], b"k"]);
+    assert_eq!(batch[21..][4], 7);
     let mut batch = Vec::new();
     let start = begin_reply(&mut batch, 0x0403_0201);
     reply::ok(&mut batch);
@@ -183,7 +186,7 @@ fn read_all(batch: &[u8]) -> Result<Vec<Request>, BatchError> {
 #[test]
 fn broken_batches_are_refused() {
     let mut batch = Vec::new();
-    let head = RequestHead { id: 1, proto: Proto::Resp2, whole_store: false };
+    let head = RequestHead { id: 1, proto: Proto::Resp2, whole_store: false, first: false };
     write_request(&mut batch, head, [&b"SET"[..], b"key", b""]);
     for end in 1..batch.len() {
         assert_eq!(read_all(&batch[..end]), Err(BatchError::Truncated), "to {end}");
@@ -193,7 +196,7 @@ fn broken_batches_are_refused() {
         changed[at] = byte;
         read_all(&changed)
     };
-    assert_eq!(with(4, 4), Err(BatchError::UnknownFlags(4)));
+    assert_eq!(with(4, 8), Err(BatchError::UnknownFlags(8)));
     assert_eq!(with(5, 0), Err(BatchError::ArgumentCount(0)));
     assert_eq!(with(8, 0xff), Err(BatchError::ArgumentCount(0xff00_0003)));
     assert_eq!(with(5, 4), Err(BatchError::Truncated));
@@ -231,9 +234,9 @@ fn a_reply_that_fits_no_frame_becomes_an_error() {
 
 fn any_request() -> impl Strategy<Value = Request> {
     let args = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..30), 1..6);
-    (any::<u32>(), any::<bool>(), any::<bool>(), args).prop_map(|(id, three, whole_store, args)| {
+    (any::<u32>(), any::<[bool; 3]>(), args).prop_map(|(id, [three, whole_store, first], args)| {
         let proto = if three { Proto::Resp3 } else { Proto::Resp2 };
-        (RequestHead { id, proto, whole_store }, args)
+        (RequestHead { id, proto, whole_store, first }, args)
     })
 }
 

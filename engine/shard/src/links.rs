@@ -138,8 +138,9 @@ pub(crate) struct Links {
     owners: [u16; RANGES],
     /// Whether batches are kept.
     keeps: bool,
-    /// By range: its requests under way, in a store with copies.
+    /// By range, in a store with copies: its requests under way, and whether the next one begins a row.
     under_way_of: Vec<u32>,
+    begins: Vec<bool>,
     /// For each node the number of its first shard.
     first_of_node: Vec<u16>,
     me: u16,
@@ -156,6 +157,7 @@ impl Links {
             owners: [0; RANGES],
             keeps: false,
             under_way_of: Vec::new(),
+            begins: Vec::new(),
             first_of_node: Vec::new(),
             me: 0,
             listed: VecDeque::new(),
@@ -184,16 +186,25 @@ impl Links {
     pub(crate) fn keep(&mut self) {
         self.keeps = true;
         self.under_way_of = alloc::vec![0; RANGES];
+        self.begins = alloc::vec![false; RANGES];
     }
 
-    /// Another shard leads a range.
+    /// Another shard leads a range, which begins a row.
     pub(crate) fn set_owner(&mut self, range: RangeId, owner: u16) {
-        self.owners[usize::from(range.0)] = owner;
+        let owner = core::mem::replace(&mut self.owners[usize::from(range.0)], owner) != owner;
+        self.begins[usize::from(range.0)] |= owner;
     }
 
-    /// Requests for a range that were pushed and are not answered.
-    pub(crate) fn under_way_of(&self, range: RangeId) -> u32 {
-        self.under_way_of[usize::from(range.0)]
+    /// The next request for a range waits until none is under way: what connections sent before comes first.
+    pub(crate) fn begin_row(&mut self, range: RangeId) {
+        self.begins[usize::from(range.0)] = true;
+    }
+
+    /// Whether the next request for a range has to wait for those under way.
+    #[inline]
+    pub(crate) fn is_between_rows(&self, range: RangeId) -> bool {
+        let at = usize::from(range.0);
+        self.begins[at] && self.under_way_of[at] > 0
     }
 
     fn count(&mut self, waiting: &Waiting, more: bool) {
@@ -279,7 +290,9 @@ impl Links {
         let link = &mut self.ways[to as usize];
         let id = link.next_id();
         let before = link.open.len();
-        write_request(&mut link.open, RequestHead { id, proto, whole_store }, args);
+        let begins = waiting.range.and_then(|range| self.begins.get_mut(usize::from(range.0)));
+        let first = begins.is_some_and(core::mem::take);
+        write_request(&mut link.open, RequestHead { id, proto, whole_store, first }, args);
         link.bytes += link.open.len() - before;
         link.expected += u64::from(waiting.weight);
         link.waiting.push_back(Some(waiting));
@@ -459,6 +472,9 @@ impl Links {
         link.unsent_id = next;
         for lost in &lost {
             self.count(&lost.waiting, false);
+            if let Some(range) = lost.waiting.range {
+                self.begin_row(range);
+            }
         }
         lost
     }
@@ -519,7 +535,7 @@ mod tests {
         let request = links.request(THERE, 4).expect("it is kept");
         assert_eq!((request.proto, request.whole_store), (Proto::Resp3, true));
         assert!(links.answer(THERE, 1).is_some());
-        assert_eq!(links.under_way_of(RangeId(200)), 5);
+        assert_eq!(links.under_way_of[200], 5);
         let lost: Vec<_> = links
             .down(THERE)
             .into_iter()
@@ -533,7 +549,7 @@ mod tests {
             (5, Lost::Refused, Some(b"b".to_vec())),
         ];
         assert_eq!(lost, expected);
-        assert_eq!(links.under_way_of(RangeId(200)), 0);
+        assert_eq!((links.under_way_of[200], links.begins[200]), (0, true));
     }
 
     #[test]

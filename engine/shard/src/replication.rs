@@ -77,6 +77,8 @@ pub(crate) struct Copies {
     /// By range.
     pub(crate) known: Vec<Known>,
     held: Vec<Held>,
+    /// By the number of a shard and range: whether its requests are turned away until one begins a row.
+    turned_away: Vec<[bool; RANGES]>,
     /// By range: the connections whose next reply waits for it.
     waiting: Vec<Vec<(Gate, SessionId)>>,
     /// Whether reads are confirmed by the copies, and when writes are answered.
@@ -105,6 +107,7 @@ impl Shard {
             known: alloc::vec![Known::default(); RANGES],
             held: alloc::vec![Held::default(); RANGES],
             waiting: alloc::vec![Vec::new(); RANGES],
+            turned_away: Vec::new(),
             confirms,
             ack: settings.ack,
             waiters: Waiters::default(),
@@ -309,6 +312,36 @@ impl Shard {
                 gates.wrote(range, index);
             });
         }
+    }
+
+    /// Whether a request of another shard comes behind one of the same range that it was told to ask elsewhere.
+    pub(crate) fn is_turned_away(
+        &mut self,
+        from: ShardAddr,
+        range: Option<RangeId>,
+        first: bool,
+    ) -> bool {
+        let (Some(copies), Some(from), Some(range)) =
+            (&mut self.copies, self.links.number(from), range)
+        else {
+            return false;
+        };
+        let Some(ranges) = copies.turned_away.get_mut(usize::from(from)) else { return false };
+        let away = &mut ranges[usize::from(range.0)];
+        *away &= !first;
+        *away
+    }
+
+    /// A shard is told to ask elsewhere.
+    pub(crate) fn turn_away(&mut self, from: ShardAddr, range: RangeId) {
+        let (Some(copies), Some(from)) = (&mut self.copies, self.links.number(from)) else {
+            return;
+        };
+        let from = usize::from(from);
+        if copies.turned_away.len() <= from {
+            copies.turned_away.resize(from + 1, [false; RANGES]);
+        }
+        copies.turned_away[from][usize::from(range.0)] = true;
     }
 
     /// After a command ran here: what its reply waits for.

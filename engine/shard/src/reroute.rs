@@ -51,8 +51,6 @@ struct Queue {
     entries: VecDeque<Entry>,
     /// Whether some came back from a former leader: they are older than what was parked before them.
     unsorted: bool,
-    /// Whether new requests wait until the former leader has answered.
-    moving: bool,
 }
 
 /// See the module.
@@ -78,11 +76,10 @@ impl Parked {
         if self.count == 0 { u64::MAX } else { self.next_look_ns }
     }
 
-    /// Whether requests for a range must wait behind others.
+    /// Whether there are requests for a range.
     #[inline]
-    pub(crate) fn holds(&self, range: RangeId) -> bool {
-        let queue = &self.queues[usize::from(range.0)];
-        !queue.entries.is_empty() || queue.moving
+    fn holds(&self, range: RangeId) -> bool {
+        !self.queues[usize::from(range.0)].entries.is_empty()
     }
 
     fn push(&mut self, range: RangeId, entry: Entry) {
@@ -104,15 +101,13 @@ impl Parked {
 impl Shard {
     /// Another shard leads a range, or is thought to.
     pub(crate) fn change_owner(&mut self, range: RangeId, owner: u16) {
-        let before = self.links.owner_of_range(range);
-        if before == owner {
-            return;
-        }
         self.links.set_owner(range, owner);
-        // What connections sent to the former leader comes before what they send to the next.
-        if let Some(copies) = &mut self.copies {
-            copies.parked.queues[usize::from(range.0)].moving = self.links.under_way_of(range) > 0;
-        }
+    }
+
+    /// Whether requests for a range must wait behind others.
+    fn must_wait(&self, range: RangeId) -> bool {
+        self.links.is_between_rows(range)
+            || self.copies.as_ref().is_some_and(|copies| copies.parked.holds(range))
     }
 
     /// Whether a command for the leader of a range has to be parked instead of run or sent; an error is the reply to it.
@@ -125,7 +120,7 @@ impl Shard {
         }
         // Without another copy nobody will take its place soon.
         let lost = !self.links.is_up(owner) && known.in_sync.len() != 1;
-        Ok(copies.parked.holds(range) || lost)
+        Ok(lost || self.must_wait(range))
     }
 
     /// Whether a command that this shard is to run may run now. None: it may not, and has been dealt with. Break: not now,
@@ -139,13 +134,15 @@ impl Shard {
     ) -> ControlFlow<(), bool> {
         let whole_store = session.whole_store();
         let bound = range_of(spec, args).filter(|_| whole_store || spec.scope != Scope::Cursor);
-        let Some(copies) = &self.copies else { return ControlFlow::Continue(true) };
+        if self.copies.is_none() {
+            return ControlFlow::Continue(true);
+        }
         if session.replies.gated() >= WAITING_PER_CONNECTION_MAX {
             self.stall(session, Stall::Replies);
             return ControlFlow::Break(());
         }
         let admission = match bound {
-            Some(range) if copies.parked.holds(range) => Admission::Elsewhere(range),
+            Some(range) if self.must_wait(range) => Admission::Elsewhere(range),
             _ => self.admission(now, spec, whole_store, args),
         };
         match admission {
@@ -351,6 +348,9 @@ impl Shard {
         waiting: Waiting,
         request: Option<Request>,
     ) {
+        if let Some(range) = waiting.range {
+            self.links.begin_row(range);
+        }
         match request {
             Some(request) => self.park(now, None, waiting, request, Some(from)),
             None => self.answer_lost(now, None, waiting, NOT_SERVED),
@@ -387,9 +387,6 @@ impl Shard {
         let parked = &mut copies.parked;
         if !news && now.boot_ns < parked.next_look_ns {
             return false;
-        }
-        for (range, queue) in parked.queues.iter_mut().enumerate().filter(|(_, q)| q.moving) {
-            queue.moving = self.links.under_way_of(RangeId(range as u8)) > 0;
         }
         if parked.count == 0 {
             return false;
@@ -440,7 +437,7 @@ impl Shard {
         }
         let owner = self.links.owner_of_range(RangeId(range as u8));
         let too_early = entry.refused_by == Some(owner) && now.boot_ns < entry.again_ns;
-        if too_early || copies.parked.queues[range].moving {
+        if too_early || self.links.is_between_rows(RangeId(range as u8)) {
             return None;
         }
         if owner != self.links.me() {

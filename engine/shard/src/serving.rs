@@ -6,12 +6,13 @@ use crate::connection::CLIENT_LIST_REQUEST;
 use crate::gates::Hold;
 use crate::input::BATCH_MAX;
 use crate::refusal::{self, Refusal};
-use crate::replication::Admission;
+use crate::replication::{Admission, range_of};
 use crate::shard::Shard;
 use alloc::vec::Vec;
 use dkv_protocol::frame::{
     BatchError, ELSEWHERE, RequestHead, RequestIter, begin_reply, end_reply,
 };
+use dkv_protocol::ids::{ShardAddr, Slot};
 use dkv_protocol::limits::REPLIES_BYTES_SOFT_MAX;
 use dkv_protocol::resp::reply;
 use dkv_protocol::slots::slot_of;
@@ -45,10 +46,10 @@ impl Shard {
         replies: &mut Vec<u8>,
     ) -> Result<usize, BatchError> {
         debug_assert!(self.copies.is_none(), "replies of a store with copies may have to wait");
-        self.requests_held(now, batch, replies, &mut Hold::default())
+        self.requests_held(now, self.me, batch, replies, &mut Hold::default())
     }
 
-    /// The same in any store. `hold` belongs to `replies` and grows with them over the calls. When it is not empty
+    /// The same in any store, for a batch of the shard `from`. `hold` belongs to `replies` and grows with them over the calls. When it is not empty
     /// afterwards the replies must not leave yet: they are kept with it, those behind them wait too, and
     /// [`Self::release`] says when they may.
     ///
@@ -57,6 +58,7 @@ impl Shard {
     pub fn requests_held(
         &mut self,
         now: Now,
+        from: ShardAddr,
         batch: &[u8],
         replies: &mut Vec<u8>,
         hold: &mut Hold,
@@ -109,7 +111,7 @@ impl Shard {
                 let start = begin_reply(replies, head.id);
                 if self.copies.is_none() {
                     self.serve(now, *head, one, args, replies);
-                } else if self.serve_copied(now, *head, one, args, replies) {
+                } else if self.serve_copied(now, from, *head, one, args, replies) {
                     hold.replied(self.noticed());
                 } else {
                     replies.truncate(start);
@@ -147,6 +149,7 @@ impl Shard {
     fn serve_copied(
         &mut self,
         now: Now,
+        from: ShardAddr,
         head: RequestHead,
         request: &Served,
         args: Args<'_>,
@@ -154,6 +157,14 @@ impl Shard {
     ) -> bool {
         let admission = match request.spec {
             Some(spec) if commands::fits(spec, args.len()) => {
+                let range = match request.place {
+                    Some(place) => Some(Slot(place.slot()).range()),
+                    None => range_of(spec, args),
+                };
+                if self.is_turned_away(from, range, head.first) {
+                    out.extend_from_slice(ELSEWHERE);
+                    return true;
+                }
                 self.admission(now, spec, head.whole_store, args)
             }
             _ => Admission::Go,
@@ -162,7 +173,10 @@ impl Shard {
             Admission::Go => self.serve(now, head, request, args, out),
             Admission::Wait => return false,
             Admission::Refused(text) => reply::error(out, text),
-            Admission::Elsewhere(_) => out.extend_from_slice(ELSEWHERE),
+            Admission::Elsewhere(range) => {
+                self.turn_away(from, range);
+                out.extend_from_slice(ELSEWHERE);
+            }
         }
         true
     }

@@ -55,6 +55,12 @@ impl Shard {
         self.copies.as_ref().map(|copies| copies.cluster.view(range))
     }
 
+    /// A slice of the sum over the records that this shard holds of a range, whether it leads it or not: about `budget` bytes
+    /// from `cursor` on, 0 at first. Where to go on, 0 at the end. Copies that are equal have the same sum.
+    pub fn sum_range(&self, range: RangeId, cursor: u64, budget: usize, sum: &mut u128) -> u64 {
+        self.table.checksum(u16::from(range.0), cursor, budget, sum)
+    }
+
     /// Runs of slots with their owner and the shards to read copies from, ascending, without holes. In a cluster as clients
     /// know it a server is a master or a replica, and they mistake one that is named as both; so a shard that leads
     /// anything is no replica there, whatever it has copies of.

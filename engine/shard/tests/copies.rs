@@ -211,6 +211,7 @@ fn ranges_move_under_load_and_every_command_is_answered_once_and_in_order() {
             store.pass(8);
         }
         store.pass(1100);
+        store.assert_copies_are_equal();
         for (i, client) in clients.iter().enumerate() {
             let text = received(&mut store, *client);
             // A counter that is read shows what the last answered increment made of it.
@@ -436,6 +437,7 @@ fn links_and_nodes_that_come_and_go_lose_nothing_that_was_answered_and_answer_ev
             store.mend(a, b);
         }
         store.pass(8000);
+        store.assert_copies_are_equal();
         for (i, client) in clients.iter().enumerate() {
             let text = received(&mut store, *client);
             let (mut last, mut done, mut unknown, mut all) = (0, 0u64, 0u64, 0u64);
@@ -458,5 +460,45 @@ fn links_and_nodes_that_come_and_go_lose_nothing_that_was_answered_and_answer_ev
             );
             assert!(done > sent / 8, "seed {seed}: {done} of {sent}");
         }
+    }
+}
+
+#[test]
+fn values_of_any_length_and_expiries_are_copied_as_they_are_written_and_as_they_are() {
+    let mut store = ready(COPIED);
+    let client = store.connect(0, 0, PortKind::Client);
+    let keys: Vec<String> = (0..4).map(|i| key_of(&store, 1, 0, &format!("k{i}-"))).collect();
+    let lens = [0, 20_000, 300_000, 5_000_000];
+    let value = |len: usize| "v".repeat(len);
+    for (key, len) in keys.iter().zip(lens) {
+        assert_eq!(store.call(client, &["SET", key, &value(len), "PX", "900000"]), "+OK\r\n");
+        let grown = format!(":{}\r\n", len + 20_000);
+        assert_eq!(store.call(client, &["APPEND", key, &value(20_000)]), grown);
+    }
+    store.pass(300);
+    store.assert_copies_are_equal();
+    // All of it is filled in at another node, and its log goes on meanwhile.
+    for key in &keys {
+        let range = slot_of(key.as_bytes()).range();
+        store.place(range, vec![Store::addr(0, 0), Store::addr(1, 0)]);
+    }
+    for _ in 0..200 {
+        store.pass(10);
+        for key in &keys {
+            store.send(client, &command(&["APPEND", key, "w"]));
+        }
+    }
+    store.pass(500);
+    assert!(!received(&mut store, client).contains('-'));
+    store.assert_copies_are_equal();
+    store.kill(1, true);
+    store.pass(100);
+    for (key, len) in keys.iter().zip(lens) {
+        let expected = value(len + 20_000) + &"w".repeat(200);
+        let expected = format!("${}\r\n{expected}\r\n", expected.len());
+        assert!(store.call(client, &["GET", key]) == expected, "{key}");
+        let ttl = store.call(client, &["PTTL", key]);
+        let ttl: u64 = ttl.trim_start_matches(':').trim_end().parse().expect("a number");
+        assert!((890_000..900_000).contains(&ttl), "{ttl}");
     }
 }

@@ -245,6 +245,28 @@ impl Store {
         }
     }
 
+    /// Whether all copies of each range that count hold the same.
+    pub(crate) fn assert_copies_are_equal(&self) {
+        let ranges = self.ranges.as_ref().expect("a store with copies");
+        for (range, config) in ranges.configs.iter().enumerate() {
+            let sum_at = |addr: ShardAddr| {
+                let (mut sum, mut cursor) = (0, 0);
+                loop {
+                    let shard = &self.shards[self.position(addr)].1;
+                    cursor = shard.sum_range(RangeId(range as u8), cursor, 4096, &mut sum);
+                    if cursor == 0 {
+                        return sum;
+                    }
+                }
+            };
+            let sums: Vec<u128> = config.in_sync.iter().map(|rid| sum_at(rid.addr)).collect();
+            assert!(
+                sums.iter().all(|sum| *sum == sums[0]),
+                "range {range}: {sums:x?} of {config:?}"
+            );
+        }
+    }
+
     fn is_still(&self, at: usize) -> bool {
         let node = self.shards[at].0.node.0;
         self.dead.contains(&node) || self.paused.contains(&node)
@@ -273,7 +295,10 @@ impl Store {
 
     /// The links of one direction between two nodes come up.
     pub(crate) fn mend(&mut self, from: u16, to: u16) {
-        self.cut.remove(&(from, to));
+        if !self.cut.remove(&(from, to)) {
+            // Newer ones take their place.
+            self.lose_mail(from, to);
+        }
         self.links(from, to, Shard::link_up);
     }
 
@@ -283,6 +308,14 @@ impl Store {
             return;
         }
         self.cut.insert((from, to));
+        self.lose_mail(from, to);
+        self.links(from, to, Shard::link_down);
+    }
+
+    fn lose_mail(&mut self, from: u16, to: u16) {
+        if from == to {
+            return;
+        }
         let of = |at: usize, shards: &[(ShardAddr, Shard)]| shards[at].0.node.0;
         for ((answerer, asker), held) in &mut self.held {
             if (of(*asker, &self.shards), of(*answerer, &self.shards)) == (from, to) {
@@ -298,7 +331,6 @@ impl Store {
                 batches.clear();
             }
         }
-        self.links(from, to, Shard::link_down);
     }
 
     fn links(&mut self, from: u16, to: u16, mut act: impl FnMut(&mut Shard, ShardAddr)) {
@@ -463,11 +495,12 @@ impl Store {
                     self.mail.get_mut(&(Kind::Requests, a, b)).and_then(VecDeque::pop_front);
                 let batch = batch.expect("it is there");
                 let mut at = 0;
+                let asker = self.shards[a].0;
                 while at < batch.len() {
                     let (mut replies, mut hold) = (Vec::new(), Hold::default());
                     let used = self.shards[b]
                         .1
-                        .requests_held(self.now, &batch[at..], &mut replies, &mut hold)
+                        .requests_held(self.now, asker, &batch[at..], &mut replies, &mut hold)
                         .expect("a batch");
                     if used == 0 {
                         self.shards[b].1.background(self.now, 16);
