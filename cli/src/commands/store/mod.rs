@@ -3,12 +3,14 @@
 mod create;
 mod run;
 mod show;
+mod verify;
 
 use crate::clustron::Spelling;
 use crate::failure::Failure;
 use crate::output::OutputArgs;
 use crate::reach::{FanoutArgs, ReachArgs, Reached, show as show_report};
 use dkv_agent::coordinate;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use create::read_password;
@@ -108,6 +110,22 @@ Examples:
     Show {
         /// Name of the store
         name: String,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Says whether all copies of a store agree: 0 when they do, 1 when some differ, 4 when some could not be compared
+    #[command(after_help = "\
+Examples:
+  dkv store verify TestStore
+  dkv store verify TestStore --timeout-sec 120 -o json
+
+Ranges that are written to all the time are asked for until the seconds are over, and are called busy then.")]
+    Verify {
+        /// Name of the store
+        name: String,
+        /// File with the password of the store
+        #[arg(long, env = "DKV_PASSWORD_FILE", value_name = "FILE")]
+        password_file: Option<PathBuf>,
         #[command(flatten)]
         shared: Shared,
     },
@@ -240,6 +258,9 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
         }
         Command::List { name, detailed, shared } => {
             show::list(name.as_deref(), *detailed, shared, spelling)
+        }
+        Command::Verify { name, password_file, shared } => {
+            verify::verify(name, password_file.as_deref(), shared, spelling)
         }
         Command::Show { name, shared } => show::show(name, shared, spelling),
         Command::Delete { name, force, shared } => {

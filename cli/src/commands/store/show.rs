@@ -170,7 +170,7 @@ fn ranges_text(copies: &CopiesView) -> String {
 }
 
 /// Asks all managers, and says who did not answer and what differs.
-fn ask(shared: &Shared, spelling: Spelling) -> Result<Listing, Failure> {
+pub(super) fn ask(shared: &Shared, spelling: Spelling) -> Result<Listing, Failure> {
     let reached = shared.group(spelling)?;
     let listing = coordinate::list(&reached.group);
     if listing.managers.iter().all(|(_, answer)| answer.is_err()) {
@@ -187,7 +187,8 @@ fn ask(shared: &Shared, spelling: Spelling) -> Result<Listing, Failure> {
     Ok(listing)
 }
 
-fn find<'a>(listing: &'a Listing, name: &str) -> Result<&'a StoreView, Failure> {
+/// The store of that name.
+pub(super) fn find<'a>(listing: &'a Listing, name: &str) -> Result<&'a StoreView, Failure> {
     listing.store(name).ok_or_else(|| {
         let names: Vec<&str> =
             listing.stores.iter().map(|store| store.record.definition.name.as_str()).collect();
