@@ -280,6 +280,7 @@ impl<R: Reactor> Driver<R> {
             self.tick_links();
             self.tick_clients();
         }
+        self.end_still_links();
         let before = self.shard.commands();
         self.more |= self.shard.background(self.now, BACKGROUND_BUDGET);
         self.worked("output and background");

@@ -85,6 +85,8 @@ pub(crate) enum LinkEnd {
     Gone(Option<std::io::Error>),
     /// Nothing was heard for so many milliseconds.
     Silent(u64),
+    /// It answers nothing, and others have taken its place.
+    Still,
     /// What came is not a frame.
     Frame(FrameError),
     /// What came in a frame is not what belongs there.
@@ -101,6 +103,9 @@ impl fmt::Display for LinkEnd {
             Self::Gone(None) => f.write_str("the other end closed it"),
             Self::Gone(Some(error)) => write!(f, "{error}"),
             Self::Silent(ms) => write!(f, "nothing was heard for {ms} ms"),
+            Self::Still => {
+                f.write_str("it answers no requests, and its ranges have gone to others")
+            }
             Self::Frame(error) => write!(f, "{error}"),
             Self::Batch(error) => f.write_str(error),
             Self::Replaced => f.write_str("a newer one stands"),
@@ -370,6 +375,16 @@ impl<R: Reactor> Driver<R> {
         let start = frame::begin_frame(&mut link.output);
         link.output.extend_from_slice(batch);
         frame::end_frame(&mut link.output, start, kind);
+    }
+
+    /// Ends the links whose other end stands still and was replaced.
+    pub(crate) fn end_still_links(&mut self) {
+        while let Some(peer) = self.shard.next_still_link() {
+            let slot = self.links.remotes.number(peer).and_then(|number| self.links.asking[number]);
+            if let Some(slot) = slot {
+                self.end_link(slot, &LinkEnd::Still);
+            }
+        }
     }
 
     /// Starts the sends that this turn has made.

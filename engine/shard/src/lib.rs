@@ -34,6 +34,7 @@ mod session;
 mod shard;
 mod standing;
 pub mod stats;
+mod stillness;
 mod walk;
 
 pub use dkv_protocol::frame::BatchError;

@@ -371,6 +371,18 @@ impl Links {
         waiting
     }
 
+    /// The first request to a shard that was sent and is not answered.
+    pub(crate) fn oldest(&self, to: u16) -> Option<u32> {
+        let link = &self.ways[to as usize];
+        (link.up && link.first_id != link.unsent_id).then_some(link.first_id)
+    }
+
+    /// The ranges of the requests to a shard that are not answered.
+    pub(crate) fn asked_ranges(&self, to: u16) -> impl Iterator<Item = usize> {
+        let waiting = self.ways[to as usize].waiting.iter().flatten();
+        waiting.filter_map(|waiting| waiting.range.map(|range| usize::from(range.0)))
+    }
+
     /// The request `id` to a shard, which is not answered yet, as long as it is kept.
     pub(crate) fn request(&mut self, to: u16, id: u32) -> Option<Request> {
         let link = &mut self.ways[to as usize];

@@ -14,6 +14,7 @@ use crate::reroute::Parked;
 use crate::session::Session;
 use crate::shard::Shard;
 use crate::standing::Waiters;
+use crate::stillness::Stillness;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use dkv_cluster::{Cluster, Lost, PeerError, Refused, Role, Settings};
@@ -85,6 +86,7 @@ pub(crate) struct Copies {
     confirms: bool,
     pub(crate) ack: Ack,
     pub(crate) waiters: Waiters,
+    pub(crate) stillness: Stillness,
     pub(crate) next_gauges_ns: u64,
     /// Scratch.
     ranges: Vec<RangeId>,
@@ -111,6 +113,7 @@ impl Shard {
             confirms,
             ack: settings.ack,
             waiters: Waiters::default(),
+            stillness: Stillness::default(),
             next_gauges_ns: 0,
             ranges: Vec::new(),
             lost: Vec::new(),

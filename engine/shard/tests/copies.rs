@@ -502,3 +502,31 @@ fn values_of_any_length_and_expiries_are_copied_as_they_are_written_and_as_they_
         assert!((890_000..900_000).contains(&ttl), "{ttl}");
     }
 }
+
+#[test]
+fn a_leader_that_stands_still_holds_up_nobody_once_others_lead_its_ranges() {
+    let mut store = ready(COPIED);
+    let key = key_of(&store, 1, 0, "k");
+    let (one, other) =
+        (store.connect(0, 0, PortKind::Client), store.connect(0, 0, PortKind::Client));
+    assert_eq!(store.call(one, &["SET", &key, "a"]), "+OK\r\n");
+    // It keeps its links, as a stopped process does.
+    store.paused.insert(1);
+    store.send(one, &command(&["SET", &key, "b"]));
+    store.send(other, &command(&["GET", &key]));
+    store.pass(800);
+    assert_eq!((received(&mut store, one), received(&mut store, other)), Default::default());
+    store.pass(1200);
+    assert!(received(&mut store, one).starts_with("-UNCERTAIN "));
+    assert_eq!(received(&mut store, other), "$1\r\na\r\n", "a read is asked of who leads now");
+    assert_eq!(store.call(one, &["SET", &key, "c"]), "+OK\r\n");
+    // What it is told when it goes on changes nothing of that.
+    store.paused.clear();
+    store.pass(500);
+    for (a, b) in (0..3).flat_map(|a| (0..3).map(move |b| (a, b))) {
+        store.mend(a, b);
+    }
+    store.pass(6000);
+    assert_eq!(store.call(other, &["GET", &key]), "$1\r\nc\r\n");
+    store.assert_copies_are_equal();
+}

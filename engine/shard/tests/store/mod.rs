@@ -428,6 +428,9 @@ impl Store {
         for at in 0..self.shards.len() {
             if !self.is_still(at) {
                 more |= self.shards[at].1.background(self.now, 16);
+                while let Some(still) = self.shards[at].1.next_still_link() {
+                    self.cut(self.shards[at].0.node.0, still.node.0);
+                }
                 self.collect(at);
             }
         }
