@@ -73,6 +73,19 @@ pub struct Cluster {
     pub(crate) sending: usize,
     pub(crate) walks_left: usize,
     pub(crate) trim_from: usize,
+    /// An empty buffer for the next batch.
+    pub(crate) spare: Vec<u8>,
+    /// By range: a time before which it may be read, as long as nothing has happened since; see [`Cluster::may_read_at_once`].
+    readable: Vec<Readable>,
+    /// Counts what may have changed that.
+    pub(crate) happened: u64,
+}
+
+/// An answer of [`Cluster::may_read`] that was yes.
+#[derive(Clone, Copy, Debug)]
+struct Readable {
+    happened: u64,
+    until_ns: u64,
 }
 
 impl Cluster {
@@ -94,6 +107,9 @@ impl Cluster {
             sending: 0,
             walks_left: WALKS_PER_TURN,
             trim_from: 0,
+            spare: Vec::new(),
+            readable: alloc::vec![Readable { happened: 0, until_ns: 0 }; RANGES],
+            happened: 1,
         }
     }
 
@@ -128,6 +144,7 @@ impl Cluster {
 
     /// The link to a peer is up. One that was never spoken of counts as up.
     pub fn link_up(&mut self, now_ns: u64, peer: ShardAddr) {
+        self.happened += 1;
         let at = self.peer_of(peer);
         self.peers[at].up = true;
         self.rewind_peer(at, now_ns);
@@ -135,6 +152,7 @@ impl Cluster {
 
     /// The link to a peer is gone, with what was under way: nothing is made for it until it is up.
     pub fn link_down(&mut self, now_ns: u64, peer: ShardAddr) {
+        self.happened += 1;
         let at = self.peer_of(peer);
         self.peers[at].up = false;
         self.peers[at].out = Vec::new();
@@ -149,6 +167,7 @@ impl Cluster {
         body: &[u8],
         store: &mut dyn Store,
     ) -> Result<(), PeerError> {
+        self.happened += 1;
         let (head, messages) = read_batch(body)?;
         if from == self.me.addr {
             return Ok(());
@@ -275,6 +294,32 @@ impl Cluster {
             return Err(self.no_lease(now_ns, lead));
         }
         Ok(())
+    }
+
+    /// Whether a read may certainly be served now: as [`Cluster::may_read`], whose answer it remembers until something
+    /// happens, so that reads without writes among them look at nothing else.
+    #[inline]
+    pub fn may_read_at_once(&mut self, now_ns: u64, range: RangeId) -> bool {
+        let readable = self.readable[usize::from(range.0)];
+        if readable.happened == self.happened && now_ns < readable.until_ns {
+            return true;
+        }
+        self.may_read_as_known(now_ns, range)
+    }
+
+    fn may_read_as_known(&mut self, now_ns: u64, range: RangeId) -> bool {
+        if self.may_read(now_ns, range).is_err() {
+            return false;
+        }
+        let lead = self.ranges[usize::from(range.0)].lead.as_deref();
+        let leases = self.settings.read == ReadMode::Lease;
+        // Whatever the time is: without leases, or with a planted bug, nothing that passes counts.
+        let until_ns = match lead {
+            Some(lead) if leases => lead.lease_ns,
+            _ => 0,
+        };
+        self.readable[usize::from(range.0)] = Readable { happened: self.happened, until_ns };
+        true
     }
 
     /// Who has only begun to lead will have its leases at any moment.

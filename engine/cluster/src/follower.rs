@@ -111,8 +111,12 @@ impl Follower {
 
     /// Counts anew what is under way to it; `total` is that of its peer.
     pub(crate) fn recount(&mut self, log: &Log, total: &mut u64) {
-        let sent = log.bytes_to(self.next - 1) + self.next_part;
-        let held = log.bytes_to(self.acked) + self.acked_part;
+        let (sent, held) = if self.next == self.acked + 1 {
+            (self.next_part, self.acked_part)
+        } else {
+            let sent = log.bytes_to(self.next - 1) + self.next_part;
+            (sent, log.bytes_to(self.acked) + self.acked_part)
+        };
         let queued = self.resync.as_ref().map_or(0, |resync| resync.under_way());
         let under_way = sent.saturating_sub(held) + queued;
         *total = (*total + under_way).saturating_sub(self.under_way);

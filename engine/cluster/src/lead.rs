@@ -111,6 +111,7 @@ impl Cluster {
             lead.moved_ns = now_ns;
             self.progress.insert(range);
         }
+        self.happened += 1;
         if before != (lead.alone, lead.lease_ns < now_ns, lead.confirmed) {
             self.progress.insert(range);
         }

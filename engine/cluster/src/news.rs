@@ -16,6 +16,7 @@ use dkv_protocol::ranges::{RangeConfig, RangeNews, RangeState};
 impl Cluster {
     /// Takes news of a range from the control plane, whatever became of earlier ones.
     pub fn news(&mut self, now_ns: u64, news: &RangeNews, store: &mut dyn Store) {
+        self.happened += 1;
         let range = news.range;
         let r = &mut self.ranges[usize::from(range.0)];
         if news.placement_version >= r.placement_version {

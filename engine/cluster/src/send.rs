@@ -46,7 +46,7 @@ impl Cluster {
         if !self.peers[at].up || !self.peers[at].has_work() {
             return None;
         }
-        let mut out = Vec::new();
+        let mut out = core::mem::take(&mut self.spare);
         let head = BatchHead { boot: self.me.boot, now_ms: now_ns / NS_PER_MS };
         begin_batch(&mut out, head);
         let echoes = core::mem::take(&mut self.peers[at].out);
@@ -54,7 +54,19 @@ impl Cluster {
         self.write_answers(at, &mut out);
         self.write_beacons(at, now_ns, &mut out);
         self.write_streams(at, now_ns, &mut out, store);
-        (out.len() > HEAD_BYTES).then_some(out)
+        if out.len() > HEAD_BYTES {
+            return Some(out);
+        }
+        self.give_buffer(out);
+        None
+    }
+
+    /// Gives back the buffer of a batch that was sent: the next one is made in it.
+    pub fn give_buffer(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= 2 * self.settings.batch_bytes_max {
+            buffer.clear();
+            self.spare = buffer;
+        }
     }
 
     fn write_answers(&mut self, at: usize, out: &mut Vec<u8>) {
@@ -231,6 +243,8 @@ impl Cluster {
                     let entries = Entries::new(count, bytes);
                     Message::Prepare { place, entries }.write(out);
                     follower.next += u64::from(count);
+                    follower.under_way += bytes.len() as u64;
+                    *total += bytes.len() as u64;
                 }
                 Run::Large { epoch, head, body } => {
                     place.entry_epoch = epoch;
@@ -249,11 +263,11 @@ impl Cluster {
                         follower.next += 1;
                         follower.next_part = 0;
                     }
+                    follower.recount(&r.log, total);
                 }
             }
             follower.due = false;
             follower.told = commit;
-            follower.recount(&r.log, total);
         }
         if follower.due && !follower.hopeless && sent == Sent::All {
             follower.due = false;

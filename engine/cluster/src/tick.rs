@@ -324,6 +324,9 @@ impl Cluster {
         });
         let held = to.is_some_and(|follower| follower.acked == end);
         let to = to.map(|follower| follower.rid).filter(|_| first != me);
+        if to.is_some() || lead.transfer.is_some() {
+            self.happened += 1;
+        }
         if let Some(transfer) = lead.transfer {
             if to != Some(transfer.to) || now_ns >= transfer.since_ns + handover_ns {
                 lead.transfer = None;

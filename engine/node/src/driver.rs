@@ -607,7 +607,7 @@ impl<R: Reactor> Driver<R> {
         }
         while let Some((to, batch)) = self.shard.next_peer_batch() {
             self.ask(to, FrameKind::Peer, &batch);
-            self.shard.give_batch_buffer(batch);
+            self.shard.give_peer_buffer(batch);
         }
         self.shard.take_asks(&mut self.asks);
         self.shared.asks.put(&mut self.asks);

@@ -173,7 +173,7 @@ impl Shard {
         let all = self.everybody();
         let shards: Vec<u16> =
             all.iter().copied().filter(|to| !info || self.links.is_up(*to)).collect();
-        if !self.admit_all(session, &shards)? || !self.admit_here(now, session, spec, args)? {
+        if !self.admit_all(session, &shards)? || !self.admit_here(now, session, spec, None, args)? {
             return ControlFlow::Continue(());
         }
         session.last = (spec.name, "");

@@ -20,20 +20,19 @@ pub(crate) const UNCERTAIN: &str =
 pub(crate) const UNCOMMITTED_READ: &str =
     "TRYAGAIN the read met a write that was not committed when the range changed hands";
 
-/// One thing that a reply waits for.
+/// One thing that a reply waits for. Two whole words, because it is stored and read again at once for each command: a
+/// processor waits for stores that are read in other pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gate {
-    pub(crate) range: RangeId,
-    /// What must have come how far.
-    pub(crate) kind: Kind,
-    /// Which time of leading the range it belongs to.
-    reign: u32,
     /// The position in the log, or the number of the confirmation.
     pub(crate) index: u64,
+    /// Range, kind and reign: what must have come how far, in which time of leading the range.
+    of: u64,
 }
 
 /// What a gate waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Kind {
     /// That what the command wrote is committed.
     Written,
@@ -44,9 +43,34 @@ pub(crate) enum Kind {
 }
 
 impl Gate {
+    #[inline]
+    fn new(range: RangeId, kind: Kind, reign: u32, index: u64) -> Self {
+        Self { index, of: u64::from(range.0) | (kind as u64) << 8 | u64::from(reign) << 32 }
+    }
+
+    #[inline]
+    pub(crate) const fn range(self) -> RangeId {
+        RangeId(self.of as u8)
+    }
+
+    #[inline]
+    const fn kind(self) -> Kind {
+        match (self.of >> 8) as u8 {
+            0 => Kind::Written,
+            1 => Kind::Seen,
+            _ => Kind::Confirmed,
+        }
+    }
+
+    /// Which time of leading the range it belongs to.
+    #[inline]
+    const fn reign(self) -> u32 {
+        (self.of >> 32) as u32
+    }
+
     /// Whether another is of the same range and the same time of leading it, and waits for the same.
     pub(crate) fn covers(&self, other: Self) -> bool {
-        self.range == other.range && self.reign == other.reign && self.kind == other.kind
+        self.of == other.of
     }
 
     /// Becomes as late as both.
@@ -56,7 +80,7 @@ impl Gate {
 
     /// Whether the command wrote what it waits for.
     pub(crate) fn is_write(&self) -> bool {
-        self.kind == Kind::Written
+        self.kind() == Kind::Written
     }
 }
 
@@ -95,13 +119,24 @@ struct Noted {
 }
 
 /// See the module.
+///
+/// The two words of the one gate are stored and at once read again for each command. They lie far apart so that nobody
+/// reads them as one: a processor would wait until both stores, and all memory that was written before them, are through.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Gates {
+    /// What was noted, when that is one thing, as of nearly every command: its position, ...
+    one_index: Cell<u64>,
     progress: [Progress; RANGES],
+    /// ... and the rest of it; [`NOTHING`] when it is none.
+    one_of: Cell<u64>,
+    /// Whether more than that was noted.
+    many: Cell<bool>,
     noted: RefCell<Box<Noted>>,
-    /// Whether something was noted.
-    any: Cell<bool>,
 }
+
+/// No [`Gate`] is of this.
+const NOTHING: u64 = u64::MAX;
 
 impl Gates {
     /// No range has anything to wait for.
@@ -112,7 +147,9 @@ impl Gates {
         Self {
             progress: [progress; RANGES],
             noted: RefCell::new(Box::new(noted)),
-            any: Cell::new(false),
+            one_index: Cell::new(0),
+            one_of: Cell::new(NOTHING),
+            many: Cell::new(false),
         }
     }
 
@@ -157,25 +194,58 @@ impl Gates {
         }
     }
 
+    #[inline]
     fn note(&self, range: RangeId, index: u64, kind: Kind) {
-        let noted = &mut **self.noted.borrow_mut();
-        let indexes = &mut noted.index[usize::from(range.0)];
-        if *indexes == [0; 3] {
-            noted.ranges.push(range);
+        let reign = self.progress[usize::from(range.0)].reign;
+        let gate = Gate::new(range, kind, reign, index);
+        if self.one_of.get() == NOTHING && !self.many.get() {
+            self.one_index.set(index);
+            self.one_of.set(gate.of);
+        } else {
+            self.note_another(gate);
         }
-        indexes[kind as usize] = indexes[kind as usize].max(index);
-        self.any.set(true);
+    }
+
+    fn note_another(&self, gate: Gate) {
+        if self.one_of.get() != NOTHING {
+            let mut first = Gate { index: self.one_index.get(), of: self.one_of.get() };
+            if first.covers(gate) {
+                first.merge(gate);
+                return self.one_index.set(first.index);
+            }
+            self.one_of.set(NOTHING);
+            self.many.set(true);
+            self.note_among(first);
+        }
+        self.note_among(gate);
+    }
+
+    fn note_among(&self, gate: Gate) {
+        let noted = &mut **self.noted.borrow_mut();
+        let indexes = &mut noted.index[usize::from(gate.range().0)];
+        if *indexes == [0; 3] {
+            noted.ranges.push(gate.range());
+        }
+        let index = &mut indexes[gate.kind() as usize];
+        *index = gate.index.max(*index);
     }
 
     /// The gates of the command that ran, if it has any; the next begins with none.
     #[inline]
     pub(crate) fn take(&self) -> Noticed {
-        if self.any.get() { self.take_noted() } else { Noticed::None }
+        let of = self.one_of.replace(NOTHING);
+        if of != NOTHING {
+            Noticed::One(Gate { index: self.one_index.get(), of })
+        } else if self.many.get() {
+            self.take_noted()
+        } else {
+            Noticed::None
+        }
     }
 
     fn take_noted(&self) -> Noticed {
         let noted = &mut **self.noted.borrow_mut();
-        self.any.set(false);
+        self.many.set(false);
         let index = &mut noted.index;
         let mut gates = noted.ranges.drain(..).flat_map(|range| {
             let at = usize::from(range.0);
@@ -187,12 +257,10 @@ impl Gates {
                 (Kind::Seen, if seen > written { seen } else { 0 }),
                 (Kind::Confirmed, if written == 0 { confirmed } else { 0 }),
             ];
-            kinds.into_iter().filter(|(_, index)| *index > 0).map(move |(kind, index)| Gate {
-                range,
-                kind,
-                reign,
-                index,
-            })
+            kinds
+                .into_iter()
+                .filter(|(_, index)| *index > 0)
+                .map(move |(kind, index)| Gate::new(range, kind, reign, index))
         });
         match (gates.next(), gates.next()) {
             (None, _) => Noticed::None,
@@ -206,17 +274,17 @@ impl Gates {
     /// How a gate stands now.
     #[inline]
     pub(crate) fn state(&self, gate: Gate) -> GateState {
-        let progress = &self.progress[usize::from(gate.range.0)];
-        if gate.reign == progress.reign {
-            let reached = match gate.kind {
+        let progress = &self.progress[usize::from(gate.range().0)];
+        if gate.reign() == progress.reign {
+            let reached = match gate.kind() {
                 Kind::Written => progress.written,
                 Kind::Seen => progress.seen,
                 Kind::Confirmed => progress.confirmed,
             };
             return if gate.index <= reached { GateState::Open } else { GateState::Shut };
         }
-        let before = gate.kind != Kind::Confirmed
-            && gate.reign.wrapping_add(1) == progress.reign
+        let before = gate.kind() != Kind::Confirmed
+            && gate.reign().wrapping_add(1) == progress.reign
             && gate.index <= progress.before;
         if before { GateState::Open } else { GateState::Failed }
     }
@@ -277,7 +345,7 @@ impl Noticed {
     /// The last place in a log that the command wrote.
     pub(crate) fn written(&self) -> Option<(RangeId, u64)> {
         let written = self.as_slice().iter().rfind(|gate| gate.is_write());
-        written.map(|gate| (gate.range, gate.index))
+        written.map(|gate| (gate.range(), gate.index))
     }
 
     pub(crate) fn into_vec(self) -> Vec<Gate> {
@@ -393,7 +461,7 @@ mod tests {
         gates.confirm(A, 1);
         let noticed = gates.take();
         let [gate] = noticed.as_slice() else { panic!("one gate") };
-        assert_eq!((gate.range, gate.index, gate.kind), (A, 13, Kind::Written));
+        assert_eq!((gate.range(), gate.index, gate.kind()), (A, 13, Kind::Written));
         gates.saw(B, 11);
         gates.confirm(B, 1);
         gates.wrote(A, 13);

@@ -570,7 +570,7 @@ impl Shard {
         };
         if let Plan::Here(_) = plan
             && self.copies.is_some()
-            && !self.admit_here(now, session, spec, args)?
+            && !self.admit_here(now, session, spec, plan.place(), args)?
         {
             self.stats.commands.add(1);
             return ControlFlow::Continue(());
@@ -603,7 +603,9 @@ impl Shard {
                 match self.noticed() {
                     Noticed::None => session.replies.wrote(start),
                     noticed => {
-                        session.wrote = noticed.written().or(session.wrote);
+                        if let Some((range, index)) = noticed.written() {
+                            session.wrote = Some((range, index));
+                        }
                         session.replies.wrote_gated(start, inserts, noticed);
                     }
                 }

@@ -570,7 +570,10 @@ mod tests {
         local(&mut replies, b"+6\r\n");
         assert_eq!(replies.take(Output::default()).bytes, b"+1\r\n");
         assert_eq!((replies.gated(), replies.unsent()), (3, 24));
-        assert_eq!(replies.front_gate(&gates).map(|gate| (gate.range.0, gate.index)), Some((0, 6)));
+        assert_eq!(
+            replies.front_gate(&gates).map(|gate| (gate.range().0, gate.index)),
+            Some((0, 6))
+        );
         gates.committed(RangeId(1), 6, 6);
         replies.open_gates(&gates);
         assert!(!replies.has_output());

@@ -18,11 +18,12 @@ use crate::stillness::Stillness;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use dkv_cluster::{Cluster, Lost, PeerError, Refused, Role, Settings};
-use dkv_protocol::ids::{BootId, RangeId, ShardAddr};
+use dkv_protocol::ids::{BootId, RangeId, ShardAddr, Slot};
 use dkv_protocol::limits::RANGES;
 use dkv_protocol::ranges::{Ack, ConfigAsk, RangeNews, RangeState, ReadMode};
 use dkv_protocol::resp::reply;
 use dkv_protocol::slots::slot_of;
+use dkv_table::Place;
 
 /// How long a command waits while its range is handed over or its log is full, in nanoseconds. Most wait for a few
 /// milliseconds; the rest is for managers that are slow to agree, so that a planned move is no error to anybody.
@@ -175,6 +176,13 @@ impl Shard {
         batch
     }
 
+    /// Gives back the buffer of messages for copies that were sent.
+    pub fn give_peer_buffer(&mut self, buffer: Vec<u8>) {
+        if let Some(copies) = &mut self.copies {
+            copies.cluster.give_buffer(buffer);
+        }
+    }
+
     /// What this shard asks of the managers.
     pub fn take_asks(&mut self, out: &mut Vec<ConfigAsk>) {
         if let Some(copies) = &mut self.copies {
@@ -286,8 +294,8 @@ impl Shard {
         if session.listed.is_none()
             && let Some(gate) = session.replies.front_gate(&copies.gates)
         {
-            session.listed = Some(gate.range);
-            copies.waiting[usize::from(gate.range.0)].push((gate, session.id));
+            session.listed = Some(gate.range());
+            copies.waiting[usize::from(gate.range().0)].push((gate, session.id));
         }
     }
 
@@ -382,6 +390,12 @@ pub(crate) fn range_of(spec: &Spec, args: Args<'_>) -> Option<RangeId> {
     }
 }
 
+/// The range of a key whose place is known.
+#[inline]
+pub(crate) const fn range_of_place(place: Place) -> RangeId {
+    Slot(place.slot()).range()
+}
+
 impl Copies {
     pub(crate) fn admission(
         &mut self,
@@ -432,6 +446,18 @@ impl Copies {
             }
             _ => Admission::Go,
         }
+    }
+
+    /// Whether a command with one key of this range may run now. The long way finds out why not.
+    #[inline]
+    pub(crate) fn admits_at_once(&mut self, now: Now, range: RangeId, write: bool) -> bool {
+        !self.confirms
+            && !self.parked.holds(range)
+            && if write {
+                self.cluster.may_write(now.boot_ns, range).is_ok()
+            } else {
+                self.cluster.may_read_at_once(now.boot_ns, range)
+            }
     }
 
     /// A command that does not run after all leaves no gates.

@@ -10,7 +10,7 @@ use crate::command::{Args, Merge, Now, Scope, Spec};
 use crate::commands;
 use crate::links::Waiting;
 use crate::merge::Merging;
-use crate::replication::{Admission, OFFLINE, range_of, refuse};
+use crate::replication::{Admission, OFFLINE, range_of, range_of_place, refuse};
 use crate::session::{End, Session, Stall};
 use crate::shard::Shard;
 use crate::walk::Request;
@@ -20,6 +20,7 @@ use core::ops::ControlFlow;
 use dkv_protocol::ids::RangeId;
 use dkv_protocol::limits::{LINK_BYTES_MAX, RANGES, WAITING_PER_CONNECTION_MAX};
 use dkv_protocol::slots::slot_of;
+use dkv_table::Place;
 
 /// How long a request waits for a shard that leads its range, in nanoseconds.
 const PARKED_NS_MAX: u64 = 1_000_000_000;
@@ -78,7 +79,7 @@ impl Parked {
 
     /// Whether there are requests for a range.
     #[inline]
-    fn holds(&self, range: RangeId) -> bool {
+    pub(crate) fn holds(&self, range: RangeId) -> bool {
         !self.queues[usize::from(range.0)].entries.is_empty()
     }
 
@@ -130,8 +131,19 @@ impl Shard {
         now: Now,
         session: &mut Session,
         spec: &'static Spec,
+        place: Option<Place>,
         args: Args<'_>,
     ) -> ControlFlow<(), bool> {
+        // The slot is known already of nearly all commands.
+        if let (Scope::Keyed, Some(place)) = (spec.scope, place)
+            && let range = range_of_place(place)
+            && !self.links.is_between_rows(range)
+            && let Some(copies) = &mut self.copies
+            && copies.admits_at_once(now, range, spec.write)
+            && session.replies.gated() < WAITING_PER_CONNECTION_MAX
+        {
+            return ControlFlow::Continue(true);
+        }
         let whole_store = session.whole_store();
         let bound = range_of(spec, args).filter(|_| whole_store || spec.scope != Scope::Cursor);
         if self.copies.is_none() {

@@ -6,13 +6,13 @@ use crate::connection::CLIENT_LIST_REQUEST;
 use crate::gates::Hold;
 use crate::input::BATCH_MAX;
 use crate::refusal::{self, Refusal};
-use crate::replication::{Admission, range_of};
+use crate::replication::{Admission, range_of, range_of_place};
 use crate::shard::Shard;
 use alloc::vec::Vec;
 use dkv_protocol::frame::{
     BatchError, ELSEWHERE, RequestHead, RequestIter, begin_reply, end_reply,
 };
-use dkv_protocol::ids::{ShardAddr, Slot};
+use dkv_protocol::ids::ShardAddr;
 use dkv_protocol::limits::REPLIES_BYTES_SOFT_MAX;
 use dkv_protocol::resp::reply;
 use dkv_protocol::slots::slot_of;
@@ -158,14 +158,24 @@ impl Shard {
         let admission = match request.spec {
             Some(spec) if commands::fits(spec, args.len()) => {
                 let range = match request.place {
-                    Some(place) => Some(Slot(place.slot()).range()),
+                    Some(place) => Some(range_of_place(place)),
                     None => range_of(spec, args),
                 };
                 if self.is_turned_away(from, range, head.first) {
                     out.extend_from_slice(ELSEWHERE);
                     return true;
                 }
-                self.admission(now, spec, head.whole_store, args)
+                let at_once = match (range, &mut self.copies) {
+                    (Some(range), Some(copies)) if spec.scope == Scope::Keyed => {
+                        copies.admits_at_once(now, range, spec.write)
+                    }
+                    _ => false,
+                };
+                if at_once {
+                    Admission::Go
+                } else {
+                    self.admission(now, spec, head.whole_store, args)
+                }
             }
             _ => Admission::Go,
         };

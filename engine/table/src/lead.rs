@@ -71,9 +71,10 @@ impl Table {
     /// Removes a key that expired, as an effect, and says whether it did; only where the table leads and the range is
     /// journaled. A read that found a key expired must not be answered before its copies know that it is gone: another
     /// clock might bring it back.
+    #[inline]
     pub fn expire_if_due(&mut self, now_ms: u64, place: Place, key: &[u8]) -> bool {
         let r = &self.ranges[place.range()];
-        if !r.flags.any_of(Flags::JOURNALED) || !r.leads() {
+        if self.with_expiry == 0 || !r.flags.any_of(Flags::JOURNALED) || !r.leads() {
             return false;
         }
         let due = self.find(now_ms, place, key).is_some_and(|found| !found.live);

@@ -15,18 +15,35 @@ use dkv_table::{Entry, Expiry, LARGE_BYTES_MIN, Place, Table};
 /// one's place may be known already.
 #[inline]
 pub(super) fn place(x: &mut Exec<'_>, key: &[u8], out: &mut Vec<u8>) -> Option<Place> {
-    if key.len() > KEY_BYTES_MAX {
-        reply::error(out, errors::KEY_TOO_LONG);
-        return None;
-    }
-    let place = match x.place.take() {
-        Some(place) => place,
-        None => x.table.place(key, slot_of(key).0),
-    };
+    let place = place_as_it_is(x, key, out)?;
     if x.gates.is_some() {
         x.table.expire_if_due(x.now.boot_ms(), place, key);
     }
     Some(place)
+}
+
+/// The same for a command that replaces whatever is there, or that calls [`expire`] when it finds nothing: it need not
+/// look the key up twice.
+#[inline]
+pub(super) fn place_as_it_is(x: &mut Exec<'_>, key: &[u8], out: &mut Vec<u8>) -> Option<Place> {
+    if key.len() > KEY_BYTES_MAX {
+        reply::error(out, errors::KEY_TOO_LONG);
+        return None;
+    }
+    Some(match x.place.take() {
+        Some(place) => place,
+        None => x.table.place(key, slot_of(key).0),
+    })
+}
+
+/// A key was not found. If that is because it expired, its copies must know before the reply leaves.
+pub(super) fn expire(x: &mut Exec<'_>, place: Place, key: &[u8]) {
+    if let Some(gates) = x.gates
+        && x.table.expire_if_due(x.now.boot_ms(), place, key)
+    {
+        let range = Slot(place.slot()).range();
+        gates.saw(range, x.table.last_removal(u16::from(range.0)));
+    }
 }
 
 /// Whether each of `keys` is short enough; otherwise the refusal is written. For commands of several keys, which must

@@ -130,8 +130,10 @@ pub(super) const SPECS: &[Spec] = &[
 
 fn get(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     let key = args.get(1);
-    let Some(place) = record::place(x, key, out) else { return };
-    record::reply_value(x, place, key, out);
+    let Some(place) = record::place_as_it_is(x, key, out) else { return };
+    if !record::reply_value(x, place, key, out) {
+        record::expire(x, place, key);
+    }
 }
 
 fn strlen(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
@@ -353,7 +355,7 @@ fn deadline(
 fn set(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     let key = args.get(1);
     if args.len() == 3 {
-        let Some(place) = record::place(x, key, out) else { return };
+        let Some(place) = record::place_as_it_is(x, key, out) else { return };
         if record::store_argument(x, place, key, args, 2, Expiry::Clear, out) {
             reply::ok(out);
         }
