@@ -2,11 +2,15 @@
 //! clients, managers and other nodes do.
 #![expect(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod follower;
+pub(crate) mod handshake;
+
 use dkv_protocol::control::NodeStatus;
 use dkv_protocol::eviction::Eviction;
 use dkv_protocol::ids::{Epoch, NodeIndex, StoreId};
 use dkv_protocol::launch::{LAUNCH_VERSION, LaunchDocument, ReadyLine};
 use dkv_protocol::map::{NodeInfo, StoreMap};
+use dkv_protocol::ranges::Replication;
 use dkv_protocol::resp::value;
 use dkv_protocol::slots::slot_of;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -96,6 +100,26 @@ impl Store {
         store
     }
 
+    /// All nodes run and reach each other; nobody has told them yet who leads what.
+    pub(crate) fn with_copies(shards: &[usize], replication: Replication) -> Self {
+        let mut store = Self::new(shards);
+        for document in &mut store.documents {
+            document.replication = Some(replication);
+        }
+        for node in 0..shards.len() {
+            store.start(node);
+        }
+        for node in 0..shards.len() {
+            store.wait_status(node, |status| status.cluster_ok);
+        }
+        store
+    }
+
+    /// Whether this node was started and not taken away.
+    pub(crate) fn runs(&self, node: usize) -> bool {
+        self.nodes[node].is_some()
+    }
+
     /// Starts a node and waits until it says that it is ready.
     pub(crate) fn start(&mut self, node: usize) {
         let started = Node::start(&self.documents[node])
@@ -113,7 +137,7 @@ impl Store {
     }
 
     pub(crate) fn client(&self, node: usize) -> Client {
-        let info = &self.documents[0].nodes[node];
+        let info = &self.documents[node].nodes[node];
         Client::connect((info.address, info.client_port).into())
     }
 
@@ -320,6 +344,34 @@ impl Client {
     pub(crate) fn ask(&mut self, arguments: &[&str]) -> String {
         self.send(arguments);
         self.reply()
+    }
+
+    /// Asks again while the store says so, or until the answer is as wanted.
+    pub(crate) fn ask_until(
+        &mut self,
+        arguments: &[&str],
+        wanted: impl Fn(&str) -> bool,
+    ) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let reply = self.ask(arguments);
+            if wanted(&reply) {
+                return reply;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{arguments:?} is never answered as wanted: {reply}"
+            );
+        }
+    }
+
+    /// Whether no reply, and no part of one, has come yet.
+    pub(crate) fn is_unanswered(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("settable");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("settable");
+        self.received.is_empty()
+            && peeked.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     /// Reads until the other end closes; what came.
