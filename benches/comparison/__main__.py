@@ -12,6 +12,7 @@ import signal
 import sys
 
 import cluster
+import copies
 import cost
 import latency
 import memory
@@ -32,6 +33,7 @@ SECTIONS = {
     "forwarding": shapes.forwarding,
     "stalls": shapes.stalls,
     "cluster": cluster.measure,
+    "copies": copies.measure,
     "memory": memory.measure,
 }
 # Several gigabytes and minutes: only when asked for.

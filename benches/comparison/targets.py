@@ -25,3 +25,7 @@ START_MS = 15.0
 BYTES_PER_KEY = (106, 102)
 # Pieces of work of a shard over 1 ms of its thread's CPU time, by its own counter.
 STALLS = 0
+# With one copy on another CPU / without copies, at pipeline 16.
+COPIES = {"set": 1.6, "get": 1.05}
+# Seconds of the leader's CPU for 200 MB of keys and values to a copy that has nothing.
+RESYNC_200_MB_S = 1.0
