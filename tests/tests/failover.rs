@@ -67,7 +67,7 @@ fn what_is_done_on_purpose_is_seen_by_no_client() {
             command.spawn().expect("ip (Debian: iproute2) is installed")
         };
         let children = ["plain", "cluster"].map(steady);
-        let mut trial = Trial::new(site, Options::default());
+        let mut trial = Trial::new(site, Options { is_quiet: false, ..Options::default() });
         for kind in [Kind::Handover, Kind::Rolling, Kind::Resize] {
             let round = trial.round(kind);
             assert!(round.is_sound(), "{}: {:#?}", kind.name(), round.wrong);

@@ -99,6 +99,11 @@ impl Kind {
         )
     }
 
+    /// Whether it ends the process of one node.
+    pub fn kills_a_node(self) -> bool {
+        matches!(self, Self::Kill | Self::KillAgent | Self::ResizeKill)
+    }
+
     /// Whether clients must not see an error.
     pub fn is_graceful(self) -> bool {
         matches!(self, Self::Rolling | Self::Handover | Self::Resize | Self::PauseAgent)
@@ -305,6 +310,11 @@ impl Plan {
                 }
                 site.cable(self.machine, true);
                 site.start_manager(self.machine);
+                if self.kind == Kind::Wipe {
+                    let create = site.created_by.clone();
+                    commanded(site, &create)?;
+                    commanded(site, &format!("store start {STORE}"))?;
+                }
             }
             Kind::Cable => {
                 mark(Mark::Begun);

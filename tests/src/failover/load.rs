@@ -159,7 +159,8 @@ fn asked(
     for _ in 0..5 {
         let Err(broken) = &reply else { break };
         sent |= *broken != Broken::Refused;
-        if !shared.again {
+        // Who hears nothing does not ask again: what it sent may still be done.
+        if !shared.again || *broken == Broken::Silent {
             break;
         }
         log.again += 1;

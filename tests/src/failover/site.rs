@@ -48,6 +48,8 @@ pub struct Site {
     managers: Vec<Option<Process>>,
     /// The store's nodes, in the order of their names.
     pub nodes: Vec<Node>,
+    /// The command that created the store.
+    pub created_by: String,
 }
 
 impl Site {
@@ -75,7 +77,8 @@ impl Site {
     }
 
     fn managed(network: Network, machines: usize) -> Self {
-        let mut site = Self { network, managers: Vec::new(), nodes: Vec::new() };
+        let mut site =
+            Self { network, managers: Vec::new(), nodes: Vec::new(), created_by: String::new() };
         for machine in 0..machines {
             site.start_manager(machine);
         }
@@ -93,6 +96,7 @@ impl Site {
             "store create {STORE} --instance-prefix node --no-protected-mode --cpus 1 {flags}"
         );
         self.dkv(0, &create).ok();
+        self.created_by = create;
         self.dkv(0, &format!("store start {STORE}")).ok();
         self.look();
     }
