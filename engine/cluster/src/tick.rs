@@ -85,7 +85,9 @@ impl Cluster {
                 follower.rewind(now_ns);
                 again = true;
             }
-            if !follower.joined && now_ns >= follower.rewound_ns + retry_ns {
+            // An answer that was lost, that it holds what is sent or that it is whole, nothing else brings back.
+            let unheard = !follower.joined || !follower.whole && follower.resync.is_none();
+            if unheard && now_ns >= follower.rewound_ns + retry_ns {
                 follower.rewound_ns = now_ns;
                 follower.due = true;
             }
