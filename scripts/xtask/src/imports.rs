@@ -16,7 +16,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("dkv-client", &["dkv-protocol", "dkv-node"]),
     ("dkv-node", &["dkv-shard", "dkv-cluster", "dkv-protocol", "dkv-io", "dkv-table"]),
     ("dkv-catalog", &["dkv-protocol"]),
-    ("dkv-sim", &["dkv-shard", "dkv-cluster", "dkv-catalog", "dkv-protocol", "dkv-client"]),
+    (
+        "dkv-sim",
+        &["dkv-shard", "dkv-cluster", "dkv-catalog", "dkv-protocol", "dkv-client", "dkv-table"],
+    ),
     ("dkv-agent", &["dkv-catalog", "dkv-protocol", "dkv-client"]),
     ("dkv-bench", &["dkv-protocol", "dkv-client", "dkv-io"]),
     ("dkv-cli", &["dkv-agent", "dkv-node", "dkv-client", "dkv-bench", "dkv-protocol"]),
