@@ -19,6 +19,10 @@ step "build"
 cargo build --quiet --workspace --bins
 step "tests"
 cargo nextest run --workspace --no-fail-fast
+step "simulator: five minutes of seeds that nobody has seen"
+from=$(($(date +%s) * 10000))
+cargo run --quiet --release -p dkv-sim -- --minutes 3 --from "$from"
+cargo run --quiet --release -p dkv-sim -- --minutes 2 --from "$from" --shard
 step "documentation tests"
 cargo test --quiet --workspace --doc
 step "micro-benchmarks, once and quickly"

@@ -30,6 +30,9 @@ struct Arguments {
     /// Simulates the whole shard over its table instead of the replication alone.
     #[arg(long)]
     shard: bool,
+    /// Runs each seed twice; a difference is a failure.
+    #[arg(long)]
+    twice: bool,
     /// Lists the bugs that can be planted.
     #[arg(long)]
     list_planted: bool,
@@ -172,7 +175,14 @@ fn run_many(arguments: &Arguments, planted: Planted) -> ExitCode {
     let count = arguments.seeds.unwrap_or(if until.is_some() { u64::MAX } else { 1000 });
     let mut totals = Totals::default();
     for seed in arguments.from..arguments.from.saturating_add(count) {
-        let report = run(seed, planted, arguments.driven(), false);
+        let mut report = run(seed, planted, arguments.driven(), false);
+        if arguments.twice {
+            let again = run(seed, planted, arguments.driven(), false).hash;
+            if again != report.hash {
+                let hash = report.hash;
+                report.breaches.push(format!("two runs differ: {hash:016x}, {again:016x}"));
+            }
+        }
         totals.add(&report);
         print_failure(seed, planted, &report);
         let enough = totals.failed + totals.undecided >= arguments.failures;
