@@ -144,7 +144,12 @@ impl Site {
         let token = here.file("group.token", TOKEN);
         let listen = format!("{}:7801", here.address);
         let token = token.to_str().expect("a plain path");
-        let process = here.manager(&["--listen", &listen, "--token-file", token]);
+        let mut args = vec!["--listen", &listen, "--token-file", token];
+        // Once the store has its nodes, a machine without any is the witness.
+        if !self.nodes.is_empty() && machine >= self.machines() {
+            args.push("--witness");
+        }
+        let process = here.manager(&args);
         if self.managers.len() <= machine {
             self.managers.resize_with(machine + 1, || None);
         }
