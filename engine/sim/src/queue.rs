@@ -5,41 +5,22 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// What happens when, earliest first.
+/// What happens when, earliest first. The heap holds small entries only, since it moves them about; events stay where
+/// they are.
 #[derive(Debug)]
 pub struct Queue<E> {
-    heap: BinaryHeap<Reverse<Entry<E>>>,
+    /// The moment, the order of arrival, and the place of the event.
+    heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<E>>,
+    free: Vec<usize>,
     next: u64,
     now_ns: u64,
 }
 
-#[derive(Debug)]
-struct Entry<E> {
-    at_ns: u64,
-    order: u64,
-    event: E,
-}
-
-impl<E> PartialEq for Entry<E> {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at_ns, self.order) == (other.at_ns, other.order)
-    }
-}
-impl<E> Eq for Entry<E> {}
-impl<E> PartialOrd for Entry<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl<E> Ord for Entry<E> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_ns, self.order).cmp(&(other.at_ns, other.order))
-    }
-}
-
 impl<E> Default for Queue<E> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new(), next: 0, now_ns: 0 }
+        let (events, free) = (Vec::new(), Vec::new());
+        Self { heap: BinaryHeap::new(), events, free, next: 0, now_ns: 0 }
     }
 }
 
@@ -51,9 +32,15 @@ impl<E> Queue<E> {
 
     /// Lets something happen at a moment; one that has passed means now.
     pub fn at(&mut self, at_ns: u64, event: E) {
-        let entry = Entry { at_ns: at_ns.max(self.now_ns), order: self.next, event };
+        let place = if let Some(place) = self.free.pop() {
+            self.events[place] = Some(event);
+            place
+        } else {
+            self.events.push(Some(event));
+            self.events.len() - 1
+        };
+        self.heap.push(Reverse((at_ns.max(self.now_ns), self.next, place)));
         self.next += 1;
-        self.heap.push(Reverse(entry));
     }
 
     /// Lets something happen later.
@@ -63,9 +50,10 @@ impl<E> Queue<E> {
 
     /// The next event, and moves time to it.
     pub fn pop(&mut self) -> Option<E> {
-        let Reverse(entry) = self.heap.pop()?;
-        self.now_ns = entry.at_ns;
-        Some(entry.event)
+        let Reverse((at_ns, _, place)) = self.heap.pop()?;
+        self.now_ns = at_ns;
+        self.free.push(place);
+        self.events[place].take()
     }
 }
 
