@@ -193,6 +193,26 @@ impl Consensus {
         all.map(|id| MemberId(*id)).collect()
     }
 
+    /// Whether those vote who should and all others learn, as far as this member knows. While votes change, the majority of
+    /// those who voted before counts as well; until then the loss of one of them may be one too many.
+    pub fn is_settled(&self) -> bool {
+        let conf = self.raw.raft.prs().conf().to_conf_state();
+        let ids = |ids: &[u64]| ids.iter().map(|id| MemberId(*id)).collect::<BTreeSet<_>>();
+        let wanted = self.state.group.voters();
+        let members = self.state.group.members().iter().map(|member| member.id);
+        let learners: BTreeSet<MemberId> = members.filter(|id| !wanted.contains(id)).collect();
+        !wanted.is_empty()
+            && ids(conf.get_voters()) == wanted
+            && ids(conf.get_learners()) == learners
+            && conf.get_voters_outgoing().is_empty()
+    }
+
+    /// Whether messages to a member may still be needed: it votes or learns, also when it has left the group already. A
+    /// member that knows nothing yet needs all whom it was told of.
+    pub fn may_speak_to(&self, id: MemberId) -> bool {
+        self.applied == 0 || self.raw.raft.prs().get(id.0).is_some()
+    }
+
     fn next_ready(&mut self) -> Result<Option<Ready>, Halted> {
         if !self.raw.has_ready() {
             if !core::mem::take(&mut self.rewrite) {

@@ -135,10 +135,7 @@ impl World {
         self.leader().is_some_and(|leader| {
             let leader = self.process(leader);
             // A new leader may not know yet what was agreed on before it.
-            self.agreed.keys().all(|index| *index <= leader.applied())
-                && leader.voting() == leader.group().voters()
-                && leader.raw.raft.prs().conf().to_conf_state().get_voters_outgoing().is_empty()
-                && leader.raw.raft.prs().iter().count() == leader.group().members().len()
+            self.agreed.keys().all(|index| *index <= leader.applied()) && leader.is_settled()
         })
     }
 

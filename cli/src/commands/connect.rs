@@ -6,10 +6,6 @@ use crate::failure::Failure;
 use crate::output::{self, OutputArgs};
 use crate::reach::{FanoutArgs, ReachArgs, nobody_there, read_token, show};
 use dkv_agent::coordinate::{self, ActionResult, Group};
-use std::time::Duration;
-
-/// Most time to wait for the managers to decide together; only stores with copies need that.
-const ONE_GROUP: Duration = Duration::from_secs(10);
 
 /// The flags of `dkv connect`.
 #[derive(Debug, clap::Args)]
@@ -76,9 +72,7 @@ pub(crate) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
     if !reached {
         return Ok(code);
     }
-    if let Some(apart) = coordinate::await_one_group(&group, ONE_GROUP) {
-        output::warn(&apart);
-    }
+    let together = coordinate::await_together(&group, coordinate::TOGETHER_MAX);
     let managers = group.managers();
     for manager in managers.iter().filter(|manager| !asked.contains(manager)) {
         output::note(&format!(
@@ -96,5 +90,12 @@ pub(crate) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
         contexts.contexts.insert(args.name.clone(), context);
         contexts.current = Some(args.name.clone());
     })?;
-    Ok(code)
+    match together {
+        Err(late) if code == 0 => Err(Failure::timed_out(late.to_string(), late.hint)),
+        Err(late) => {
+            output::warn(&late.to_string());
+            Ok(code)
+        }
+        Ok(()) => Ok(code),
+    }
 }

@@ -2,13 +2,13 @@
 
 use crate::clustron::Spelling;
 use crate::failure::Failure;
+use crate::interrupt;
 use crate::output::{self, Format, OutputArgs};
 use crate::reach::{ReachArgs, Reached, admin_failure, show};
 use dkv_agent::client::parse_address;
-use dkv_agent::coordinate::{self, Standing};
+use dkv_agent::coordinate::{self, NotTogether, Report, Standing};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 /// What all of them take.
 #[derive(Clone, Debug, clap::Args)]
@@ -69,14 +69,30 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
             let new =
                 hosts.iter().map(|host| address(host, shared)).collect::<Result<Vec<_>, _>>()?;
             let Reached { mut group, .. } = shared.reach.group(None, spelling)?;
-            let most = Duration::from_secs(shared.reach.timeout_sec);
-            show(shared.output.output, &coordinate::add_managers(&mut group, &new, most))
+            interrupt::goes_on(
+                "the managers that were asked go on joining; look with: dkv manager status",
+            );
+            ended(shared, &coordinate::add_managers(&mut group, &new, coordinate::TOGETHER_MAX))
         }
         Command::Remove { host, shared } => {
             let machine = address(host, shared)?.to_string();
             let reached = shared.reach.group(None, spelling)?;
-            show(shared.output.output, &coordinate::remove_manager(&reached.group, &machine))
+            let most = coordinate::TOGETHER_MAX;
+            interrupt::goes_on("the managers that were asked go on; look with: dkv manager status");
+            ended(shared, &coordinate::remove_manager(&reached.group, &machine, most))
         }
+    }
+}
+
+/// Shows what was done, and fails when the managers have not come together after it.
+fn ended(
+    shared: &Shared,
+    (report, together): &(Report, Result<(), NotTogether>),
+) -> Result<u8, Failure> {
+    let code = show(shared.output.output, report)?;
+    match together {
+        Ok(()) => Ok(code),
+        Err(late) => Err(Failure::timed_out(late.to_string(), late.hint.clone())),
     }
 }
 

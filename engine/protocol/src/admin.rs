@@ -509,6 +509,10 @@ pub struct GroupView {
     pub leader: Option<String>,
     /// Its members in order; the first comes first where not all can vote.
     pub members: Vec<GroupMember>,
+    /// Whether those vote who should, by the number of members and their order, and nobody else: as this manager knows it.
+    /// While votes change, the loss of a machine may need a hand that needs none afterwards.
+    #[serde(default)]
+    pub settled: bool,
     /// How many decisions this manager knows.
     pub applied: u64,
     /// Stores with copies that the group keeps.

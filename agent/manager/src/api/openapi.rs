@@ -312,6 +312,7 @@ fn schemas() -> Value {
             ("id?", "integer"),
             ("leader?", "string"),
             ("members", "[GroupMember]"),
+            ("settled?", "boolean"),
             ("applied", "integer"),
             ("stores", "integer"),
             ("superseded", "[integer]"),

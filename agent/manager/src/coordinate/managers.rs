@@ -79,64 +79,120 @@ pub fn fates(all: &[Standing]) -> Vec<(String, String)> {
     others.iter().map(|machine| ((*machine).to_string(), fate(machine))).collect()
 }
 
-/// Waits until the managers that can be reached decide together. What still keeps them apart, after `most`.
-pub fn await_one_group(group: &Group, most: Duration) -> Option<String> {
+/// Most time that a command waits until the managers decide together.
+pub const TOGETHER_MAX: Duration = Duration::from_secs(10);
+
+/// What was asked for was done, and the managers do not decide as they should yet. It goes on by itself once they reach
+/// each other.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct NotTogether {
+    what: String,
+    /// What to type next.
+    pub hint: String,
+}
+
+/// Waits until the managers that can be reached decide together and, when all can be reached, until those of them vote who
+/// should: how many failures the group survives holds from then on.
+///
+/// # Errors
+///
+/// Names the managers that were not there yet after `most`.
+pub fn await_together(group: &Group, most: Duration) -> Result<(), NotTogether> {
+    wait(group, None, most)
+}
+
+/// The same. Of a group that `gone` leaves, all others have to know who votes now, also when some are not reached: until
+/// then the one that goes may have the vote on which everything depends.
+fn wait(group: &Group, gone: Option<&str>, most: Duration) -> Result<(), NotTogether> {
     let deadline = Instant::now() + most;
     loop {
-        let all = standing(group);
+        let mut all = standing(group);
+        all.retain(|one| Some(one.machine.as_str()) != gone);
+        let votes_matter = gone.is_some() || all.iter().all(|one| one.view.is_ok());
         let there: Vec<&ManagersView> = all.iter().filter_map(|o| o.view.as_ref().ok()).collect();
-        let first = there.first().map(|view| view.group.number);
-        let knows = |view: &&ManagersView| {
-            let listed = |other: &&ManagersView| {
-                view.group.members.iter().any(|member| member.machine == other.this)
-            };
-            Some(view.group.number) == first
-                && first.flatten().is_some()
-                && there.iter().all(listed)
+        let Some(first) = there.first() else { return Ok(()) };
+        let is_member = |view: &ManagersView, machine: &str| {
+            view.group.members.iter().any(|member| member.machine == machine)
         };
-        let apart = there.iter().find(|view| !knows(view))?;
+        let knows = |view: &&&ManagersView| {
+            view.group.number.is_some()
+                && view.group.number == first.group.number
+                && there.iter().all(|other| is_member(view, &other.this))
+                && gone.is_none_or(|gone| !is_member(view, gone))
+        };
+        let settled = |view: &&&ManagersView| view.group.settled && view.group.leader.is_some();
+        let names = |waiting: Vec<&&ManagersView>| -> String {
+            let names: Vec<&str> = waiting.into_iter().map(|view| view.this.as_str()).collect();
+            names.join(", ")
+        };
+        let apart = names(there.iter().filter(|view| !knows(view)).collect());
+        let unsettled = if votes_matter {
+            names(there.iter().filter(|view| !settled(view)).collect())
+        } else {
+            String::new()
+        };
+        if apart.is_empty() && unsettled.is_empty() {
+            return Ok(());
+        }
         if Instant::now() >= deadline {
-            return Some(format!(
-                "{} does not decide together with the others yet; see why with: dkv manager status",
-                apart.this
-            ));
+            let seconds = most.as_secs();
+            let what = if apart.is_empty() {
+                format!(
+                    "after {seconds} s it is not settled yet who of the managers votes: waiting for {unsettled}; until then \
+                     the loss of a machine may need a hand"
+                )
+            } else {
+                format!("after {seconds} s {apart} does not decide together with the others yet")
+            };
+            let hint = "see who is there with: dkv manager status; it goes on by itself once all of them reach each other";
+            return Err(NotTogether { what, hint: hint.to_string() });
         }
         std::thread::park_timeout(LOOK);
     }
 }
 
-/// Takes further managers into the group; a witness is one that was started as such.
-pub fn add_managers(group: &mut Group, new: &[std::net::SocketAddr], most: Duration) -> Report {
+/// Takes further managers into the group, and waits until those vote who should, at most so long; a witness is one that was
+/// started as such.
+pub fn add_managers(
+    group: &mut Group,
+    new: &[std::net::SocketAddr],
+    most: Duration,
+) -> (Report, Result<(), NotTogether>) {
     for address in new {
         group.add(*address);
     }
     let mut report = connect(group);
     report.rows.iter_mut().for_each(|row| row.action = "AddManager".to_string());
-    if report.outcome() == super::Outcome::Done {
-        report.warn(await_one_group(group, most));
-    }
-    report
+    let together = match report.outcome() {
+        super::Outcome::Done => await_together(group, most),
+        _ => Ok(()),
+    };
+    (report, together)
 }
 
-/// Removes a machine from the group. It may be down.
-pub fn remove_manager(group: &Group, machine: &str) -> Report {
+/// Removes a machine from the group, and waits until those vote who should of the others, at most so long. It may be down.
+pub fn remove_manager(
+    group: &Group,
+    machine: &str,
+    most: Duration,
+) -> (Report, Result<(), NotTogether>) {
     let action = "RemoveManager";
+    let refused = |row: ActionRow| (Report { rows: vec![row], ..Report::default() }, Ok(()));
     if !group.managers().iter().any(|manager| manager == machine) {
         let managers = group.managers();
         let message =
             format!("{machine} is not a manager of the group; it has {}", managers.join(", "));
         let first = managers.first().cloned().unwrap_or_default();
         let hint = "dkv manager list".to_string();
-        let row = ActionRow::failed(&first, action, "no_such_manager", message, hint);
-        return Report { rows: vec![row], ..Report::default() };
+        return refused(ActionRow::failed(&first, action, "no_such_manager", message, hint));
     }
     let mut report = Report::default();
     let others = || group.clients().iter().filter(|client| client.manager() != machine);
     if others().next().is_none() {
         let message = format!("{machine} is the only manager of its group");
         let hint = "stop it to be rid of it".to_string();
-        let row = ActionRow::failed(machine, action, "last_manager", message, hint);
-        return Report { rows: vec![row], ..Report::default() };
+        return refused(ActionRow::failed(machine, action, "last_manager", message, hint));
     }
     for client in others() {
         report.rows.push(match client.remove_manager(machine) {
@@ -144,8 +200,12 @@ pub fn remove_manager(group: &Group, machine: &str) -> Report {
             Err(error) => ActionRow::error(client.manager(), action, &error),
         });
     }
-    let done = report.rows.iter().any(|row| row.result == super::ActionResult::Success);
-    if let (true, Some(client)) = (done, group.client(machine)) {
+    if report.rows.iter().all(|row| row.result != super::ActionResult::Success) {
+        return (report, Ok(()));
+    }
+    // As long as its vote counts it must not go: it may be the one that decides that it goes. It goes by itself later.
+    let together = wait(group, Some(machine), most);
+    if let (Ok(()), Some(client)) = (&together, group.client(machine)) {
         // One that is down has nothing to give up; it finds out when it is back.
         if client.health().is_ok() {
             report.rows.push(match client.remove_manager(machine) {
@@ -154,7 +214,7 @@ pub fn remove_manager(group: &Group, machine: &str) -> Report {
             });
         }
     }
-    report
+    (report, together)
 }
 
 #[cfg(test)]

@@ -19,7 +19,10 @@ use std::time::Duration;
 
 pub use change::{NewInstance, add_instance, create, delete};
 pub use copies::{failover, force, remove_instance, restart_rolling};
-pub use managers::{Standing, add_managers, await_one_group, fates, remove_manager, standing};
+pub use managers::{
+    NotTogether, Standing, TOGETHER_MAX, add_managers, await_together, fates, remove_manager,
+    standing,
+};
 pub use run::{NotWhole, await_whole, start, stop};
 
 /// The managers that an operation speaks to, in the order in which they were given.

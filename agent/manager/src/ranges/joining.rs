@@ -45,9 +45,12 @@ fn next_step(me: &str, own: &GroupView, listed: &[String], others: &[(String, Gr
     if let Some((machine, _)) = others.iter().filter(in_group).find(dead) {
         return Step::Join(machine.clone());
     }
+    // While the votes are not where they belong, the one that was removed may have to decide that it goes.
     let without_us = |(_, other): &&(String, GroupView)| {
         let same = own.number.is_some() && other.number == own.number;
-        same && other.applied >= own.applied && other.members.iter().all(|m| m.machine != me)
+        same && other.settled
+            && other.applied >= own.applied
+            && other.members.iter().all(|m| m.machine != me)
     };
     if own.leader.is_none() && others.iter().find(without_us).is_some() {
         return Step::Leave;
@@ -286,6 +289,7 @@ mod tests {
             number: (number > 0).then_some(number),
             members: members.iter().map(member).collect(),
             stores,
+            settled: true,
             superseded: superseded.to_vec(),
             ..GroupView::default()
         }
@@ -342,6 +346,13 @@ mod tests {
                 &["a", "b"],
                 vec![("a", group(1, &["a"], 2, &[]))],
                 Step::Leave,
+            ),
+            // The same, but its vote is needed for that still.
+            (
+                group(1, &["a", "b"], 2, &[]),
+                &["a", "b"],
+                vec![("a", GroupView { settled: false, ..group(1, &["a"], 2, &[]) })],
+                Step::Stay,
             ),
             // A lost disk: taken in by anybody, and founding only when nobody knows anything.
             (

@@ -196,6 +196,7 @@ impl Keeper {
     /// Does what the log calls for; whether something was agreed on.
     fn pump(&mut self, state: &mut State) -> bool {
         let mut agreed = false;
+        state.note_machines();
         loop {
             let after = match self.pump_once(state) {
                 Ok(None) => return agreed,

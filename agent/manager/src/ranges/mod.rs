@@ -101,7 +101,8 @@ enum Part {
 
 struct State {
     part: Part,
-    /// Machines of members that the log does not name yet, because it is empty.
+    /// Machines of members that the log does not name: not yet, because it is empty, or not any more, because they left and
+    /// their votes have to be taken over first.
     introduced: BTreeMap<MemberId, String>,
     /// Groups that an operator declared dead: what is left of them has to join this one.
     superseded: Vec<u64>,
@@ -354,6 +355,7 @@ impl Ranges {
             id: Some(log.me().0),
             leader: log.leader().and_then(machine_of),
             members: members.collect(),
+            settled: log.is_settled(),
             applied: log.applied(),
             stores: log.catalog().stores().count() as u32,
             superseded,
@@ -423,6 +425,15 @@ impl State {
         let Part::Member(log) = &self.part else { return None };
         let named = log.group().member(id).map(|member| member.machine.0.as_str());
         named.or_else(|| self.introduced.get(&id).map(String::as_str))
+    }
+
+    /// Keeps the machines of all members, so that those who leave can be spoken to until nobody needs them.
+    fn note_machines(&mut self) {
+        let Part::Member(log) = &self.part else { return };
+        self.introduced.retain(|id, _| log.may_speak_to(*id));
+        for member in log.group().members() {
+            self.introduced.entry(member.id).or_insert_with(|| member.machine.0.clone());
+        }
     }
 
     fn tell_all(&mut self) {
