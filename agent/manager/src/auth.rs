@@ -169,6 +169,17 @@ impl Token {
         format!("{SCHEME} time={unix_s},nonce={nonce},signature={signature}")
     }
 
+    /// Proves that an answer comes from a manager of the group, to the one request with that nonce.
+    pub(crate) fn prove_answer(&self, nonce: &str, text: &str) -> String {
+        hex(&self.mac(&[b"dkv catch-up 1\n", nonce.as_bytes(), b"\n", text.as_bytes()]))
+    }
+
+    /// Whether [`Token::prove_answer`] made this proof.
+    pub(crate) fn is_proof(&self, nonce: &str, text: &str, proof: &str) -> bool {
+        let wanted = self.prove_answer(nonce, text);
+        bool::from(wanted.as_bytes().ct_eq(proof.as_bytes()))
+    }
+
     fn request_mac(&self, request: &Signed<'_>, nonce: &str, unix_s: u64) -> [u8; 32] {
         let body = hex(&Sha256::digest(request.body));
         let Signed { method, host, target, .. } = request;

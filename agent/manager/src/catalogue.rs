@@ -10,7 +10,8 @@ use crate::ledger::{Ledger, LedgerFile, NodeEntry, StoreEntry};
 use crate::plan::names;
 use crate::ranges::{self, NodeKey, Ranges};
 use crate::refusal::Refusal;
-use crate::supervise::{Answer, COMMANDS_MAX, Command, Live, NodePaths, supervise};
+use crate::supervise::{Answer, COMMANDS_MAX, Command, NodePaths, supervise};
+use crate::watch::Live;
 use dkv_catalog::{Command as RangesCommand, Machine, NodeSpec};
 use dkv_protocol::admin::{
     HealthView, ManagersView, NodeRecord, NodeState, NodeView, Reservation, StoreDefinition,
@@ -20,7 +21,7 @@ use dkv_protocol::control::NodeStatus;
 use dkv_protocol::ids::{NodeIndex, StoreId};
 use dkv_protocol::launch::{LAUNCH_VERSION, LaunchDocument};
 use dkv_protocol::map::NodeInfo;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -44,6 +45,8 @@ pub(crate) struct Agent {
 pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     pub(crate) reservations: BTreeMap<String, Held>,
+    /// Machines whose managers have spoken to this one and are not members that it knows: it may have lost its disk.
+    pub(crate) callers: BTreeSet<String>,
     tasks: BTreeMap<(String, String), Task>,
 }
 
@@ -70,7 +73,7 @@ impl Agent {
         ledger: Ledger,
         ranges: Arc<Ranges>,
     ) -> Arc<Self> {
-        let inner = Inner { ledger, reservations: BTreeMap::new(), tasks: BTreeMap::new() };
+        let inner = Inner::new(ledger);
         let machine = address.to_string();
         let inner = Mutex::new(inner);
         Arc::new(Self { options, address, machine, token, file, ranges, inner })
@@ -460,6 +463,11 @@ impl Agent {
 }
 
 impl Inner {
+    pub(crate) fn new(ledger: Ledger) -> Self {
+        let (reservations, callers, tasks) = Default::default();
+        Self { ledger, reservations, callers, tasks }
+    }
+
     /// The store of that name, or why there is none.
     pub(crate) fn store(&self, store: &str) -> Result<&StoreEntry, Refusal> {
         self.ledger.stores.get(store).ok_or_else(|| {
@@ -476,6 +484,13 @@ impl Inner {
                 "dkv store list",
             )
         })
+    }
+
+    /// Whether a change of this store is under way.
+    pub(crate) fn is_reserved(&self, store: &str) -> bool {
+        let now = Instant::now();
+        let mut held = self.reservations.values().filter(|held| held.until > now);
+        held.any(|held| held.definition.name == store)
     }
 
     /// Whether no other node of this machine uses a CPU of `node`.

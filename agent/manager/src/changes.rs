@@ -3,6 +3,10 @@
 
 use crate::auth::random_hex;
 use crate::catalogue::{Agent, Held, Inner};
+use crate::checks::{
+    check_alone, check_at_rest, check_base, check_record, drop_expired, exists, seconds_left,
+    supersede,
+};
 use crate::foreign;
 use crate::ledger::{NodeEntry, StoreEntry};
 use crate::plan::cpus::{self, CpuWish};
@@ -13,11 +17,11 @@ use crate::process;
 use crate::refusal::Refusal;
 use crate::supervise::Command;
 use dkv_protocol::admin::{
-    AddInstanceRequest, CommitRequest, NodeRecord, NodeState, Reservation, ReservationRequest,
-    StoreChange, StoreChanged, StoreDefinition, StoreRecord,
+    AddInstanceRequest, CommitRequest, DeletedStore, NodeRecord, NodeState, Reservation,
+    ReservationRequest, StoreChange, StoreChanged, StoreDefinition, StoreRecord,
 };
 use dkv_protocol::ids::{Epoch, StoreId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,6 +29,18 @@ use std::time::Instant;
 const STORES_MAX: usize = 1000;
 /// Most reservations under way.
 const RESERVATIONS_MAX: usize = 100;
+/// Deletions that are remembered, for managers that were away.
+const DELETED_MAX: usize = 1000;
+
+/// Where a record comes from that is to be written.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// A command, which has reserved the new nodes here, or completes what an earlier one began.
+    Command(Option<String>),
+    /// The other managers: they have it already, with the ports and CPUs that this machine once gave. The new nodes shall
+    /// run when those of the others do.
+    Others { runs: bool },
+}
 
 impl Agent {
     /// Holds names, ports and CPUs for a while.
@@ -253,7 +269,17 @@ impl Agent {
         inner: &mut Inner,
         request: &CommitRequest,
     ) -> Result<StoreChanged, Refusal> {
-        let record = &request.record;
+        let source = Source::Command(request.reservation.clone());
+        self.write_record(inner, &request.record, &source)
+    }
+
+    /// See [`Agent::commit`].
+    pub(crate) fn write_record(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        record: &StoreRecord,
+        source: &Source,
+    ) -> Result<StoreChanged, Refusal> {
         let name = record.definition.name.clone();
         check_record(record)?;
         let mut machines: Vec<String> = Vec::new();
@@ -278,7 +304,7 @@ impl Agent {
         if let Some(entry) = inner.ledger.stores.get(&name) {
             let have = &entry.record;
             if have == record && !entry.deleting {
-                if let Some(id) = &request.reservation {
+                if let Source::Command(Some(id)) = source {
                     inner.reservations.remove(id);
                 }
                 return Ok(changed(StoreChange::AlreadyExists));
@@ -321,7 +347,8 @@ impl Agent {
             .iter()
             .filter(|node| node.machine == self.machine() && !before.contains(node))
             .collect();
-        self.check_new(inner, request, &new)?;
+        self.check_group(inner, record, source)?;
+        self.check_new(inner, record, source, &new)?;
         let extended = inner.ledger.stores.contains_key(&name);
         let gone = record.removed.iter().map(|gone| &gone.node.name);
         let stays = |name: &&String| record.nodes.iter().any(|node| node.name == **name);
@@ -334,9 +361,15 @@ impl Agent {
             });
             entry.record = record.clone();
             entry.nodes.retain(|node, _| !leaving.contains(node));
+            let wanted = match source {
+                Source::Others { runs: true } => Wanted::Up,
+                _ => Wanted::Down,
+            };
             for node in &new {
-                entry.nodes.insert(node.name.clone(), NodeEntry::new());
+                let entered = NodeEntry { wanted, ..NodeEntry::new() };
+                entry.nodes.insert(node.name.clone(), entered);
             }
+            ledger.deleted.retain(|deleted| deleted.id != record.id);
             for machine in machines {
                 if !ledger.members.contains(&machine) {
                     ledger.members.push(machine);
@@ -352,15 +385,47 @@ impl Agent {
         Ok(changed(if extended { StoreChange::Extended } else { StoreChange::Created }))
     }
 
+    /// Whether a store with copies that others have already may begin here: only when this manager decides with them. To
+    /// another group it would be a new store, which its nodes here would serve empty.
+    fn check_group(
+        &self,
+        inner: &Inner,
+        record: &StoreRecord,
+        source: &Source,
+    ) -> Result<(), Refusal> {
+        let known = inner.ledger.stores.contains_key(&record.definition.name)
+            || self.ranges().look(&record.id, |_| ()).is_some();
+        let reserved = matches!(source, Source::Command(Some(_)));
+        if record.definition.replication.is_none() || known || reserved {
+            return Ok(());
+        }
+        let members = self.ranges().group().members;
+        let apart =
+            |node: &&NodeRecord| members.iter().all(|member| member.machine != node.machine);
+        match record.nodes.iter().find(apart) {
+            None => Ok(()),
+            Some(node) => Err(Refusal::conflict(
+                "not_one_group",
+                format!(
+                    "the managers of {} and {} do not decide together (yet), which a store with copies needs",
+                    self.machine(),
+                    node.machine
+                ),
+                "see why with: dkv manager status; a manager that lost its disk needs a moment, and gets its stores by itself",
+            )),
+        }
+    }
+
     /// Whether the new nodes of this machine are those of the reservation, or could be reserved now.
     fn check_new(
         &self,
         inner: &Inner,
-        request: &CommitRequest,
+        record: &StoreRecord,
+        source: &Source,
         new: &[&NodeRecord],
     ) -> Result<(), Refusal> {
-        let name = &request.record.definition.name;
-        if let Some(id) = &request.reservation {
+        let name = &record.definition.name;
+        if let Source::Command(Some(id)) = source {
             let fits = inner.reservations.get(id).is_some_and(|held| {
                 held.definition.name == *name
                     && held.reservation.nodes.iter().eq(new.iter().copied())
@@ -380,10 +445,13 @@ impl Agent {
         let own = |holder: &String| holder.contains(&format!(" of the store {name} on "));
         given.retain(|_, holder| !own(holder));
         let bind = self.bind_addresses();
+        // What others have is not new: its own processes may be what holds the ports, and they are looked for when it is here.
+        let fresh = matches!(source, Source::Command(_));
         for node in new {
             let ports = [node.cluster_port, node.client_port];
             for port in ports.into_iter().chain(node.shard_ports.iter().copied()) {
-                let holder = given.get(&port).cloned().or_else(|| foreign::holder(&bind, port));
+                let foreign = || foreign::holder(&bind, port).filter(|_| fresh);
+                let holder = given.get(&port).cloned().or_else(foreign);
                 if let Some(holder) = holder {
                     return Err(Refusal::conflict(
                         "port_in_use",
@@ -517,9 +585,15 @@ impl Agent {
             self.change(&mut inner, |ledger| {
                 if let Some(entry) = ledger.stores.get_mut(store) {
                     entry.deleting = true;
+                    let id = entry.record.id.clone();
                     for node in entry.nodes.values_mut() {
                         node.wanted = Wanted::Down;
                     }
+                    ledger.deleted.retain(|deleted| deleted.id != id);
+                    if ledger.deleted.len() >= DELETED_MAX {
+                        ledger.deleted.remove(0);
+                    }
+                    ledger.deleted.push(DeletedStore { id, force });
                 }
                 Ok(())
             })?;
@@ -603,139 +677,4 @@ impl Agent {
             Ok(())
         })
     }
-}
-
-/// Whether the change builds on what is there.
-fn check_base(inner: &Inner, request: &ReservationRequest) -> Result<(), Refusal> {
-    let name = &request.definition.name;
-    let Some(entry) = inner.ledger.stores.get(name) else { return Ok(()) };
-    let record = &entry.record;
-    match request.base_epoch {
-        None => Err(exists(record, &request.definition)),
-        Some(epoch) if epoch != record.epoch || entry.deleting => Err(Refusal::conflict(
-            "changed_meanwhile",
-            format!("the store {name} was changed by somebody else meanwhile"),
-            format!("look at it with: dkv store show {name}; then try again"),
-        )),
-        // Copies move to a new node while the store runs; without copies its ranges would have to be somewhere else at once.
-        Some(_) if record.definition.replication.is_some() => Ok(()),
-        Some(_) => check_at_rest(entry, "extended"),
-    }
-}
-
-fn check_alone(inner: &Inner) -> Result<(), Refusal> {
-    let members = &inner.ledger.members;
-    if members.len() <= 1 {
-        return Ok(());
-    }
-    Err(Refusal::conflict(
-        "group_has_members",
-        format!(
-            "this group has {} machines ({}): a change is reserved on each and then committed on each",
-            members.len(),
-            members.join(", ")
-        ),
-        "use the command line: dkv store create … does it",
-    ))
-}
-
-fn seconds_left(until: Instant) -> u64 {
-    until.saturating_duration_since(Instant::now()).as_secs() + 1
-}
-
-fn drop_expired(inner: &mut Inner) {
-    let now = Instant::now();
-    inner.reservations.retain(|_, held| held.until > now);
-}
-
-/// A creation that is typed again takes over the reservation that an earlier one left; another one has to wait.
-fn supersede(inner: &mut Inner, definition: &StoreDefinition) -> Result<(), Refusal> {
-    let of_name = |held: &&Held| held.definition.name == definition.name;
-    if let Some(other) =
-        inner.reservations.values().filter(of_name).find(|held| held.definition != *definition)
-    {
-        return Err(Refusal::conflict(
-            "store_reserved",
-            format!("a store {} with another definition is being created", definition.name),
-            format!("try again in {} s, or take another name", seconds_left(other.until)),
-        ));
-    }
-    inner.reservations.retain(|_, held| held.definition.name != definition.name);
-    Ok(())
-}
-
-fn exists(record: &StoreRecord, asked: &StoreDefinition) -> Refusal {
-    let name = &record.definition.name;
-    let differences = record.differences(asked);
-    let difference = if differences.is_empty() {
-        "it was created by another command".to_string()
-    } else {
-        differences.join("; ")
-    };
-    Refusal::conflict(
-        "store_exists",
-        format!("the store {name} exists: {difference}"),
-        format!(
-            "look at it with: dkv store show {name}; take another name, or delete it first: dkv store delete {name}"
-        ),
-    )
-}
-
-fn check_at_rest(entry: &StoreEntry, done: &str) -> Result<(), Refusal> {
-    let rest = [NodeState::Requested, NodeState::Stopped, NodeState::Failed];
-    let up: Vec<&str> = entry
-        .nodes
-        .iter()
-        .filter(|(_, node)| !rest.contains(&node.state))
-        .map(|(name, _)| name.as_str())
-        .collect();
-    if up.is_empty() {
-        return Ok(());
-    }
-    let name = &entry.record.definition.name;
-    Err(Refusal::conflict(
-        "store_running",
-        format!("the store {name} runs ({}), so it cannot be {done}", up.join(", ")),
-        format!("stop it first: dkv store stop {name}"),
-    ))
-}
-
-/// Whether a record is one that a manager made: a client's mistake must not become a node that cannot start.
-fn check_record(record: &StoreRecord) -> Result<(), Refusal> {
-    names::check_definition(&record.definition)?;
-    names::check_copies(&record.definition, record.nodes.len())?;
-    let bad =
-        |what: String| Refusal::bad("bad_record", what, "create stores with: dkv store create");
-    let is_hex = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    if !is_hex(&record.id.0) || !is_hex(&record.hash_seed) {
-        return Err(bad("identity and hash seed are 32 hexadecimal digits each".to_string()));
-    }
-    let mut indexes = BTreeSet::new();
-    let total = record.nodes.len() + record.removed.len();
-    for gone in &record.removed {
-        if usize::from(gone.index.0) >= total || !indexes.insert(gone.index) {
-            return Err(bad(format!(
-                "the position of {}, which was removed, is not its",
-                gone.node.name
-            )));
-        }
-    }
-    let mut all_names = BTreeSet::new();
-    let mut all_ports = BTreeSet::new();
-    for node in &record.nodes {
-        names::check_node_name(&node.name)?;
-        if !all_names.insert(&node.name) {
-            return Err(bad(format!("the name {} stands twice", node.name)));
-        }
-        if node.cpus.is_empty() || node.cpus.len() != node.shard_ports.len() {
-            return Err(bad(format!("{} needs a shard port for each of its CPUs", node.name)));
-        }
-        let ports = [node.cluster_port, node.client_port];
-        for port in ports.into_iter().chain(node.shard_ports.iter().copied()) {
-            if port == 0 || !all_ports.insert((&node.machine, port)) {
-                return Err(bad(format!("port {port} of {} is 0 or stands twice", node.name)));
-            }
-        }
-    }
-    Ok(())
 }

@@ -8,6 +8,7 @@ use dkv_protocol::admin::{
     JoinRequest, LifeRequest, ManagersView, MetricsView, NodeChanged, NodeDuty, Reservation,
     ReservationRequest, StoreChanged, StoreDefinition, StoreView, StoresView,
 };
+use dkv_protocol::admin::{CatchUp, CatchUpAnswer, CatchUpRequest};
 use dkv_protocol::admin::{ForceRequest, GroupView, MessagesAnswer, TakeInRequest};
 use dkv_protocol::limits::MANAGER_PORT;
 use serde::Serialize;
@@ -352,6 +353,16 @@ impl AdminClient {
     /// Asks to be taken into its group.
     pub fn take_in(&self, request: &TakeInRequest) -> Result<GroupView, AdminError> {
         self.post("/admin/v1/raft/join", request)
+    }
+
+    /// What a manager has missed, as this one knows it. An answer that does not prove to be one of the group is no answer.
+    pub(crate) fn catch_up(&self, request: &CatchUpRequest) -> Result<CatchUp, AdminError> {
+        let answer: CatchUpAnswer = self.post("/admin/v1/catchup", request)?;
+        if !self.token.is_proof(&request.nonce, &answer.text, &answer.proof) {
+            return Err(self
+                .bad_answer("it does not prove to come from a manager of the group".to_string()));
+        }
+        self.read(answer.text.as_bytes())
     }
 
     /// Messages of the log, from the manager of a machine. Why they were not for this one, if they were not.

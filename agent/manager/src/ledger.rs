@@ -5,7 +5,7 @@
 
 use crate::auth::hex;
 use crate::plan::steps::Wanted;
-use dkv_protocol::admin::{NodeState, StoreRecord};
+use dkv_protocol::admin::{DeletedStore, NodeState, StoreRecord};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -29,6 +29,10 @@ pub(crate) struct Ledger {
     pub(crate) members: Vec<String>,
     /// Stores by name.
     pub(crate) stores: BTreeMap<String, StoreEntry>,
+    /// The last stores that were deleted, for managers that were away then. Left out while there is none, as in the
+    /// catalogues of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) deleted: Vec<DeletedStore>,
 }
 
 /// A store that covers this machine.
@@ -217,6 +221,7 @@ mod tests {
             machine: machine.to_string(),
             members: vec![machine.to_string()],
             stores: BTreeMap::new(),
+            deleted: Vec::new(),
         }
     }
 

@@ -10,7 +10,9 @@
 mod api;
 pub mod auth;
 mod catalogue;
+mod catchup;
 mod changes;
+mod checks;
 pub mod client;
 mod control;
 pub mod coordinate;
@@ -24,6 +26,7 @@ mod refusal;
 mod samples;
 mod serve;
 mod supervise;
+mod watch;
 
 pub use serve::{Ready, StartError, serve};
 

@@ -57,6 +57,17 @@ impl Exit {
         }
     }
 
+    /// Whether somebody ended it who is not its manager: by SIGKILL, or by SIGTERM or SIGINT, which a node that serves takes
+    /// as being asked to stop.
+    pub(crate) fn is_from_outside(self, served: bool) -> bool {
+        let signals = [Signal::KILL, Signal::TERM, Signal::INT].map(Signal::as_raw);
+        match self {
+            Self::Code(code) => served && code == dkv_protocol::launch::exit::OK,
+            Self::Signal(signal) => signals.contains(&signal),
+            Self::Unknown => false,
+        }
+    }
+
     pub(crate) fn in_words(self) -> String {
         match self {
             Self::Code(code) => {
@@ -78,16 +89,28 @@ pub(crate) struct Started {
     pub(crate) ready: tokio::task::JoinHandle<Result<ReadyLine, String>>,
 }
 
-/// Starts `command` with the launch document on its standard input and its standard error in `log`.
-pub(crate) fn spawn(
+/// A process that was started and that nobody looks after yet.
+pub(crate) struct Launched {
+    child: Child,
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    /// The launch document, for its standard input.
+    text: Vec<u8>,
+}
+
+/// Starts `command` with its standard error in `log`. Blocks: the kernel gives back a child when it has been given a memory
+/// of its own and its program was found.
+pub(crate) fn launch(
     command: &[String],
     document: &LaunchDocument,
     dir: &Path,
     log: &Path,
-) -> io::Result<Started> {
+) -> io::Result<Launched> {
     let (program, args) =
         command.split_first().ok_or_else(|| io::Error::other("there is no node command"))?;
     let log = OpenOptions::new().append(true).create(true).mode(0o600).open(log)?;
+    let mut text = serde_json::to_vec(document).map_err(io::Error::other)?;
+    text.push(b'\n');
     let mut process = Command::new(program);
     process.args(args).current_dir(dir).env_clear().env(ALLOCATOR.0, ALLOCATOR.1);
     process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
@@ -102,18 +125,24 @@ pub(crate) fn spawn(
     let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
         return Err(io::Error::other("the pipes to the node are missing"));
     };
-    let mut text = serde_json::to_vec(document).map_err(io::Error::other)?;
-    text.push(b'\n');
-    let mut writer = pipe::Sender::from_owned_fd(stdin)?;
-    let reader = pipe::Receiver::from_owned_fd(stdout)?;
-    let ready = tokio::spawn(async move {
-        // A node that ends before it has read all is known by its exit.
-        let _ = writer.write_all(&text).await;
-        drop(writer);
-        read_ready(reader).await
-    });
-    let process = watch(child.id(), Some(child))?;
-    Ok(Started { process, ready })
+    Ok(Launched { child, stdin, stdout, text })
+}
+
+impl Launched {
+    /// Hands it its launch document and watches it, on the runtime that this is called on.
+    pub(crate) fn attend(self) -> io::Result<Started> {
+        let Self { child, stdin, stdout, text } = self;
+        let mut writer = pipe::Sender::from_owned_fd(stdin)?;
+        let reader = pipe::Receiver::from_owned_fd(stdout)?;
+        let ready = tokio::spawn(async move {
+            // A node that ends before it has read all is known by its exit.
+            let _ = writer.write_all(&text).await;
+            drop(writer);
+            read_ready(reader).await
+        });
+        let process = watch(child.id(), Some(child))?;
+        Ok(Started { process, ready })
+    }
 }
 
 async fn read_ready(reader: pipe::Receiver) -> Result<ReadyLine, String> {
@@ -144,6 +173,41 @@ pub(crate) fn nobody_holds(lock: &Path) -> bool {
         Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
+}
+
+/// The process of a node of which nothing is written down any more: the one that has the node's lock open, wherever that
+/// file is by now and whether or not it still has a name. Only processes of this machine, which is one network namespace,
+/// are looked at. Blocks: it reads the descriptors of all processes.
+pub(crate) fn holder(lock: &Path) -> Option<u32> {
+    let name = lock.file_name()?.to_str()?;
+    let own = std::process::id();
+    let all = std::fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.find(|pid| *pid != own && is_here(*pid) && has_open(*pid, name))
+}
+
+/// Watches the process that [`holder`] found, when it still is that one.
+pub(crate) fn adopt_holder(lock: &Path, pid: u32) -> Option<Process> {
+    // The pidfd first: from then on the number cannot be given to another process.
+    let process = watch(pid, None).ok()?;
+    let name = lock.file_name()?.to_str()?;
+    (is_here(pid) && has_open(pid, name)).then_some(process)
+}
+
+/// Whether a process is of our network namespace.
+fn is_here(pid: u32) -> bool {
+    let space = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).ok();
+    space(&pid.to_string()).is_some_and(|there| space("self") == Some(there))
+}
+
+/// Whether a process has a file of that name open; the names of locks hold the identity of store and node.
+fn has_open(pid: u32, name: &str) -> bool {
+    let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    open.flatten().any(|fd| {
+        let target = std::fs::read_link(fd.path()).unwrap_or_default();
+        let found = target.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+        found.strip_suffix(" (deleted)").unwrap_or(found) == name
+    })
 }
 
 /// Watches a process that is not a child.
@@ -324,6 +388,40 @@ mod tests {
         assert_eq!(log_len(&log), 0);
         assert!(log_len(&dir.path().join("s.node1.log.1")) > 0);
         assert_eq!(last_lines(&log, since), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_node_is_found_by_its_lock_also_when_the_file_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = dir.path().join("0123abcd-7.lock");
+        let held = File::create(&lock).unwrap();
+        let mut child = Command::new("sleep").arg("60").stdin(held).spawn().unwrap();
+        assert_eq!(holder(&lock), Some(child.id()));
+        std::fs::remove_file(&lock).unwrap();
+        assert_eq!(holder(&lock), Some(child.id()));
+        assert_eq!(adopt_holder(&lock, child.id()).unwrap().pid(), child.id());
+        // Another node's lock is not its.
+        assert_eq!(holder(&dir.path().join("0123abcd-77.lock")), None);
+        assert!(adopt_holder(&lock, std::process::id()).is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(holder(&lock), None);
+    }
+
+    #[test]
+    fn who_ended_a_node_is_told_by_how_it_ended() {
+        for (exit, served, from_outside) in [
+            (Exit::Signal(9), true, true),
+            (Exit::Signal(15), false, true),
+            (Exit::Signal(11), true, false),
+            (Exit::Signal(6), true, false),
+            (Exit::Code(0), true, true),
+            (Exit::Code(0), false, false),
+            (Exit::Code(1), true, false),
+            (Exit::Unknown, true, false),
+        ] {
+            assert_eq!(exit.is_from_outside(served), from_outside, "{exit:?} {served}");
+        }
     }
 
     #[tokio::test]

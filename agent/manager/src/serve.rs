@@ -7,7 +7,7 @@ use crate::catalogue::Agent;
 use crate::guard::{self, GuardError};
 use crate::ledger::{Ledger, LedgerError, LedgerFile};
 use crate::ranges::{self, Keeper, Peers};
-use crate::{AgentOptions, api, exit};
+use crate::{AgentOptions, api, catchup, exit};
 use rustix::fs::{FlockOperation, Mode};
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -166,6 +166,7 @@ pub async fn serve(
     }
     let keeping = tokio::spawn(keeper.run());
     let seeking = tokio::spawn(ranges::seek(Arc::clone(&agent)));
+    let catching_up = tokio::spawn(catchup::keep_up(Arc::clone(&agent)));
     agent.finish_deletions();
     let told = tokio::spawn(answer_guard(guard, address));
     let serving = tokio::spawn(api::serve(Arc::clone(&agent), listener));
@@ -177,6 +178,7 @@ pub async fn serve(
     told.abort();
     keeping.abort();
     seeking.abort();
+    catching_up.abort();
     Ok(())
 }
 

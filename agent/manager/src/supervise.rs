@@ -8,24 +8,22 @@ use crate::catalogue::Agent;
 use crate::control;
 use crate::ledger::NodeEntry;
 use crate::plan::steps::{AfterExit, Ended, FirstStep, Restarts, Wanted, first_step};
-use crate::process::{self, Exit, Process, Signaller};
+use crate::process::{self, Exit, Process};
 use crate::ranges::{self, NodeKey};
 use crate::refusal::Refusal;
-use crate::samples::Samples;
+use crate::watch::{Live, watch};
 use dkv_protocol::admin::NodeState;
 use dkv_protocol::control::ControlRequest;
 use dkv_protocol::launch::ReadyLine;
 use std::future::pending;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// Commands that may wait for one node; beyond it the API says that the node is busy.
 pub(crate) const COMMANDS_MAX: usize = 16;
-/// After as many samples without an answer a node is called silent.
-const SILENT_SAMPLES: u32 = 3;
 /// Most time to wait with everything else for the word to go round that a node is gone: its restart is work, and the ranges
 /// that it led wait.
 const WORD_MAX: Duration = Duration::from_millis(50);
@@ -38,21 +36,6 @@ pub(crate) type Answer = Result<String, Refusal>;
 pub(crate) enum Command {
     Start(oneshot::Sender<Answer>),
     Stop { force: bool, reply: oneshot::Sender<Answer> },
-}
-
-/// What a node's task shares with the API beside the catalogue.
-#[derive(Debug, Default)]
-pub(crate) struct Live {
-    pub(crate) samples: Mutex<Samples>,
-    /// Samples in a row that the node did not answer.
-    silent: std::sync::atomic::AtomicU32,
-}
-
-impl Live {
-    /// Whether a running node has stopped answering its manager.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.silent.load(std::sync::atomic::Ordering::Relaxed) >= SILENT_SAMPLES
-    }
 }
 
 /// Where a node's files are.
@@ -144,7 +127,7 @@ pub(crate) async fn supervise(
         let happened = supervisor.next(&mut commands).await;
         match happened {
             Happened::Forgotten => return,
-            Happened::Command(Command::Start(reply)) => supervisor.start(reply),
+            Happened::Command(Command::Start(reply)) => supervisor.start(reply).await,
             Happened::Command(Command::Stop { force, reply }) => supervisor.stop(force, reply),
             Happened::Exited(exit) => {
                 supervisor.ready_before_exit().await;
@@ -202,8 +185,13 @@ impl Supervisor {
 
     /// The manager has just started: what is there of this node?
     async fn find_again(&mut self) {
-        let Some(entry) = self.agent.node_entry(&self.store, &self.node) else { return };
+        let Some(mut entry) = self.agent.node_entry(&self.store, &self.node) else { return };
         let process = self.find_process(&entry).await;
+        if process.is_some() && entry.state == NodeState::Requested {
+            // It was started by a manager that knew more than this one, and nobody has asked it to stop.
+            entry.wanted = Wanted::Up;
+            self.write(|entry| entry.wanted = Wanted::Up);
+        }
         if let (Some(key), None) = (&self.key, &process)
             && process::nobody_holds(&self.paths.lock)
         {
@@ -225,7 +213,7 @@ impl Supervisor {
                     self.leave(Running { process, sampler: None, follower, log_from }, false);
                 }
             }
-            FirstStep::Spawn => self.spawn(),
+            FirstStep::Spawn => self.spawn().await,
             FirstStep::Rest(state) => {
                 if entry.state != state || entry.process.is_some() {
                     self.write(|entry| {
@@ -237,13 +225,20 @@ impl Supervisor {
         }
     }
 
-    /// The process of this node, by its number and birth, or by what answers on its control socket.
+    /// The process of this node: by its number and birth, by what answers on its control socket, or, when the files that
+    /// would lead there are gone, by the lock that it holds. It makes the files anew, so that it can be talked to then.
     async fn find_process(&self, entry: &NodeEntry) -> Option<Process> {
         let known = entry.process.as_ref().and_then(process::find);
         if known.is_some() {
             return known;
         }
-        self.find_by_socket().await
+        let answers = self.find_by_socket().await;
+        if answers.is_some() {
+            return answers;
+        }
+        let lock = self.paths.lock.clone();
+        let holder = tokio::task::spawn_blocking(move || process::holder(&lock)).await;
+        process::adopt_holder(&self.paths.lock, holder.ok().flatten()?)
     }
 
     async fn find_by_socket(&self) -> Option<Process> {
@@ -255,7 +250,7 @@ impl Supervisor {
         process::adopt(status.pid).ok()
     }
 
-    fn start(&mut self, reply: oneshot::Sender<Answer>) {
+    async fn start(&mut self, reply: oneshot::Sender<Answer>) {
         match &self.phase {
             Phase::Up { .. } => answer(reply, Ok("Already running".to_string())),
             Phase::Coming { .. } => self.starters.push(reply),
@@ -280,7 +275,7 @@ impl Supervisor {
                 }
                 self.restarts = Restarts::default();
                 self.starters.push(reply);
-                self.spawn();
+                self.spawn().await;
             }
         }
     }
@@ -355,18 +350,26 @@ impl Supervisor {
         self.phase = Phase::Leaving { running, deadline, force, overdue: false };
     }
 
-    fn spawn(&mut self) {
-        let log = &self.paths.log;
-        if let Err(error) = process::bound_log(log, process::LOG_BYTES_MAX) {
-            tracing::warn!(%error, log = %log.display(), "cannot bound the log");
-        }
-        let log_from = process::log_len(log);
-        let started =
-            self.agent.launch_document(&self.store, &self.node, &self.paths).and_then(|document| {
-                let options = self.agent.options();
-                let command = self.agent.node_command()?;
-                process::spawn(&command, &document, &options.data_dir, log)
-            });
+    /// Starts a process. To start one takes its time on a machine that is busy, and the ranges of all stores are driven by
+    /// the thread that this runs on; so another one does it.
+    async fn spawn(&mut self) {
+        let log = self.paths.log.clone();
+        let document = self.agent.launch_document(&self.store, &self.node, &self.paths);
+        let document = document.and_then(|document| Ok((document, self.agent.node_command()?)));
+        let dir = self.agent.options().data_dir.clone();
+        let begun = tokio::task::spawn_blocking(move || {
+            if let Err(error) = process::bound_log(&log, process::LOG_BYTES_MAX) {
+                tracing::warn!(%error, log = %log.display(), "cannot bound the log");
+            }
+            let log_from = process::log_len(&log);
+            let launched = document
+                .and_then(|(document, command)| process::launch(&command, &document, &dir, &log));
+            (log_from, launched)
+        });
+        let (log_from, started) = match begun.await {
+            Ok((log_from, launched)) => (log_from, launched.and_then(process::Launched::attend)),
+            Err(error) => (0, Err(std::io::Error::other(error))),
+        };
         match started {
             Ok(started) => {
                 let process = started.process.entry();
@@ -413,7 +416,7 @@ impl Supervisor {
         running.follower = self.follow(&running.process);
         let watched = self.key.clone().map(|key| (key, running.process.signaller()));
         let sampler =
-            sample(Arc::clone(&self.agent), Arc::clone(&self.live), self.paths.clone(), watched);
+            watch(Arc::clone(&self.agent), Arc::clone(&self.live), self.paths.clone(), watched);
         running.sampler = Some(tokio::spawn(sampler));
         self.phase = Phase::Up { running, since };
     }
@@ -499,6 +502,7 @@ impl Supervisor {
         };
         self.forget_samples();
         let code = exit.code();
+        let from_outside = !self.live.take_hung() && exit.is_from_outside(served.is_some());
         if served.is_none() && code == Some(dkv_protocol::launch::exit::ALREADY_RUNNING) {
             // A process of an earlier manager, that this one did not know of.
             if let Some(process) = self.find_by_socket().await {
@@ -507,7 +511,7 @@ impl Supervisor {
                 return;
             }
         }
-        let ended = Ended { served, code };
+        let ended = Ended { served, code, from_outside };
         let on_request = !self.starters.is_empty();
         match self.restarts.after(ended, on_request, &self.agent.options().pace) {
             AfterExit::GiveUp => {
@@ -530,7 +534,7 @@ impl Supervisor {
                     entry.message = Some(message);
                 });
                 if pause.is_zero() {
-                    self.spawn();
+                    self.spawn().await;
                 } else {
                     self.phase = Phase::Waiting { until: Instant::now() + pause };
                 }
@@ -546,7 +550,7 @@ impl Supervisor {
                     self.up(process, process::log_len(&self.paths.log));
                     self.answer_starters(&Ok("Already running".to_string()));
                 } else {
-                    self.spawn();
+                    self.spawn().await;
                 }
             }
             Phase::Coming { running, .. } => {
@@ -629,55 +633,4 @@ fn with_lines(reason: &str, lines: &[String]) -> String {
 /// Whoever asked may have gone away; that changes nothing.
 fn answer(reply: oneshot::Sender<Answer>, outcome: Answer) {
     let _ = reply.send(outcome);
-}
-
-/// Asks a node for its counters at every beat, and keeps its log within its bound. A `watched` one that does not answer
-/// for long is killed, because what it leads cannot be led by others before it is certainly gone.
-async fn sample(
-    agent: Arc<Agent>,
-    live: Arc<Live>,
-    paths: NodePaths,
-    watched: Option<(NodeKey, Signaller)>,
-) {
-    use std::sync::atomic::Ordering::Relaxed;
-    live.silent.store(0, Relaxed);
-    let pace = agent.options().pace;
-    let mut silent_since: Option<Instant> = None;
-    let mut beat = tokio::time::interval(pace.sample);
-    let fenced = |key: &NodeKey| agent.ranges().is_fenced(key);
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        beat.tick().await;
-        let asked = Instant::now();
-        if let Some((key, signaller)) = watched.as_ref().filter(|(key, _)| fenced(key)) {
-            tracing::error!(
-                node = key.node.0,
-                "taken for dead by the managers; killed, to be started as another"
-            );
-            signaller.kill();
-            return;
-        }
-        if let Ok(status) = control::ask(&paths.socket, ControlRequest::Status).await {
-            live.silent.store(0, Relaxed);
-            silent_since = None;
-            let mut samples = live.samples.lock().expect("no holder of this lock panics");
-            samples.add(Instant::now(), status);
-        } else {
-            live.silent.fetch_add(1, Relaxed);
-            let since = *silent_since.get_or_insert(asked);
-            let long = since.elapsed() > pace.silence_max;
-            if let (true, Some((key, signaller))) = (long, &watched) {
-                if agent.ranges().is_last_copy(key) {
-                    tracing::warn!(log = %paths.log.display(), "silent; not killed, it has the last copy of some ranges");
-                } else {
-                    tracing::error!(log = %paths.log.display(), "silent; killed, so that others may lead");
-                    signaller.kill();
-                    return;
-                }
-            }
-        }
-        if let Err(error) = process::bound_log(&paths.log, process::LOG_BYTES_MAX) {
-            tracing::warn!(%error, log = %paths.log.display(), "cannot bound the log");
-        }
-    }
 }

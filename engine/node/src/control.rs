@@ -5,6 +5,7 @@
 
 use crate::cluster::Cluster;
 use crate::control_socket;
+use crate::identity::IdentityLock;
 use crate::mail::Post;
 use crate::shared::Shared;
 use crate::start::StartError;
@@ -42,6 +43,7 @@ pub(crate) struct Control {
     pub(crate) identity: Identity,
     pub(crate) cluster: Vec<std::net::TcpListener>,
     pub(crate) socket: std::os::unix::net::UnixListener,
+    pub(crate) lock: Rc<IdentityLock>,
 }
 
 impl Control {
@@ -64,6 +66,7 @@ impl Control {
         // The next two end with the runtime; the sampler must not be dropped in the middle of an operation.
         tokio_uring::spawn(control_socket::serve(
             socket,
+            self.lock,
             Arc::clone(&self.shared),
             Rc::clone(&cluster),
             Rc::clone(&stop),

@@ -5,6 +5,7 @@
 
 use crate::cluster::Cluster;
 use crate::follow::Follower;
+use crate::identity::IdentityLock;
 use crate::shared::Shared;
 use crate::start::StartError;
 use crate::status;
@@ -27,6 +28,9 @@ const LINE_BYTES_MAX: u64 = 4096;
 /// Connections at a time: the manager's, its successor's, and people with a tool. One more, and the oldest has to go.
 const CONNECTIONS_MAX: usize = 16;
 
+/// How often it is looked whether the files by which a manager finds this node are still there.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// The socket's file, removed with this value.
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -43,6 +47,10 @@ impl Drop for SocketFile {
 /// To be called before other threads make files: the umask is the process's.
 pub(crate) fn bind(path: &str) -> Result<(UnixListener, SocketFile), StartError> {
     let path = Path::new(path);
+    Ok((listen(path)?, SocketFile { path: path.to_owned() }))
+}
+
+fn listen(path: &Path) -> Result<UnixListener, StartError> {
     let failed = |cause: io::Error| {
         StartError::BadConfiguration(format!(
             "the control socket {} cannot be made: {cause}",
@@ -75,20 +83,48 @@ pub(crate) fn bind(path: &str) -> Result<(UnixListener, SocketFile), StartError>
     rustix::process::umask(before);
     let listener = bound.map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
-    Ok((listener, SocketFile { path: path.to_owned() }))
+    Ok(listener)
+}
+
+/// Makes the files of this node anew that were removed under it, as when the manager's directory was lost with its disk:
+/// a manager that starts there anew finds the node by them. A new socket when that was among them.
+fn renew(lock: &IdentityLock, path: &str) -> io::Result<Option<tokio::net::UnixListener>> {
+    // The lock first: who finds the socket finds the node's identity taken.
+    lock.renew()?;
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => return other.map(|_| None),
+    }
+    // The umask is changed for a moment. Other threads that make a file just then make one that is more private.
+    let listener = listen(Path::new(path)).map_err(|error| io::Error::other(error.to_string()))?;
+    tracing::warn!(path, "the control socket was removed, and is made anew");
+    tokio::net::UnixListener::from_std(listener).map(Some)
 }
 
 /// Serves the socket, for ever. `stop` is told when the manager wants the node to stop.
 pub(crate) async fn serve(
-    listener: tokio::net::UnixListener,
+    mut listener: tokio::net::UnixListener,
+    lock: Rc<IdentityLock>,
     shared: Arc<Shared>,
     cluster: Rc<Cluster>,
     stop: Rc<Notify>,
 ) {
     let follower = Rc::new(Follower::default());
     let connections: RefCell<VecDeque<AbortHandle>> = RefCell::default();
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = look.tick() => {
+                // Without the directory there is no place for them; it is looked again.
+                if let Ok(Some(renewed)) = renew(&lock, &shared.launch.document.control_socket) {
+                    listener = renewed;
+                }
+                continue;
+            }
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let (shared, stop) = (Arc::clone(&shared), Rc::clone(&stop));
                 let (cluster, follower) = (Rc::clone(&cluster), Rc::clone(&follower));
@@ -190,6 +226,28 @@ mod tests {
             bind(text).map_err(|e| e.to_string()).expect("nobody answers any more");
         drop(file);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn files_that_were_removed_are_made_anew_once_there_is_a_place_for_them() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let run = directory.path().join("run");
+        std::fs::create_dir(&run).expect("made");
+        let (socket, locked) = (run.join("node.sock"), run.join("node.lock"));
+        let path = socket.to_str().expect("plain path");
+        let lock = IdentityLock::take(locked.to_str().expect("plain path"));
+        let lock = lock.map_err(|e| e.to_string()).expect("free");
+        let (first, _file) = bind(path).map_err(|e| e.to_string()).expect("free");
+        assert!(renew(&lock, path).expect("all is there").is_none());
+        std::fs::remove_dir_all(&run).expect("there");
+        assert!(renew(&lock, path).is_err());
+        std::fs::create_dir(&run).expect("made");
+        let renewed = renew(&lock, path).expect("there is a place").expect("it was removed");
+        drop(first);
+        UnixStream::connect(path).expect("somebody listens");
+        drop(renewed);
+        assert_eq!(std::fs::metadata(&socket).expect("there").permissions().mode() & 0o777, 0o600);
+        assert!(IdentityLock::take(locked.to_str().expect("plain path")).is_err());
     }
 
     #[test]

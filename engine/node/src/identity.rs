@@ -7,6 +7,7 @@ use crate::start::StartError;
 use dkv_protocol::ids::BootId;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 
@@ -46,8 +47,9 @@ pub(crate) fn new_boot() -> Result<BootId, StartError> {
 
 /// The lock of this node's identity, held until the process ends.
 pub(crate) struct IdentityLock {
+    path: String,
     /// Holds the pid while the node runs and nothing after an orderly end. Closing it frees the lock.
-    file: File,
+    file: RefCell<File>,
     /// Whether the last holder came to no orderly end. The kernel takes a ring apart after the process is gone, so its
     /// sockets may still be there for a moment.
     pub(crate) holder_was_killed: bool,
@@ -56,7 +58,7 @@ pub(crate) struct IdentityLock {
 impl Drop for IdentityLock {
     fn drop(&mut self) {
         // Nobody is told: a pid left behind only makes the next start more patient.
-        let _ = self.file.set_len(0);
+        let _ = self.file.get_mut().set_len(0);
     }
 }
 
@@ -89,7 +91,24 @@ impl IdentityLock {
         let left = file.metadata().map_err(failed)?.len();
         file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self { file, holder_was_killed: left > 0 })
+        let (path, file) = (path.to_owned(), RefCell::new(file));
+        Ok(Self { path, file, holder_was_killed: left > 0 })
+    }
+
+    /// Makes the file anew when it was removed, so that a second start still finds it held. The lock on the old file is
+    /// kept until there is one on the new file.
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        match std::fs::symlink_metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other.map(|_| ()),
+        }
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&self.path, flags, Mode::RUSR | Mode::WUSR)?;
+        let mut file = File::from(file);
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        writeln!(file, "{}", std::process::id())?;
+        self.file.replace(file);
+        Ok(())
     }
 }
 
@@ -109,6 +128,11 @@ mod tests {
         let error = IdentityLock::take(text).err().expect("held");
         assert_eq!(error.exit_code(), exit::ALREADY_RUNNING);
         assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
+        // Somebody removes the file: the lock is made anew, and one that is there is left alone.
+        std::fs::remove_file(&path).expect("there");
+        first.renew().expect("the directory is there");
+        first.renew().expect("nothing to do");
+        assert!(IdentityLock::take(text).is_err());
         drop(first);
         assert!(!take().holder_was_killed);
         std::fs::write(&path, "4711\n").expect("written");

@@ -50,6 +50,7 @@ use dkv_shard::command::{Env, ProcessStats};
 use dkv_shard::stats::ShardStats;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,7 +88,7 @@ fn start_and_serve() -> Result<(), StartError> {
     identity::raise_descriptor_limit();
     let boot = identity::new_boot()?;
     // Held to the end of this function, and by that of the process at the latest.
-    let lock = IdentityLock::take(&launch.document.lock_file)?;
+    let lock = Rc::new(IdentityLock::take(&launch.document.lock_file)?);
     let (socket, socket_file) = control_socket::bind(&launch.document.control_socket)?;
     let ports = Ports::bind(
         &launch,
@@ -107,7 +108,9 @@ fn start_and_serve() -> Result<(), StartError> {
         secret,
     );
     let identity = if document.replication.is_some() { identity.configured() } else { identity };
-    let control = Control { shared: Arc::clone(&shared), posts, identity, cluster, socket };
+    let held = Rc::clone(&lock);
+    let control =
+        Control { shared: Arc::clone(&shared), posts, identity, cluster, socket, lock: held };
     let result = runtime.block_on(control.run(|| {
         tracing::info!(
             boot = shared.boot_text(),
@@ -121,6 +124,8 @@ fn start_and_serve() -> Result<(), StartError> {
         );
         say_ready(&shared);
     }));
+    // With it goes whoever looks after the files that are removed now.
+    drop(runtime);
     end(result, threads, &shared, socket_file, lock)
 }
 
@@ -130,7 +135,7 @@ fn end(
     threads: Vec<ShardThread>,
     shared: &Shared,
     socket_file: SocketFile,
-    lock: IdentityLock,
+    lock: Rc<IdentityLock>,
 ) -> Result<(), StartError> {
     if shared.all_ended() {
         for thread in threads {

@@ -542,6 +542,65 @@ pub struct TakeInRequest {
     pub id: u64,
 }
 
+/// `POST /admin/v1/catchup`: a manager asks another one what it should know about its own machine, because it may have
+/// missed a change, or lost its disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CatchUpRequest {
+    /// Its machine.
+    pub machine: String,
+    /// Random, for the proof of the answer.
+    pub nonce: String,
+    /// The stores that it has.
+    pub known: Vec<KnownStore>,
+}
+
+/// A store that a manager has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownStore {
+    /// Its identity.
+    pub id: StoreId,
+    /// Which state of its record.
+    pub epoch: Epoch,
+}
+
+/// The answer to [`CatchUpRequest`]. It becomes part of a catalogue, so it proves that it is one of a manager of the group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatchUpAnswer {
+    /// A [`CatchUp`], as JSON.
+    pub text: String,
+    /// HMAC-SHA256(token; "dkv catch-up 1", the nonce of the request, the text, joined by newlines), in hexadecimal.
+    pub proof: String,
+}
+
+/// What a manager should know about its machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatchUp {
+    /// Stores with nodes on that machine of which it has an older record, or none.
+    pub stores: Vec<MissedStore>,
+    /// Stores of those it has that were deleted.
+    pub deleted: Vec<DeletedStore>,
+}
+
+/// A store that a manager has missed something of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissedStore {
+    /// Its record.
+    pub record: StoreRecord,
+    /// Whether nodes of it are wanted to run where the answer comes from.
+    pub runs: bool,
+}
+
+/// A store that was deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedStore {
+    /// Its identity, which no other store ever gets.
+    pub id: StoreId,
+    /// Whether with all that still ran of it.
+    pub force: bool,
+}
+
 /// The answer to messages, `POST /admin/v1/raft`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessagesAnswer {

@@ -13,7 +13,8 @@ failover [--kind KIND[,KIND…]] [--rounds 200] [--nodes 3] [--clients 8] [--pac
 
 Kinds, in one namespace: kill pause slow pause-manager kill-manager rolling handover resize
 resize-kill
-Kinds, with three machines: machine wipe cable one-way partial flap loss, and any of the others when one of these is named
+Kinds, with three machines: machine wipe wipe-manager cable one-way partial
+flap loss, and any of the others when one of these is named
 Several kinds take turns. `all` is all of them.";
 
 /// Wrong things of a round that are shown.

@@ -30,6 +30,8 @@ pub enum Kind {
     Machine,
     /// As [`Kind::Machine`], and what its manager kept on disk is gone.
     Wipe,
+    /// kill -9 of a manager, and what it kept on disk is gone; its nodes live.
+    WipeAgent,
     /// The cable of a machine is pulled; of the one that leads the managers every other time.
     Cable,
     /// A machine is not heard any more, or does not hear any more.
@@ -44,7 +46,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Kill,
         Self::Pause,
         Self::Slow,
@@ -56,6 +58,7 @@ impl Kind {
         Self::ResizeKill,
         Self::Machine,
         Self::Wipe,
+        Self::WipeAgent,
         Self::Cable,
         Self::OneWay,
         Self::Partial,
@@ -77,6 +80,7 @@ impl Kind {
             Self::ResizeKill => "resize-kill",
             Self::Machine => "machine",
             Self::Wipe => "wipe",
+            Self::WipeAgent => "wipe-manager",
             Self::Cable => "cable",
             Self::OneWay => "one-way",
             Self::Partial => "partial",
@@ -91,6 +95,7 @@ impl Kind {
             self,
             Self::Machine
                 | Self::Wipe
+                | Self::WipeAgent
                 | Self::Cable
                 | Self::OneWay
                 | Self::Partial
@@ -106,7 +111,10 @@ impl Kind {
 
     /// Whether clients must not see an error.
     pub fn is_graceful(self) -> bool {
-        matches!(self, Self::Rolling | Self::Handover | Self::Resize | Self::PauseAgent)
+        matches!(
+            self,
+            Self::Rolling | Self::Handover | Self::Resize | Self::PauseAgent | Self::WipeAgent
+        )
     }
 
     /// Whether it cuts a machine off so that what runs there must refuse.
@@ -181,6 +189,9 @@ impl Plan {
                 let who = if variant { "the new node" } else { name };
                 let after = long / 8;
                 (vec![node], after, format!("{who} dies after {} ms", after.as_millis()))
+            }
+            Kind::WipeAgent => {
+                (on(machine), Duration::from_millis(500), format!("{address}{lead}"))
             }
             Kind::Machine | Kind::Wipe | Kind::Cable => {
                 (on(machine), Duration::from_secs(4), format!("{address}{lead}"))
@@ -305,16 +316,21 @@ impl Plan {
                 rest(self.length);
                 mark(Mark::Ending);
                 if self.kind == Kind::Wipe {
-                    let data = &site.machine(self.machine).data;
-                    std::fs::remove_dir_all(data).map_err(|error| error.to_string())?;
+                    site.wipe(self.machine)?;
                 }
                 site.cable(self.machine, true);
+                // From here on nobody does anything: what it lost it gets from the others.
                 site.start_manager(self.machine);
-                if self.kind == Kind::Wipe {
-                    let create = site.created_by.clone();
-                    commanded(site, &create)?;
-                    commanded(site, &format!("store start {STORE}"))?;
-                }
+            }
+            Kind::WipeAgent => {
+                let before = site.machine(self.machine).pids("node");
+                mark(Mark::Begun);
+                site.kill_manager(self.machine);
+                site.wipe(self.machine)?;
+                rest(self.length);
+                mark(Mark::Ending);
+                site.start_manager(self.machine);
+                site.adopted(self.machine, &before)?;
             }
             Kind::Cable => {
                 mark(Mark::Begun);

@@ -51,8 +51,6 @@ pub struct Site {
     managers: Vec<Option<Process>>,
     /// The store's nodes, in the order of their names.
     pub nodes: Vec<Node>,
-    /// The command that created the store.
-    pub created_by: String,
 }
 
 impl Site {
@@ -81,8 +79,7 @@ impl Site {
     }
 
     fn managed(network: Network, machines: usize) -> Self {
-        let mut site =
-            Self { network, managers: Vec::new(), nodes: Vec::new(), created_by: String::new() };
+        let mut site = Self { network, managers: Vec::new(), nodes: Vec::new() };
         for machine in 0..machines {
             site.start_manager(machine);
         }
@@ -111,7 +108,6 @@ impl Site {
             "store create {STORE} --instance-prefix node --no-protected-mode --cpus 1 {flags}"
         );
         self.dkv(0, &create).ok();
-        self.created_by = create;
         self.dkv(0, &format!("store start {STORE}")).ok();
         self.look();
     }
@@ -175,6 +171,35 @@ impl Site {
     pub fn kill_manager(&mut self, machine: usize) {
         if let Some(process) = self.managers[machine].take() {
             process.kill();
+        }
+    }
+
+    /// Removes all that a machine's manager keeps on its disk.
+    pub fn wipe(&self, machine: usize) -> Result<(), String> {
+        std::fs::remove_dir_all(&self.machine(machine).data).map_err(|error| error.to_string())
+    }
+
+    /// Waits until a manager that lost its disk supervises the processes that lived meanwhile, and no others.
+    pub fn adopted(&self, machine: usize, pids: &[u32]) -> Result<(), String> {
+        let begin = Instant::now();
+        let host = &self.machine(machine).address;
+        loop {
+            let here = self.machine(machine).pids("node");
+            if here != pids {
+                return Err(format!("the processes of {host} were {pids:?} and are {here:?}"));
+            }
+            let shown = self.shown(machine).unwrap_or_default();
+            let all = shown["nodes"].as_array().into_iter().flatten();
+            let own = all.filter(|n| n["machine"].as_str().is_some_and(|m| m.starts_with(host)));
+            let own: Vec<&serde_json::Value> = own.collect();
+            let told = own.iter().filter_map(|node| node["pid"].as_u64()).collect::<Vec<u64>>();
+            if told == pids.iter().map(|pid| u64::from(*pid)).collect::<Vec<u64>>() {
+                return Ok(());
+            }
+            if begin.elapsed() > crate::machine::PATIENCE {
+                return Err(format!("the manager of {host} supervises {told:?}, not {pids:?}"));
+            }
+            rest(Duration::from_millis(50));
         }
     }
 

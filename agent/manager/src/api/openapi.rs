@@ -85,6 +85,9 @@ fn paths() -> Value {
             "requestBody": { "required": true, "content": { "application/octet-stream": {} } },
             "responses": { "200": answer("Taken, or not.", &reference("MessagesAnswer")), "default": error() }
         }},
+        "/admin/v1/catchup": {
+            "post": call("What another manager has missed about its machine; managers ask it.", &[], Some("CatchUpRequest"), "200", "CatchUpAnswer")
+        },
         "/admin/v1/raft/join": {
             "post": call("Take another manager into the group.", &[], Some("TakeInRequest"), "200", "GroupView")
         },
@@ -319,6 +322,13 @@ fn schemas() -> Value {
         ]),
         "GroupMember": object(&[("machine", "string"), ("id", "integer"), ("votes", "boolean")]),
         "TakeInRequest": object(&[("machine", "string"), ("id", "integer")]),
+        "CatchUpRequest": object(&[
+            ("machine", "string"),
+            ("nonce", "string"),
+            ("known", "[KnownStore]"),
+        ]),
+        "KnownStore": object(&[("id", "string"), ("epoch", "integer")]),
+        "CatchUpAnswer": object(&[("text", "string"), ("proof", "string")]),
         "MessagesAnswer": object(&[("refused?", "string")]),
         "ForceRequest": object(&[("gone", "[string]")]),
         "JoinRequest": object(&[("managers", "[string]")]),
@@ -365,6 +375,7 @@ mod tests {
         ReservationRequest, StoreChange, StoreChanged, StoreDefinition, StoreRecord, StoreStatus,
         StoreView, StoresView,
     };
+    use dkv_protocol::admin::{CatchUpAnswer, CatchUpRequest, KnownStore};
     use dkv_protocol::admin::{
         ForceRequest, GroupMember, GroupView, MessagesAnswer, TakeInRequest,
     };
@@ -523,6 +534,12 @@ mod tests {
             value("GroupView", &GroupView::default()),
             value("GroupMember", &GroupMember { machine: text(), id: 1, votes: true }),
             value("TakeInRequest", &TakeInRequest { machine: text(), id: 1 }),
+            value(
+                "CatchUpRequest",
+                &CatchUpRequest { machine: text(), nonce: text(), known: vec![] },
+            ),
+            value("KnownStore", &KnownStore { id: StoreId(text()), epoch: Epoch(1) }),
+            value("CatchUpAnswer", &CatchUpAnswer { text: text(), proof: text() }),
             value("MessagesAnswer", &MessagesAnswer { refused: Some(text()) }),
             value("ForceRequest", &ForceRequest { gone: vec![] }),
             value("JoinRequest", &JoinRequest { managers: vec![] }),

@@ -20,6 +20,7 @@ use dkv_protocol::admin::{
     ManagersView, MetricsView, NodeChanged, NodeState, Reservation, ReservationRequest,
     StoreChange, StoreChanged, StoreDefinition, StoreView, StoresView,
 };
+use dkv_protocol::admin::{CatchUpAnswer, CatchUpRequest};
 use dkv_protocol::admin::{ForceRequest, GroupView, MessagesAnswer, TakeInRequest};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         // The gate has bounded it.
         .route(MESSAGES_PATH, post(messages).layer(DefaultBodyLimit::disable()))
         .route("/admin/v1/raft/join", post(take_in))
+        .route("/admin/v1/catchup", post(missed))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(api)
@@ -318,6 +320,11 @@ async fn remove_manager(
 async fn take_in(State(api): Shared, body: Bytes) -> Result<Json<GroupView>, Refusal> {
     let request: TakeInRequest = read(&body)?;
     api.agent.take_in(&request).await.map(Json)
+}
+
+async fn missed(State(api): Shared, body: Bytes) -> Result<Json<CatchUpAnswer>, Refusal> {
+    let request: CatchUpRequest = read(&body)?;
+    api.agent.missed_by(&request).map(Json)
 }
 
 async fn messages(State(api): Shared, body: Bytes) -> Result<Json<MessagesAnswer>, Refusal> {

@@ -49,6 +49,8 @@ pub(crate) struct Ended {
     pub(crate) served: Option<Duration>,
     /// Its exit code; none when a signal ended it, or when it was adopted and nobody can know.
     pub(crate) code: Option<u8>,
+    /// Whether somebody else ended it, so that it says nothing about the program.
+    pub(crate) from_outside: bool,
 }
 
 /// What to do about a process that ended although it was wanted.
@@ -62,11 +64,17 @@ pub(crate) enum AfterExit {
 
 /// Most early exits in a row.
 pub(crate) const EARLY_EXITS_MAX: u32 = 5;
+/// How often the pause doubles at most: who kills a node again and again shall not keep its manager busy, and who stops
+/// doing it shall not wait for long.
+const DOUBLINGS_MAX: u32 = 4;
 
 /// Counts early exits of one node since it was last started on request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Restarts {
+    /// Those that were its own.
     early: u32,
+    /// Those that somebody else brought about. They never make it fail for good.
+    killed: u32,
 }
 
 impl Restarts {
@@ -87,8 +95,17 @@ impl Restarts {
             return AfterExit::GiveUp;
         }
         if ended.served.is_some_and(|served| served >= pace.early_exit) {
-            self.early = 0;
+            *self = Self::default();
             return AfterExit::Restart(Duration::ZERO);
+        }
+        if ended.from_outside {
+            self.killed = self.killed.saturating_add(1);
+            return match self.killed {
+                1 if ended.served.is_some() => AfterExit::Restart(Duration::ZERO),
+                killed => {
+                    AfterExit::Restart(pace.backoff * (1 << (killed.max(2) - 2).min(DOUBLINGS_MAX)))
+                }
+            };
         }
         self.early += 1;
         match self.early {
@@ -139,7 +156,7 @@ mod tests {
     #[test]
     fn restarts_are_at_once_then_slower_then_no_more() {
         let pace = crate::Pace { backoff: Duration::from_millis(200), ..crate::Pace::default() };
-        let early = Ended { served: Some(Duration::from_secs(1)), code: None };
+        let early = Ended { served: Some(Duration::from_secs(1)), code: None, from_outside: false };
         let mut restarts = Restarts::default();
         let pauses: Vec<AfterExit> = (0..7).map(|_| restarts.after(early, false, &pace)).collect();
         let ms = |ms| AfterExit::Restart(Duration::from_millis(ms));
@@ -148,11 +165,31 @@ mod tests {
     }
 
     #[test]
+    fn who_is_killed_by_others_is_started_again_for_ever_and_slower_each_time() {
+        let pace = crate::Pace { backoff: Duration::from_millis(200), ..crate::Pace::default() };
+        let killed = Ended { served: Some(Duration::from_secs(1)), code: None, from_outside: true };
+        let mut restarts = Restarts::default();
+        let mut pause = || restarts.after(killed, false, &pace);
+        let pauses: Vec<AfterExit> = (0..8).map(|_| pause()).collect();
+        let ms = |ms| AfterExit::Restart(Duration::from_millis(ms));
+        let most = ms(3200);
+        assert_eq!(pauses, [ms(0), ms(200), ms(400), ms(800), ms(1600), most, most, most]);
+        assert!((0..1000).all(|_| pause() == most));
+        // It does not count towards its own crashes, and a long life makes good for it.
+        let own = Ended { from_outside: false, ..killed };
+        assert_eq!(restarts.after(own, false, &pace), ms(0));
+        let late = Ended { served: Some(Duration::from_secs(10)), ..killed };
+        assert_eq!(restarts.after(late, false, &pace), ms(0));
+        assert_eq!(restarts.after(killed, false, &pace), ms(0));
+    }
+
+    #[test]
     fn a_long_life_makes_good_for_early_exits() {
         let pace = crate::Pace::default();
         let mut restarts = Restarts::default();
-        let early = Ended { served: Some(Duration::from_secs(9)), code: Some(1) };
-        let late = Ended { served: Some(Duration::from_secs(10)), code: Some(1) };
+        let after =
+            |s| Ended { served: Some(Duration::from_secs(s)), code: Some(1), from_outside: false };
+        let (early, late) = (after(9), after(10));
         for _ in 0..20 {
             assert_eq!(restarts.after(early, false, &pace), AfterExit::Restart(Duration::ZERO));
             assert_eq!(restarts.after(late, false, &pace), AfterExit::Restart(Duration::ZERO));
@@ -170,7 +207,7 @@ mod tests {
             (exit::ADDRESS_IN_USE, true, true),
             (exit::ALREADY_RUNNING, true, false),
         ] {
-            let ended = Ended { served: None, code: Some(code) };
+            let ended = Ended { served: None, code: Some(code), from_outside: false };
             let after = Restarts::default().after(ended, on_request, &pace);
             assert_eq!(after == AfterExit::GiveUp, gives_up, "{code} {on_request}");
         }

@@ -252,7 +252,8 @@ impl Agent {
         self.lock().ledger.members.clone()
     }
 
-    pub(super) fn client_of(&self, machine: &str, most: Duration) -> Option<AdminClient> {
+    /// A client of another manager.
+    pub(crate) fn client_of(&self, machine: &str, most: Duration) -> Option<AdminClient> {
         let address: SocketAddr = machine.parse().ok()?;
         Some(AdminClient::new(address, self.token().clone(), most))
     }

@@ -305,7 +305,8 @@ impl Ranges {
         }
     }
 
-    fn strangers(&self) -> Vec<String> {
+    /// Machines that speak of another group, or to a member that this manager is not.
+    pub(crate) fn strangers(&self) -> Vec<String> {
         self.lock().strangers.iter().cloned().collect()
     }
 

@@ -5,7 +5,8 @@
 //! stands in `….asks` there.
 //!
 //! `serve` (also when there is no file), `exit CODE` before the ready line, `crash CODE` after it, `hang` without one,
-//! `deaf` to being asked to stop. It ends by itself when its directory is gone, so that no test leaves one behind.
+//! `deaf` to being asked to stop. It ends by itself when the directory of that file is gone, so that no test leaves one
+//! behind. Lock and socket that are removed under it are made anew, as by a real node.
 
 use dkv_protocol::control::{ControlRequest, LATENCY_BUCKETS, NodeStatus, ShardCounters};
 use dkv_protocol::launch::{LaunchDocument, ReadyLine, exit};
@@ -34,7 +35,10 @@ fn main() -> ExitCode {
         return ExitCode::from(exit::ALREADY_RUNNING);
     }
     let _ = rustix::process::setsid();
-    watch_directory(&document.lock_file);
+    let plan = std::env::args().nth(1).unwrap_or_default();
+    if let Some(home) = Path::new(&plan).parent() {
+        watch_directory(home);
+    }
     if deed == "exit" {
         eprintln!("port {} is in use", document.nodes[0].client_port);
         return ExitCode::from(code);
@@ -57,15 +61,37 @@ fn main() -> ExitCode {
         return ExitCode::from(code);
     }
     let deaf = deed == "deaf";
-    for stream in listener.incoming().flatten() {
-        let document = document.clone();
-        std::thread::spawn(move || {
-            if answer(stream, &document) && !deaf {
-                std::process::exit(i32::from(exit::OK));
-            }
-        });
+    serve(listener, &document, deaf);
+    let mut locks = vec![lock];
+    loop {
+        std::thread::park_timeout(Duration::from_millis(20));
+        if !Path::new(&document.lock_file).exists()
+            && let Ok(lock) = File::create_new(&document.lock_file)
+        {
+            let _ = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+            locks.push(lock);
+        }
+        if !Path::new(&document.control_socket).exists()
+            && let Ok(listener) = UnixListener::bind(&document.control_socket)
+        {
+            serve(listener, &document, deaf);
+        }
     }
-    ExitCode::from(exit::FAILED)
+}
+
+/// Answers on a socket for as long as the process lives.
+fn serve(listener: UnixListener, document: &LaunchDocument, deaf: bool) {
+    let document = document.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let document = document.clone();
+            std::thread::spawn(move || {
+                if answer(stream, &document) && !deaf {
+                    std::process::exit(i32::from(exit::OK));
+                }
+            });
+        }
+    });
 }
 
 /// Answers one connection; whether it was asked to stop.
@@ -137,10 +163,10 @@ fn status(document: &LaunchDocument) -> NodeStatus {
     }
 }
 
-fn watch_directory(lock: &str) {
-    let lock = Path::new(lock).to_path_buf();
+fn watch_directory(home: &Path) {
+    let home = home.to_path_buf();
     std::thread::spawn(move || {
-        while lock.exists() {
+        while home.exists() {
             std::thread::park_timeout(Duration::from_millis(100));
         }
         std::process::exit(0);

@@ -2,7 +2,9 @@
 
 use crate::harness::{Machine, definition, group};
 use dkv_agent::coordinate::{self, ActionResult, NewInstance, Outcome, Report};
-use dkv_protocol::admin::{ReservationRequest, StoreDefinition, StoreRecord, StoreStatus};
+use dkv_protocol::admin::{
+    CommitRequest, ReservationRequest, StoreDefinition, StoreRecord, StoreStatus,
+};
 use std::time::Duration;
 
 fn nodes(record: &StoreRecord) -> Vec<(&str, &str, u16)> {
@@ -146,13 +148,25 @@ fn a_commit_that_reached_one_machine_only_is_found_and_completed() {
     let (a, b) = (Machine::new(), Machine::new());
     let (running_a, _b) = (a.start(), b.start());
     let both = group(&[&a, &b]);
-    done(coordinate::create(&both, &definition("S", 1), false));
-    // As if the command had died between its two commits.
-    b.client().delete_store("S", false).unwrap();
+    // As if the command had died between its two commits: B holds the reservation still, so that it waits for the command
+    // and does not ask A what it missed.
+    let planned = done(coordinate::create(&both, &definition("S", 1), true)).record.unwrap();
+    let reservation = ReservationRequest {
+        definition: definition("S", 1),
+        machines: both.managers(),
+        first_ordinal: 2,
+        count: 1,
+        base_epoch: None,
+        node_name: None,
+        cluster_port: None,
+        client_port: None,
+    };
+    b.client().reserve(&reservation).unwrap();
+    a.client().commit(&CommitRequest { record: planned, reservation: None }).unwrap();
     let check = coordinate::check(&both);
     assert_eq!(check.outcome(), Outcome::Failed);
-    let difference = &check.rows[0].message;
-    assert!(difference.contains(&b.address.to_string()) && difference.contains('S'), "{check:?}");
+    let lacks = format!("{} has no record of the store S", b.address);
+    assert!(check.rows.iter().any(|row| row.message.contains(&lacks)), "{check:?}");
     let completed = done(coordinate::create(&both, &definition("S", 1), false));
     assert_eq!(completed.rows[0].message, "Completed");
     done(coordinate::check(&both));

@@ -5,6 +5,7 @@ mod api;
 mod deciding;
 mod groups;
 mod harness;
+mod lost;
 mod ranges;
 mod starting;
 mod supervision;

@@ -77,6 +77,62 @@ fn a_crash_loop_ends_in_failed_with_the_reason_and_the_log() {
 }
 
 #[test]
+fn a_node_that_others_kill_again_and_again_is_started_again_for_ever() {
+    let machine = Machine::new();
+    let _manager = machine.start();
+    let client = machine.client();
+    client.create(&definition("S", 1)).unwrap();
+    let mut last = client.start("S", "node1").unwrap().node.pid.unwrap();
+    // Twice as often as it may crash.
+    for times in 1..=10 {
+        kill(last);
+        until("another process runs", || {
+            let node = node(&client, "S", "node1");
+            assert_ne!(node.state, Some(NodeState::Failed), "{node:?}");
+            node.state == Some(NodeState::Running) && node.pid != Some(last)
+        });
+        let node = node(&client, "S", "node1");
+        assert_eq!(node.restarts, times);
+        last = node.pid.unwrap();
+    }
+    // Its own crashes count as before.
+    machine.nodes_shall("crash 7");
+    kill(last);
+    until("it is given up", || node(&client, "S", "node1").state == Some(NodeState::Failed));
+    machine.nodes_shall("serve");
+    assert_eq!(client.start("S", "node1").unwrap().message, "Started");
+}
+
+#[test]
+fn a_start_that_takes_its_time_keeps_nobody_else_waiting() {
+    let machine = Machine::new();
+    let _manager = machine.start();
+    let client = machine.client();
+    client.create(&definition("S", 2)).unwrap();
+    client.start("S", "node2").unwrap();
+    // A log that is a pipe: opening it waits until somebody reads, as forking waits for memory on a busy machine.
+    let log = machine.data().join("logs").join("S.node1.log");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &log, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let starting = std::thread::spawn({
+        let client = machine.client();
+        move || client.start("S", "node1")
+    });
+    until("the start has begun", || node(&client, "S", "node1").state == Some(NodeState::Spawning));
+    // The manager answers, and sees to its other nodes, while that start is still under way.
+    let other = node(&client, "S", "node2").pid.unwrap();
+    kill(other);
+    until("the other node is started again", || {
+        let node = node(&client, "S", "node2");
+        node.state == Some(NodeState::Running) && node.pid != Some(other)
+    });
+    assert!(!starting.is_finished());
+    let reader = std::fs::File::open(&log).unwrap();
+    assert_eq!(starting.join().unwrap().unwrap().message, "Started");
+    drop(reader);
+}
+
+#[test]
 fn a_start_that_fails_says_why_and_is_not_repeated() {
     let machine = Machine::new();
     let _manager = machine.start();
