@@ -79,6 +79,8 @@ pub struct Cluster {
     readable: Vec<Readable>,
     /// Counts what may have changed that.
     pub(crate) happened: u64,
+    /// Something in the batch that is read did not fit the copy that it was for.
+    pub(crate) misfit: bool,
 }
 
 /// An answer of [`Cluster::may_read`] that was yes.
@@ -110,6 +112,7 @@ impl Cluster {
             spare: Vec::new(),
             readable: alloc::vec![Readable { happened: 0, until_ns: 0 }; RANGES],
             happened: 1,
+            misfit: false,
         }
     }
 
@@ -159,7 +162,11 @@ impl Cluster {
         self.rewind_peer(at, now_ns);
     }
 
-    /// Takes the body of a `Peer` frame. After an error the sender is broken, and the link to it is closed.
+    /// Takes the body of a `Peer` frame.
+    ///
+    /// # Errors
+    /// The sender is broken, or the copy here and its own have come apart: the link to it is to be closed. What stood
+    /// before the error in the batch was taken.
     pub fn peer(
         &mut self,
         now_ns: u64,
@@ -178,6 +185,9 @@ impl Cluster {
         let from = From { now_ns, peer, addr: from, boot: head.boot, delta_ms };
         for message in messages {
             self.message(&from, message?, store);
+            if core::mem::take(&mut self.misfit) {
+                return Err(PeerError::Misfit);
+            }
         }
         if self.account.grown {
             self.trim();

@@ -188,8 +188,20 @@ impl Cluster {
     fn matched_to(&mut self, from: &From, range: RangeId, index: u64, store: &mut dyn Store) {
         let r = &mut self.ranges[usize::from(range.0)];
         r.matched = r.matched.max(index.min(r.log.end()));
-        r.advance(from.now_ms(), store);
+        if !r.advance(from.now_ms(), store) {
+            return self.give_up(range, store);
+        }
         self.owe(from, range, Answer::Ack);
+    }
+
+    /// What came does not fit the copy here: it is of no use to anybody, and says so (R8).
+    fn give_up(&mut self, range: RangeId, store: &mut dyn Store) {
+        self.misfit = true;
+        let me = self.me(range);
+        let r = &mut self.ranges[usize::from(range.0)];
+        r.stale = r.is_member(me).then_some(me).or(r.stale);
+        r.discard(&self.settings, &mut self.account, store);
+        self.progress.insert(range);
     }
 
     pub(crate) fn beacon(
@@ -210,7 +222,10 @@ impl Cluster {
             if r.copy != CopyState::Blank {
                 let before = (r.commit, r.copy);
                 r.told = r.told.max(of.commit);
-                r.advance(from.now_ms(), store);
+                if !r.advance(from.now_ms(), store) {
+                    self.give_up(of.range, store);
+                    continue;
+                }
                 if before != (r.commit, r.copy) {
                     self.owe(from, of.range, Answer::Ack);
                 }
@@ -296,7 +311,9 @@ impl Cluster {
                 load.end_index = Some(slice.end_index);
             }
         }
-        r.advance(from.now_ms(), store);
+        if !r.advance(from.now_ms(), store) {
+            return self.give_up(slice.range, store);
+        }
         if r.copy == CopyState::Whole {
             self.owe(from, slice.range, Answer::Ack);
         }
@@ -321,7 +338,9 @@ impl Cluster {
                 store.rebase(&mut moved, from.delta_ms);
                 record = &moved;
             }
-            store.load(from.now_ms(), slice.range, version, Effect::small(record));
+            if !store.load(from.now_ms(), slice.range, version, Effect::small(record)) {
+                return self.give_up(slice.range, store);
+            }
         }
         self.take_slice(from, slice, store);
     }
@@ -351,7 +370,9 @@ impl Cluster {
             load.assembly = None;
             store.rebase(&mut head, from.delta_ms);
             let record = Effect { head: &head, body: Some(&body) };
-            store.load(from.now_ms(), slice.range, version, record);
+            if !store.load(from.now_ms(), slice.range, version, record) {
+                return self.give_up(slice.range, store);
+            }
         }
         self.take_slice(from, slice, store);
     }

@@ -58,8 +58,10 @@ pub trait Store {
     /// Whether changes that are made here must be given to [`Cluster::append`], each in order.
     fn journal(&mut self, range: RangeId, on: bool);
     /// Does what an effect says, as position `index`, for each key only when its version is lower; a clearing removes the
-    /// keys of lower versions. Never journaled.
-    fn apply(&mut self, now_ms: u64, range: RangeId, index: u64, effect: Effect<'_>);
+    /// keys of lower versions. Never journaled. False: it is no effect, or none that fits what is here, and nothing was
+    /// changed.
+    #[must_use]
+    fn apply(&mut self, now_ms: u64, range: RangeId, index: u64, effect: Effect<'_>) -> bool;
     /// The range is empty from now on, as far as anybody can see.
     fn clear(&mut self, range: RangeId);
     /// Some records from `cursor` on (0: the start), each with its version, about so many bytes and for at most about
@@ -71,8 +73,9 @@ pub trait Store {
         bytes_max: usize,
         sink: &mut dyn FnMut(u64, Effect<'_>),
     ) -> Option<u64>;
-    /// Stores a walked record, unless the key has a newer version here.
-    fn load(&mut self, now_ms: u64, range: RangeId, version: u64, record: Effect<'_>);
+    /// Stores a walked record, unless the key has a newer version here. False: it is no record, and nothing was changed.
+    #[must_use]
+    fn load(&mut self, now_ms: u64, range: RangeId, version: u64, record: Effect<'_>) -> bool;
     /// Moves the deadline inside the head of an effect or record, if it has one, by the difference of two clocks.
     fn rebase(&self, head: &mut [u8], delta_ms: i64);
 }

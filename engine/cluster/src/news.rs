@@ -164,7 +164,12 @@ impl Cluster {
     fn lead(&mut self, now_ns: u64, range: RangeId, config: &RangeConfig, store: &mut dyn Store) {
         let r = &mut self.ranges[usize::from(range.0)];
         let committed = r.commit;
-        r.apply_to(r.log.end(), now_ns / crate::cluster::NS_PER_MS, store);
+        if !r.apply_to(r.log.end(), now_ns / crate::cluster::NS_PER_MS, store) {
+            // It cannot lead with this log, and must not stand in the way of those who can.
+            r.stale = Some(config.primary);
+            r.discard(&self.settings, &mut self.account, store);
+            return;
+        }
         r.commit = committed;
         store.set_index(range, r.log.end());
         r.part = None;

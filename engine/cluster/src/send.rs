@@ -107,10 +107,14 @@ impl Cluster {
 
     fn write_answer(&mut self, range: RangeId, to: ShardAddr, out: &mut Vec<u8>) {
         let r = &mut self.ranges[usize::from(range.0)];
+        // One that is owed to another leader stays for that one.
+        if r.leader != Some(to) {
+            return;
+        }
         let Some(answer) = r.answer.take() else { return };
         let (epoch, generation, matched) = (r.epoch, r.generation, r.matched);
         let kept = r.promised == Some(epoch) && !self.settings.planted.acks_after_promise();
-        if r.leader != Some(to) || r.lead.is_some() || kept {
+        if r.lead.is_some() || kept {
             return;
         }
         match answer {

@@ -184,10 +184,14 @@ impl Range {
         }
     }
 
-    /// Applies what is known to be committed and certainly held, and looks whether a resync is complete.
-    pub(crate) fn advance(&mut self, now_ms: u64, store: &mut dyn Store) {
+    /// Applies what is known to be committed and certainly held, and looks whether a resync is complete. False: what is
+    /// held does not fit the copy, which is to be given up.
+    #[must_use]
+    pub(crate) fn advance(&mut self, now_ms: u64, store: &mut dyn Store) -> bool {
         let to = self.told.min(self.matched);
-        self.apply_to(to, now_ms, store);
+        if !self.apply_to(to, now_ms, store) {
+            return false;
+        }
         if self.copy == CopyState::Loading
             && let Some(end) = self.load.as_ref().and_then(|load| load.end_index)
             && self.commit >= end
@@ -197,14 +201,21 @@ impl Range {
             store.set_index(self.id, self.commit);
             self.answer = self.answer.or(Some(Answer::Ack));
         }
+        true
     }
 
-    pub(crate) fn apply_to(&mut self, to: u64, now_ms: u64, store: &mut dyn Store) {
+    /// False: something does not fit; what comes before it was applied.
+    #[must_use]
+    pub(crate) fn apply_to(&mut self, to: u64, now_ms: u64, store: &mut dyn Store) -> bool {
         while self.commit < to {
-            let Some(effect) = self.log.get(self.commit + 1) else { break };
-            self.commit += 1;
-            store.apply(now_ms, self.id, self.commit, effect);
+            let index = self.commit + 1;
+            let Some(effect) = self.log.get(index) else { break };
+            if !store.apply(now_ms, self.id, index, effect) {
+                return false;
+            }
+            self.commit = index;
         }
+        true
     }
 
     /// Becomes another copy (R8).

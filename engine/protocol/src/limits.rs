@@ -6,6 +6,9 @@ pub const SLOTS: u16 = 16384;
 pub const SLOTS_PER_RANGE: u16 = 64;
 /// Ranges of a store.
 pub const RANGES: usize = (SLOTS / SLOTS_PER_RANGE) as usize;
+/// Highest position of a range's log. It is the version of a record, which has 48 bits: they last for centuries, because
+/// ranges begin at unix seconds << 16.
+pub const INDEX_MAX: u64 = (1 << 48) - 1;
 
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 64 * 1024;

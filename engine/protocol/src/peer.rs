@@ -9,7 +9,7 @@
 //! length and its bytes.
 
 use crate::ids::{BootId, Epoch, RangeId};
-use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::limits::{INDEX_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -361,6 +361,10 @@ pub enum PeerError {
     Entries,
     /// A piece that does not lie in its whole, or a whole that is longer than any.
     Part,
+    /// A position that no log can reach.
+    Index,
+    /// What was to be applied or loaded does not fit the copy that it is for. That copy is given up.
+    Misfit,
 }
 
 impl fmt::Display for PeerError {
@@ -370,6 +374,10 @@ impl fmt::Display for PeerError {
             Self::Unknown(byte) => write!(f, "a batch of copies with the unknown byte {byte:#04x}"),
             Self::Entries => f.write_str("a batch of copies whose entries do not fit their length"),
             Self::Part => f.write_str("a batch of copies with a part that does not fit its whole"),
+            Self::Index => f.write_str("a batch of copies with a position that no log can reach"),
+            Self::Misfit => {
+                f.write_str("a batch of copies does not fit the copy here, which is given up")
+            }
         }
     }
 }
@@ -491,6 +499,21 @@ fn write_ranges<T>(
 }
 
 impl Message<'_> {
+    /// The highest position that whoever takes the message will count to.
+    const fn last_index(&self) -> u64 {
+        match self {
+            Self::Prepare { place, entries } => {
+                place.prev_index.saturating_add(entries.count as u64)
+            }
+            Self::PreparePart { place, .. } => place.prev_index.saturating_add(1),
+            Self::Ack { matched, .. } | Self::Nack { matched, .. } => *matched,
+            Self::Here { commit, .. } => *commit,
+            Self::Start { base_index, .. } => *base_index,
+            Self::SlicePart { version, .. } => *version,
+            _ => 0,
+        }
+    }
+
     /// Appends the message to a batch.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
@@ -580,7 +603,11 @@ impl<'a> Iterator for Messages<'a> {
             return None;
         }
         let mut rest = self.rest;
-        let read = read_message(&mut rest).unwrap_or(Err(PeerError::Truncated));
+        let read = match read_message(&mut rest) {
+            None => Err(PeerError::Truncated),
+            Some(Ok(message)) if message.last_index() > INDEX_MAX => Err(PeerError::Index),
+            Some(read) => read,
+        };
         self.rest = if read.is_ok() { rest } else { &[] };
         Some(read)
     }

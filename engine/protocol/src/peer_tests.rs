@@ -199,6 +199,40 @@ fn what_is_cut_short_or_unknown_is_refused_and_ends_the_batch() {
     }
 }
 
+#[test]
+fn a_position_that_no_log_can_reach_is_refused() {
+    let at = |prev_index| Place { prev_index, ..place() };
+    let one = || Entries::new(1, &[0, 0, 0, 0]);
+    let (range, epoch, generation) = (RANGE, EPOCH, 1);
+    let (base_epoch, formed, state) = (Epoch(2), Epoch(1), CopyState::Whole);
+    for (fits, index) in [(true, INDEX_MAX - 1), (false, INDEX_MAX), (false, u64::MAX)] {
+        let beyond = index.saturating_add(1);
+        for message in [
+            Message::Prepare { place: at(index), entries: one() },
+            Message::PreparePart { place: at(index), part: PART },
+            Message::Ack {
+                range,
+                epoch,
+                generation,
+                matched: beyond,
+                applied: 0,
+                part_bytes: 0,
+                whole: true,
+            },
+            Message::Nack { range, epoch, generation, matched: beyond },
+            Message::Here { range, epoch, generation, formed, state, commit: beyond },
+            Message::Start { range, epoch, session: 4, base_index: beyond, base_epoch, formed },
+            Message::SlicePart { slice: slice(), version: beyond, part: PART },
+        ] {
+            let mut bytes = Vec::new();
+            message.write(&mut bytes);
+            let read = Messages { rest: &bytes }.next();
+            let expect = if fits { Ok(message) } else { Err(PeerError::Index) };
+            assert_eq!(read, Some(expect));
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn bytes_of_strangers_never_panic_and_are_read_to_their_end(

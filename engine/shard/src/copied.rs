@@ -6,12 +6,20 @@ use alloc::vec::Vec;
 use dkv_cluster::{Effect, Store};
 use dkv_protocol::ids::RangeId;
 use dkv_protocol::limits::SLOTS_PER_RANGE;
-use dkv_table::{Large, Record, Table};
+use dkv_table::{ApplyError, Large, Record, Table};
 
 /// See the module.
 pub(crate) struct Copied<'a>(pub(crate) &'a mut Table);
 
-const DAMAGED: &str = "what a copy is told fits what it holds, or the process must not go on";
+/// Whether what a copy was told fits what it holds. Who has no memory for it must not go on: nothing that the copy could
+/// say or forget would change that, and a process that starts anew has what the system has left.
+fn fits(result: Result<bool, ApplyError>) -> bool {
+    assert!(
+        result != Err(ApplyError::OutOfMemory),
+        "the system has no memory for a copy of a range"
+    );
+    result.is_ok()
+}
 
 impl Store for Copied<'_> {
     fn index(&self, range: RangeId) -> u64 {
@@ -26,7 +34,7 @@ impl Store for Copied<'_> {
         self.0.set_journal(u16::from(range.0), on);
     }
 
-    fn apply(&mut self, now_ms: u64, range: RangeId, index: u64, effect: Effect<'_>) {
+    fn apply(&mut self, now_ms: u64, range: RangeId, index: u64, effect: Effect<'_>) -> bool {
         let range = u16::from(range.0);
         let body = effect.body.map(|body| self.large(body));
         let applied = match &body {
@@ -40,7 +48,7 @@ impl Store for Copied<'_> {
                 self.0.apply(now_ms, range, index, dkv_table::Effect::bytes(&whole), true)
             }
         };
-        applied.expect(DAMAGED);
+        fits(applied)
     }
 
     fn clear(&mut self, range: RangeId) {
@@ -63,21 +71,18 @@ impl Store for Copied<'_> {
         (next != 0).then_some(next)
     }
 
-    fn load(&mut self, now_ms: u64, range: RangeId, version: u64, record: Effect<'_>) {
+    fn load(&mut self, now_ms: u64, range: RangeId, version: u64, record: Effect<'_>) -> bool {
+        let Some(mut read) = read_record(range, version, record.head) else { return false };
         let large = record.body.map(|body| self.large(body));
-        let large = match &large {
-            None => None,
-            Some(Ok(large)) => Some(large),
-            Some(Err(bytes)) => {
-                return self.load_copied(now_ms, range, version, record.head, bytes);
+        match &large {
+            None => {}
+            Some(Ok(large)) => {
+                read.value = large;
+                read.large = Some(large);
             }
-        };
-        let mut read = read_record(range, version, record.head).expect(DAMAGED);
-        if let Some(large) = large {
-            read.value = large;
-            read.large = Some(large);
+            Some(Err(bytes)) => read.value = bytes,
         }
-        self.0.load(now_ms, &read).expect(DAMAGED);
+        fits(self.0.load(now_ms, &read))
     }
 
     fn rebase(&self, effect: &mut [u8], delta_ms: i64) {
@@ -91,19 +96,6 @@ impl Copied<'_> {
         let mut block = self.0.block(bytes.len()).map_err(|_| bytes)?;
         block.extend(bytes);
         Ok(block.freeze())
-    }
-
-    fn load_copied(
-        &mut self,
-        now_ms: u64,
-        range: RangeId,
-        version: u64,
-        head: &[u8],
-        value: &[u8],
-    ) {
-        let mut read = read_record(range, version, head).expect(DAMAGED);
-        read.value = value;
-        self.0.load(now_ms, &read).expect(DAMAGED);
     }
 }
 
@@ -124,17 +116,83 @@ fn write_record(record: &Record<'_>, out: &mut Vec<u8>) {
 
 /// The record that an effect puts; its value is what follows the key.
 fn read_record(range: RangeId, version: u64, head: &[u8]) -> Option<Record<'_>> {
-    let (&[PUT, slot], rest) = head.split_first_chunk()? else { return None };
+    let (&[PUT, place], rest) = head.split_first_chunk()? else { return None };
+    // Another one would be a key of another range.
+    let place = u16::from(place);
+    if place >= SLOTS_PER_RANGE {
+        return None;
+    }
     let (deadline, rest) = rest.split_first_chunk()?;
     let (key_len, rest) = rest.split_first_chunk()?;
     let (key, value) = rest.split_at_checked(u32::from_le_bytes(*key_len) as usize)?;
     let deadline = u64::from_le_bytes(*deadline);
     Some(Record {
-        slot: u16::from(range.0) * SLOTS_PER_RANGE + u16::from(slot),
+        slot: u16::from(range.0) * SLOTS_PER_RANGE + place,
         key,
         value,
         large: None,
         version,
         expires_at_ms: (deadline > 0).then_some(deadline),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::boxed::Box;
+    use bytes::Bytes;
+    use dkv_table::{HeapMemory, Options};
+
+    const RANGE: RangeId = RangeId(3);
+
+    fn table() -> Table {
+        let eviction = dkv_table::Eviction::None;
+        let options = Options { seed: [1, 2], memory_bytes_max: 0, eviction, first_version: 1 };
+        Table::new(options, Box::new(HeapMemory))
+    }
+
+    /// Puts `key` at this place of its range.
+    fn record(place: u8, key_bytes: u32) -> Vec<u8> {
+        [&[PUT, place][..], &[0; 8], &key_bytes.to_le_bytes(), b"key", b"value"].concat()
+    }
+
+    #[test]
+    fn what_is_no_record_of_the_range_is_not_loaded_and_takes_nothing_down() {
+        let mut table = table();
+        let mut copied = Copied(&mut table);
+        let fine = record(5, 3);
+        assert!(copied.load(1, RANGE, 7, Effect::small(&fine)));
+        for bad in [&record(64, 3)[..], &record(5, 9), &record(5, u32::MAX), b"", b"\x04\x05key"] {
+            assert!(!copied.load(1, RANGE, 8, Effect::small(bad)), "{bad:?}");
+        }
+        for version in [0, 1 << 48, u64::MAX] {
+            assert!(!copied.load(1, RANGE, version, Effect::small(&fine)), "{version}");
+        }
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_effect_or_none_that_comes_next_is_not_applied_and_takes_nothing_down() {
+        let mut table = table();
+        let mut copied = Copied(&mut table);
+        copied.set_index(RANGE, 100);
+        assert!(copied.apply(1, RANGE, 101, Effect::small(&record(5, 3))));
+        let body = Bytes::from_static(b"a great value");
+        let deletion = Effect { head: b"\x04\x05key", body: Some(&body) };
+        let append =
+            [&[3, 5][..], &9u64.to_le_bytes(), &3u32.to_le_bytes(), b"key", b"tail"].concat();
+        for bad in [
+            Effect::small(b""),
+            Effect::small(b"\x09\x05"),
+            Effect::small(b"\x04\x40key"),
+            Effect::small(&append),
+            deletion,
+        ] {
+            assert!(!copied.apply(1, RANGE, 102, bad), "{bad:?}");
+        }
+        for index in [0, 101, u64::MAX] {
+            assert!(!copied.apply(1, RANGE, index, Effect::small(b"\x04\x05key")), "{index}");
+        }
+        assert_eq!((copied.index(RANGE), table.len()), (101, 1));
+    }
 }

@@ -236,7 +236,7 @@ impl Store for Copies {
 
     fn journal(&mut self, _range: RangeId, _on: bool) {}
 
-    fn apply(&mut self, _now_ms: u64, range: RangeId, index: u64, effect: Effect<'_>) {
+    fn apply(&mut self, _now_ms: u64, range: RangeId, index: u64, effect: Effect<'_>) -> bool {
         self.applied.push((range, index, stamp(effect)));
         let copy = self.copy(range);
         if index <= copy.version_of(effect) {
@@ -245,7 +245,7 @@ impl Store for Copies {
             if effect.head[0] == DELETE {
                 copy.last_removal = copy.index;
             }
-            return;
+            return true;
         }
         let behind = index <= copy.index;
         let before = copy.index;
@@ -257,6 +257,7 @@ impl Store for Copies {
             let breach = format!("range {}: the append of {index} does not fit", range.0);
             self.breach.get_or_insert(breach);
         }
+        true
     }
 
     fn clear(&mut self, range: RangeId) {
@@ -283,11 +284,12 @@ impl Store for Copies {
         None
     }
 
-    fn load(&mut self, _now_ms: u64, range: RangeId, version: u64, record: Effect<'_>) {
+    fn load(&mut self, _now_ms: u64, range: RangeId, version: u64, record: Effect<'_>) -> bool {
         let copy = self.copy(range);
         if copy.version_of(record) <= version {
             copy.put(version, record);
         }
+        true
     }
 
     fn rebase(&self, effect: &mut [u8], delta_ms: i64) {
@@ -334,14 +336,14 @@ mod tests {
             Encoded::expire(b"c", 50),
         ];
         for (index, effect) in effects.iter().enumerate() {
-            copies.apply(0, RANGE, index as u64 + 1, effect.effect());
+            assert!(copies.apply(0, RANGE, index as u64 + 1, effect.effect()));
         }
         let expected = [("b".into(), "xyz".into(), 3), ("c".into(), "new".into(), 6)];
         assert_eq!(content(&mut copies), expected);
         assert_eq!(copies.copy(RANGE).get(b"c").unwrap().deadline_ms, 50);
         assert_eq!((copies.index(RANGE), copies.copy(RANGE).last_removal), (6, 5));
         assert_eq!((copies.applied.len(), &copies.breach), (6, &None));
-        copies.apply(0, RANGE, 7, Encoded::append(b"b", 9, b"!").effect());
+        assert!(copies.apply(0, RANGE, 7, Encoded::append(b"b", 9, b"!").effect()));
         assert!(copies.breach.is_some(), "an append that does not fit passed");
     }
 
@@ -350,9 +352,9 @@ mod tests {
         let (mut from, mut to) = (Copies::default(), Copies::default());
         for index in 1..=50 {
             let effect = put(&format!("k{index}"), &"v".repeat(index * 40));
-            from.apply(0, RANGE, index as u64, effect.effect());
+            assert!(from.apply(0, RANGE, index as u64, effect.effect()));
         }
-        to.apply(0, RANGE, 99, put("k7", "newer").effect());
+        assert!(to.apply(0, RANGE, 99, put("k7", "newer").effect()));
         let mut cursor = Some(0);
         let mut slices = 0;
         while let Some(at) = cursor {
@@ -363,7 +365,7 @@ mod tests {
                 records.push((version, encoded));
             });
             for (version, record) in records {
-                to.load(0, RANGE, version, record.effect());
+                assert!(to.load(0, RANGE, version, record.effect()));
             }
         }
         assert!(slices > 10, "{slices}");

@@ -1,7 +1,7 @@
 //! A few clusters with a store of maps, a catalogue, a network that is a list, and time that is a number.
 
 use bytes::Bytes;
-use dkv_cluster::{Cluster, Effect, Lost, Refused, Role, Settings, Store};
+use dkv_cluster::{Cluster, Effect, Lost, PeerError, Refused, Role, Settings, Store};
 use dkv_protocol::ids::{BootId, Epoch, NodeIndex, RangeId, ShardAddr, ShardIndex};
 use dkv_protocol::ranges::{Change, ConfigAsk, RangeConfig, RangeNews, RangeState, Rid};
 use std::collections::BTreeMap;
@@ -28,6 +28,8 @@ pub(crate) struct Maps {
     ranges: BTreeMap<u8, Content>,
     pub(crate) clears: usize,
     pub(crate) records_per_slice: usize,
+    /// This key fits no copy here.
+    pub(crate) refuses: Option<Vec<u8>>,
 }
 
 const PUT: u8 = 0;
@@ -77,18 +79,22 @@ impl Store for Maps {
         self.of(range).journal = on;
     }
 
-    fn apply(&mut self, _now_ms: u64, range: RangeId, index: u64, effect: Effect<'_>) {
+    fn apply(&mut self, _now_ms: u64, range: RangeId, index: u64, effect: Effect<'_>) -> bool {
         let (kind, deadline_ms, key, value) = parse(&effect);
+        if self.refuses.as_ref() == Some(&key) {
+            return false;
+        }
         let content = self.of(range);
         content.index = index;
         if content.keys.get(&key).is_some_and(|known| known.0 >= index) {
-            return;
+            return true;
         }
         if kind == PUT {
             content.keys.insert(key, (index, deadline_ms, value));
         } else {
             content.keys.remove(&key);
         }
+        true
     }
 
     fn clear(&mut self, range: RangeId) {
@@ -124,12 +130,16 @@ impl Store for Maps {
         (end < 256).then_some(end)
     }
 
-    fn load(&mut self, _now_ms: u64, range: RangeId, version: u64, record: Effect<'_>) {
+    fn load(&mut self, _now_ms: u64, range: RangeId, version: u64, record: Effect<'_>) -> bool {
         let (_, deadline_ms, key, value) = parse(&record);
+        if self.refuses.as_ref() == Some(&key) {
+            return false;
+        }
         let content = self.of(range);
         if content.keys.get(&key).is_none_or(|known| known.0 <= version) {
             content.keys.insert(key, (version, deadline_ms, value));
         }
+        true
     }
 
     fn rebase(&self, head: &mut [u8], delta_ms: i64) {
@@ -410,7 +420,12 @@ impl Net {
             }
             let node = &mut self.nodes[to];
             let now_ns = self.now_ns + node.ahead_ns;
-            node.cluster.peer(now_ns, addr(from), &body, &mut node.store).expect("peers are sane");
+            let taken = node.cluster.peer(now_ns, addr(from), &body, &mut node.store);
+            if node.store.refuses.is_none() {
+                taken.expect("peers are sane");
+            } else if let Err(error) = taken {
+                assert_eq!(error, PeerError::Misfit);
+            }
         }
     }
 
@@ -445,7 +460,7 @@ impl Net {
             head.extend_from_slice(value);
         }
         let effect = Effect { head: &head, body: (value.len() >= 1000).then_some(&body) };
-        node.store.apply(0, R, index, effect);
+        assert!(node.store.apply(0, R, index, effect));
         node.cluster.append(R, index, effect);
         Ok(index)
     }
@@ -455,7 +470,7 @@ impl Net {
         node.cluster.may_write(self.now_ns + node.ahead_ns, R)?;
         let index = node.store.index(R) + 1;
         let head = head(DEL, 0, key.as_bytes());
-        node.store.apply(0, R, index, Effect::small(&head));
+        assert!(node.store.apply(0, R, index, Effect::small(&head)));
         node.cluster.append(R, index, Effect::small(&head));
         Ok(index)
     }

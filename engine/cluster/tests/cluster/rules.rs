@@ -396,3 +396,41 @@ fn news_in_any_order_and_twice_is_news_once() {
     assert_eq!(net.nodes[0].cluster.view(R).placement, [addr(1), addr(0)]);
     assert!(net.put(1, "a", b"1").is_ok());
 }
+
+#[test]
+fn a_copy_that_what_it_is_told_does_not_fit_becomes_another_and_is_filled_anew() {
+    let mut net = Net::new(2, 2, settings());
+    net.run(50);
+    let before = net.nodes[1].cluster.view(R).me;
+    net.nodes[1].store.refuses = Some(b"bad".to_vec());
+    net.put(0, "good", b"1").expect("it leads");
+    let bad = net.put(0, "bad", b"2").expect("it leads");
+    net.run(500);
+    assert_eq!(net.in_sync(), [0], "it holds nothing that counts");
+    assert!(net.is_answered(0, bad), "nobody waits for it");
+    net.nodes[1].store.refuses = None;
+    net.run(1000);
+    assert_eq!(net.in_sync(), [0, 1]);
+    let after = net.nodes[1].cluster.view(R).me;
+    assert!(after.generation > before.generation && after.boot == before.boot);
+    net.same();
+}
+
+#[test]
+fn who_cannot_apply_what_it_inherits_leaves_the_range_to_the_next() {
+    let mut net = Net::new(3, 3, settings());
+    net.run(50);
+    net.nodes[1].store.refuses = Some(b"bad".to_vec());
+    net.put(0, "bad", b"1").expect("it leads");
+    // All hold it, and nobody was told that it is committed.
+    net.turn();
+    net.deliver();
+    net.crash(0);
+    net.bury(0);
+    assert_eq!(net.catalogue.config.primary.addr, addr(1), "the one that cannot");
+    net.run(100);
+    assert_eq!(net.primary(), Some(2));
+    assert!(net.nodes[2].store.get(R, b"bad").is_some());
+    assert_eq!(net.put(1, "more", b"2"), Err(Refused::NotPrimary));
+    assert!(net.put(2, "more", b"2").is_ok());
+}
