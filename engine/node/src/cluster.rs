@@ -100,9 +100,10 @@ impl Cluster {
         Arc::clone(&self.identity.borrow())
     }
 
-    /// The store has these nodes now, of which those in `removed` are gone. Returns the map for the shards when there is
-    /// anything new in it. A list in which known nodes stand otherwise than before is a mistake of the manager and ignored.
-    pub(crate) fn nodes_known(
+    /// The store has these nodes now, of which those in `removed` are gone. Returns the map when there are nodes in it of
+    /// which the shards are to hear, until [`Cluster::nodes_are`] says that they have. A list in which known nodes stand
+    /// otherwise than before is a mistake of the manager and ignored.
+    pub(crate) fn map_of(
         &self,
         nodes: Vec<NodeInfo>,
         removed: &[NodeIndex],
@@ -112,15 +113,20 @@ impl Cluster {
             tracing::error!("the manager tells of other nodes than those this one knows; ignored");
             return None;
         }
-        let map = Arc::new(StoreMap::spread(nodes, self.shared.launch.document.epoch));
-        self.shared.board.grow(&map, removed);
-        if map.nodes().len() == known.nodes().len() {
+        if nodes.len() == known.nodes().len() {
+            self.shared.board.grow(&known, removed);
             return None;
         }
+        Some(Arc::new(StoreMap::spread(nodes, self.shared.launch.document.epoch)))
+    }
+
+    /// All shards have heard of the nodes of this map: links to them may be made, from either side.
+    pub(crate) fn nodes_are(self: &Rc<Self>, map: Arc<StoreMap>, removed: &[NodeIndex]) {
+        self.shared.board.grow(&map, removed);
         let identity = Arc::new(self.identity().with_map(Arc::clone(&map)));
         self.identity.replace(identity);
-        self.shared.set_map(Arc::clone(&map));
-        Some(map)
+        self.shared.set_map(map);
+        self.dial_new();
     }
 
     /// Keeps links standing for all places of the board for which that is not done yet.

@@ -12,6 +12,7 @@ use dkv_protocol::ranges::ConfigAsk;
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -108,21 +109,24 @@ async fn hear(mut read: BufReader<OwnedReadHalf>, cluster: &Rc<Cluster>) -> io::
         if length == 0 {
             return Ok(());
         }
-        let news = match serde_json::from_slice(&line).map_err(io::Error::other)? {
-            ToNode::Ranges { news } => News::Ranges(news.into()),
-            // The shards hear of a node before its links are dialled.
-            ToNode::Nodes { nodes, removed } => match cluster.nodes_known(nodes, &removed) {
-                Some(map) => News::Nodes(map),
-                None => continue,
-            },
-        };
-        for post in cluster.posts() {
-            while !post.hand_news(&news) {
-                tokio::time::sleep(SEAT_PAUSE).await;
+        match serde_json::from_slice(&line).map_err(io::Error::other)? {
+            ToNode::Ranges { news } => hand(cluster, &News::Ranges(news.into())).await,
+            // The shards hear of a node before there can be a link to it. Whoever follows next begins with the nodes again,
+            // so they are known only once all shards have heard of them: this may end at each of them.
+            ToNode::Nodes { nodes, removed } => {
+                if let Some(map) = cluster.map_of(nodes, &removed) {
+                    hand(cluster, &News::Nodes(Arc::clone(&map))).await;
+                    cluster.nodes_are(map, &removed);
+                }
             }
         }
-        if matches!(news, News::Nodes(_)) {
-            cluster.dial_new();
+    }
+}
+
+async fn hand(cluster: &Rc<Cluster>, news: &News) {
+    for post in cluster.posts() {
+        while !post.hand_news(news) {
+            tokio::time::sleep(SEAT_PAUSE).await;
         }
     }
 }
