@@ -12,7 +12,7 @@ use dkv_io::clock::boottime_ns;
 use dkv_io::{Chunk, Conn, Reactor};
 use dkv_protocol::frame::{self, FrameError, FrameKind, FrameReader};
 use dkv_protocol::ids::{BootId, NodeIndex, ShardAddr};
-use dkv_protocol::limits::OUTPUT_BYTES_MAX;
+use dkv_protocol::limits::{BATCHES_UNDER_WAY_MAX, OUTPUT_BYTES_MAX};
 use dkv_protocol::map::StoreMap;
 use dkv_shard::Hold;
 use std::collections::VecDeque;
@@ -45,11 +45,11 @@ pub(crate) struct Link {
     dialled: bool,
     conn: Conn,
     reader: FrameReader,
-    /// The start of a frame that is not complete, or frames held back while `held`.
+    /// The start of a frame that is not complete, or what the turn was too short for.
     input: Vec<u8>,
-    /// A batch whose requests from `rest_at` on wait: for the replies to those before them to be sent, or for the next
-    /// turn.
-    rest: Vec<u8>,
+    /// Batches whose requests wait, those of the first from `rest_at` on: for the replies to those before them to be sent,
+    /// for the next turn, or for copies. Messages of copies do not wait behind them, since they may be what is waited for.
+    rest: VecDeque<Vec<u8>>,
     rest_at: usize,
     /// There is more to do in what was received, and only the turn was over.
     unfinished: bool,
@@ -61,8 +61,6 @@ pub(crate) struct Link {
     /// The buffer of the last send.
     spare: Vec<u8>,
     sending: bool,
-    /// The other end takes its replies more slowly than it asks: it is not read until they are out.
-    held: bool,
     heard_ns: u64,
     said_ns: u64,
 }
@@ -115,11 +113,9 @@ impl fmt::Display for LinkEnd {
 }
 
 impl Link {
-    /// Whether the next frame may be looked at.
-    fn is_ready(&self) -> bool {
-        self.rest.is_empty()
-            && !self.unfinished
-            && (self.dialled || self.output.len() + self.waiting_bytes <= OUTPUT_BYTES_MAX)
+    /// Whether requests may be executed: the other end takes its replies as fast as it asks.
+    fn has_room(&self) -> bool {
+        self.output.len() + self.waiting_bytes <= OUTPUT_BYTES_MAX
     }
 }
 
@@ -234,7 +230,7 @@ impl<R: Reactor> Driver<R> {
             conn,
             reader: FrameReader::new(),
             input: Vec::new(),
-            rest: Vec::new(),
+            rest: VecDeque::new(),
             rest_at: 0,
             unfinished: false,
             output: Vec::new(),
@@ -242,7 +238,6 @@ impl<R: Reactor> Driver<R> {
             waiting_bytes: 0,
             spare: Vec::new(),
             sending: false,
-            held: false,
             heard_ns: now_ns,
             said_ns: now_ns,
         });
@@ -283,12 +278,7 @@ impl<R: Reactor> Driver<R> {
         let bytes = self.reactor.bytes(&chunk);
         if let Some(link) = self.links.slots.get_mut(slot).and_then(Option::as_mut) {
             link.heard_ns = self.now.boot_ns;
-            let result = if link.held {
-                link.input.extend_from_slice(bytes);
-                Ok(())
-            } else {
-                take_frames(link, bytes, &mut self.shard, self.now)
-            };
+            let result = take_frames(link, bytes, &mut self.shard, self.now);
             self.reactor.give_back(chunk);
             self.worked("link");
             self.after_frames(slot, result);
@@ -309,7 +299,7 @@ impl<R: Reactor> Driver<R> {
     pub(crate) fn go_on_links(&mut self) {
         for slot in 0..self.links.slots.len() {
             let link = self.links.slots[slot].as_mut();
-            let Some(link) = link.filter(|link| link.unfinished && !link.held) else { continue };
+            let Some(link) = link.filter(|link| link.unfinished) else { continue };
             // Our own stillness was no silence of the other end.
             link.heard_ns = self.now.boot_ns;
             self.link_bytes(slot, &[]);
@@ -324,13 +314,6 @@ impl<R: Reactor> Driver<R> {
         }
         let Some(link) = self.links.slots.get_mut(slot).and_then(Option::as_mut) else { return };
         self.more |= link.unfinished;
-        // Only the side that answers holds back: would the asking side stop reading replies as well, two full links
-        // could wait for each other for ever. What it may ask is bounded by the credits of its batches.
-        if !link.dialled && !link.held && link.output.len() + link.waiting_bytes > OUTPUT_BYTES_MAX
-        {
-            link.held = true;
-            self.reactor.pause(link.conn);
-        }
         self.send_link(slot);
     }
 
@@ -354,11 +337,7 @@ impl<R: Reactor> Driver<R> {
             buffer.clear();
             link.spare = buffer;
         }
-        if link.held && link.output.is_empty() && link.waiting.is_empty() {
-            link.held = false;
-            // Our own stillness was no silence of the other end.
-            link.heard_ns = self.now.boot_ns;
-            self.reactor.resume(link.conn);
+        if !link.rest.is_empty() && link.output.is_empty() && link.waiting.is_empty() {
             self.link_bytes(slot, &[]);
         }
         self.send_link(slot);
@@ -411,7 +390,7 @@ impl<R: Reactor> Driver<R> {
         for slot in self.links.open_slots() {
             let Some(link) = self.links.slots[slot].as_mut() else { continue };
             let silent_ns = now_ns.saturating_sub(link.heard_ns);
-            if !link.held && silent_ns > DEAD_AFTER_NS {
+            if silent_ns > DEAD_AFTER_NS {
                 let busy = silent_ns <= STUCK_AFTER_NS
                     && self
                         .reactor
@@ -442,7 +421,8 @@ impl<R: Reactor> Driver<R> {
     }
 }
 
-/// Executes every complete frame of what the link received before and `bytes`, and keeps the rest.
+/// Executes every complete frame of what the link received before and `bytes`, and keeps the rest. Requests that have to
+/// wait do not keep anything else waiting.
 fn take_frames(
     link: &mut Link,
     bytes: &[u8],
@@ -451,7 +431,6 @@ fn take_frames(
 ) -> Result<(), LinkEnd> {
     let until_ns = now.boot_ns + TURN_NS_MAX;
     link.unfinished = false;
-    answer_rest(link, shard, now, until_ns)?;
     // The common case is a chunk of whole frames and nothing kept: then nothing is copied.
     let kept = !link.input.is_empty();
     if kept {
@@ -460,34 +439,43 @@ fn take_frames(
     let mut input = std::mem::take(&mut link.input);
     let all: &[u8] = if kept { &input } else { bytes };
     let mut at = 0;
-    while at < all.len() && link.is_ready() {
+    let mut over = false;
+    while at < all.len() && !over {
         let Some((kind, body, used)) = link.reader.next(&all[at..]).map_err(LinkEnd::Frame)? else {
             break;
         };
         at += used;
         match kind {
             FrameKind::Requests if !link.dialled => {
-                let done = answer(link, body, shard, now, until_ns)?;
-                link.rest.extend_from_slice(&body[done..]);
+                let done = if link.rest.is_empty() {
+                    answer(link, body, shard, now, until_ns)?
+                } else {
+                    0
+                };
+                if done < body.len() {
+                    if link.rest.len() == BATCHES_UNDER_WAY_MAX {
+                        let text = "more batches of requests than may be under way";
+                        return Err(LinkEnd::Batch(text.to_owned()));
+                    }
+                    link.rest.push_back(body[done..].to_vec());
+                }
             }
             // Copies speak like those who ask: each over the links that it dialled.
             FrameKind::Peer if !link.dialled => {
-                shard
-                    .peer(now, link.peer, body)
-                    .map_err(|e| LinkEnd::Batch(format!("messages of copies: {e:?}")))?;
-                link.unfinished = boottime_ns() > until_ns;
+                shard.peer(now, link.peer, body).map_err(|e| LinkEnd::Batch(e.to_string()))?;
             }
             FrameKind::Replies if link.dialled => {
                 shard
                     .replies(now, link.peer, body)
-                    .map_err(|e| LinkEnd::Batch(format!("replies: {e:?}")))?;
-                link.unfinished = boottime_ns() > until_ns;
+                    .map_err(|e| LinkEnd::Batch(format!("replies: {e}")))?;
             }
             FrameKind::Ping => {}
             other => {
                 return Err(LinkEnd::Batch(format!("a frame of kind {other:?} is out of place")));
             }
         }
+        over = kind != FrameKind::Ping && boottime_ns() > until_ns;
+        link.unfinished |= over;
     }
     let rest = all.len() - at;
     if kept {
@@ -501,7 +489,7 @@ fn take_frames(
         input.extend_from_slice(&bytes[at..]);
     }
     link.input = input;
-    Ok(())
+    if over { Ok(()) } else { answer_rest(link, shard, now, until_ns) }
 }
 
 /// Frames the replies that need not wait for the copies any more.
@@ -519,19 +507,22 @@ fn release(link: &mut Link, shard: &mut dkv_shard::Shard) {
     }
 }
 
-/// Goes on with a batch that was left.
+/// Goes on with the batches that were left.
 fn answer_rest(
     link: &mut Link,
     shard: &mut dkv_shard::Shard,
     now: dkv_shard::command::Now,
     until_ns: u64,
 ) -> Result<(), LinkEnd> {
-    let rest = std::mem::take(&mut link.rest);
-    link.rest_at += answer(link, &rest[link.rest_at..], shard, now, until_ns)?;
-    if link.rest_at == rest.len() {
+    while !link.unfinished
+        && let Some(batch) = link.rest.pop_front()
+    {
+        link.rest_at += answer(link, &batch[link.rest_at..], shard, now, until_ns)?;
+        if link.rest_at < batch.len() {
+            link.rest.push_front(batch);
+            break;
+        }
         link.rest_at = 0;
-    } else {
-        link.rest = rest;
     }
     Ok(())
 }
@@ -547,13 +538,13 @@ fn answer(
     until_ns: u64,
 ) -> Result<usize, LinkEnd> {
     let mut at = 0;
-    while at < batch.len() && link.output.len() + link.waiting_bytes <= OUTPUT_BYTES_MAX {
+    while at < batch.len() && link.has_room() {
         let before = link.output.len();
         let start = frame::begin_frame(&mut link.output);
         let mut hold = Hold::default();
         let used = shard
             .requests_held(now, link.peer, &batch[at..], &mut link.output, &mut hold)
-            .map_err(|e| LinkEnd::Batch(format!("requests: {e:?}")))?;
+            .map_err(|e| LinkEnd::Batch(format!("requests: {e}")))?;
         if used == 0 {
             link.output.truncate(before);
         } else if hold.is_empty() && link.waiting.is_empty() {
@@ -572,3 +563,7 @@ fn answer(
     }
     Ok(at)
 }
+
+#[cfg(test)]
+#[path = "links_tests.rs"]
+mod tests;

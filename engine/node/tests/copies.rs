@@ -319,7 +319,7 @@ fn a_peer_that_speaks_of_copies_wrongly_loses_its_link_alone() {
         let _ = link.read_to_end(&mut rest);
         assert_eq!(client.ask(&["GET", "k"]), bulk("1"));
     }
-    store.node(0).wait_log("messages of copies");
+    store.node(0).wait_log("a batch of copies");
     let mut other = peer;
     other.store_id = dkv_protocol::ids::StoreId("f".repeat(32));
     let refusal = harness::handshake::shake_hands(store.cluster_address(0), &other, 1);
