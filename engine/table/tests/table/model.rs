@@ -84,7 +84,7 @@ fn ops(keys: u16) -> impl Strategy<Value = Op> {
 }
 
 /// Keys of every length up to beyond a small record's, all different.
-fn key_bytes(key: u16) -> Vec<u8> {
+pub(crate) fn key_bytes(key: u16) -> Vec<u8> {
     let mut bytes = key.to_le_bytes().to_vec();
     let more = match key % 16 {
         0 => 300,
@@ -95,7 +95,7 @@ fn key_bytes(key: u16) -> Vec<u8> {
     bytes
 }
 
-fn slot_of(key: u16) -> u16 {
+pub(crate) fn slot_of(key: u16) -> u16 {
     SLOTS[key as usize % SLOTS.len()]
 }
 

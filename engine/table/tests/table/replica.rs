@@ -2,6 +2,7 @@
 //! end both hold the same.
 
 use crate::counted::{Counted, Out};
+use crate::model::{key_bytes, slot_of};
 use dkv_table::{
     Effect, Eviction, Expiry, LARGE_BYTES_MIN, Options, Place, Record, Table, convert_deadline,
 };
@@ -9,7 +10,6 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 
 const FIRST_VERSION: u64 = 1_700_000_000 << 16;
-const SLOTS: [u16; 6] = [0, 1, 63, 64, 8191, 16383];
 const RANGES: [u16; 4] = [0, 1, 127, 255];
 /// How far the replica's clock is ahead.
 const AHEAD_MS: u64 = 1_000_000;
@@ -55,21 +55,6 @@ fn ops(keys: u16) -> impl Strategy<Value = Op> {
         25 => (0..RANGES.len(), 1usize..5_000).prop_map(|(range, budget)| Op::Walk { range, budget }),
         3 => Just(Op::ReplicaBackground),
     ]
-}
-
-fn key_bytes(key: u16) -> Vec<u8> {
-    let mut bytes = key.to_le_bytes().to_vec();
-    let more = match key % 16 {
-        0 => 300,
-        1 => 5000,
-        n => n as usize,
-    };
-    bytes.resize(2 + more, key as u8);
-    bytes
-}
-
-fn slot_of(key: u16) -> u16 {
-    SLOTS[key as usize % SLOTS.len()]
 }
 
 /// An effect under way, as a network would carry it.
