@@ -1,7 +1,7 @@
 //! What a copy may have changed: the compare-and-set rules of one range.
 //!
 //! Only a member, in the epoch that is, through the process that is registered, changes anything; and only `Expand` by
-//! the primary lets a copy in.
+//! the primary lets a copy in. A copy that is no member may have it noted that it never will be.
 
 use crate::command::{Outcome, Refusal};
 use crate::store::Store;
@@ -33,6 +33,15 @@ impl Store {
         }
         if config.state == RangeState::Offline {
             return Err(Some(Refusal::Offline));
+        }
+        if ask.change == Change::Leave {
+            if config.member_at(caller.addr).is_some() {
+                return Err(Some(Refusal::AlreadyMember));
+            }
+            if range.placement.contains(&caller.addr) {
+                return Err(Some(Refusal::Placed));
+            }
+            return if range.leave_for_good(caller) { Ok(()) } else { Err(None) };
         }
         if !config.has(caller) {
             return Err(Some(Refusal::NotMember));
@@ -68,8 +77,8 @@ impl Store {
                 }
                 range.take_over(config, to, &[]);
             }
-            // Handled before the epoch was looked at.
-            Change::Discarded => {}
+            // Handled above: these are not for members.
+            Change::Discarded | Change::Leave => {}
         }
         Ok(())
     }

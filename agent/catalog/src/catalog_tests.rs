@@ -70,6 +70,10 @@ fn config(catalog: &Catalog) -> RangeConfig {
     range(catalog).config.clone().expect("it is formed")
 }
 
+fn left(catalog: &Catalog) -> Vec<Rid> {
+    catalog.news(&id(), R).expect("it is defined").left
+}
+
 fn ask(catalog: &mut Catalog, caller: Rid, change: Change) -> Outcome {
     let epoch = config(catalog).epoch;
     ask_at(catalog, epoch, caller, change)
@@ -234,7 +238,7 @@ fn a_discarded_only_copy_is_formed_under_the_next_generation() {
 }
 
 #[test]
-fn a_copy_that_never_heard_that_a_forming_named_it_may_enter_as_what_it_is() {
+fn a_copy_that_never_heard_that_a_forming_named_it_is_told_to_go_on_above_that() {
     let mut catalog = formed(2, 1, OnTotalLoss::Reinit);
     let [a, b] = config(&catalog).in_sync[..] else { panic!("two") };
     assert_eq!(ask(&mut catalog, a, Change::Shrink { remove: b }), Done);
@@ -242,13 +246,65 @@ fn a_copy_that_never_heard_that_a_forming_named_it_may_enter_as_what_it_is() {
     assert_eq!(catalog.apply(&reform(false)).changed, [R]);
     let [a, named] = config(&catalog).in_sync[..] else { panic!("two") };
     assert_eq!((named.addr, named.generation), (b.addr, 1 << 16));
+    assert_eq!(left(&catalog), [], "those that count are told by their configuration");
     assert_eq!(ask(&mut catalog, a, Change::Shrink { remove: named }), Done);
     let own = Rid { generation: 3, ..b };
-    assert_eq!(ask(&mut catalog, a, Change::Expand { add: own }), Done);
-    assert_eq!(ask(&mut catalog, own, Change::Take), Done);
-    assert_eq!(ask(&mut catalog, own, Change::Expand { add: a }), Refused(Refusal::Left));
+    assert_eq!(ask(&mut catalog, a, Change::Expand { add: own }), Refused(Refusal::Left));
+    assert_eq!(left(&catalog), [Rid { generation: named.generation - 1, ..b }]);
+    assert_eq!(ask(&mut catalog, a, Change::Expand { add: named }), Done);
+    assert_eq!(ask(&mut catalog, named, Change::Take), Done);
+    assert_eq!(ask(&mut catalog, named, Change::Expand { add: a }), Refused(Refusal::Left));
     let next = Rid { generation: a.generation + 1, ..a };
-    assert_eq!(ask(&mut catalog, own, Change::Expand { add: next }), Done);
+    assert_eq!(ask(&mut catalog, named, Change::Expand { add: next }), Done);
+}
+
+#[test]
+fn a_copy_that_neither_counts_nor_should_leaves_for_good() {
+    let mut catalog = formed(3, 1, OnTotalLoss::Offline);
+    let [a, b] = config(&catalog).in_sync[..] else { panic!("two") };
+    let away = |at: ShardAddr| Wish::Explicit { placements: vec![(R, vec![at])] };
+    assert_eq!(ask(&mut catalog, b, Change::Leave), Refused(Refusal::AlreadyMember));
+    assert_eq!(ask(&mut catalog, a, Change::Shrink { remove: b }), Done);
+    assert_eq!(ask(&mut catalog, b, Change::Leave), Refused(Refusal::Placed));
+    assert_eq!(catalog.apply(&place(away(a.addr))).outcome, Done);
+    let epoch = config(&catalog).epoch;
+    let before = Epoch(epoch.0 - 1);
+    assert_eq!(
+        ask_at(&mut catalog, before, b, Change::Leave),
+        Refused(Refusal::Stale(epoch)),
+        "what it knows is not what is"
+    );
+    assert_eq!(left(&catalog), []);
+    assert_eq!(ask(&mut catalog, b, Change::Leave), Done);
+    assert_eq!(ask(&mut catalog, b, Change::Leave), Nothing);
+    assert_eq!((config(&catalog).epoch, left(&catalog)), (epoch, vec![b]));
+    assert_eq!(ask(&mut catalog, a, Change::Expand { add: b }), Refused(Refusal::Left));
+    let next = Rid { generation: b.generation + 1, ..b };
+    assert_eq!(ask(&mut catalog, a, Change::Expand { add: next }), Done);
+    assert_eq!(left(&catalog), []);
+    catalog.apply(&dead(b.addr.node.0, b.boot.0));
+    assert_eq!(left(&catalog), [], "its boot is over, and need not be told anything");
+}
+
+#[test]
+fn what_is_remembered_of_copies_does_not_grow_with_what_happens_to_them() {
+    let mut catalog = formed(3, 1, OnTotalLoss::Reinit);
+    let size = |catalog: &Catalog| serde_json::to_string(range(catalog)).expect("JSON").len();
+    let mut after = Vec::new();
+    for round in 0..40 {
+        let [a, b] = config(&catalog).in_sync[..] else { panic!("two") };
+        assert_eq!(ask(&mut catalog, a, Change::Shrink { remove: b }), Done);
+        // The last copy is lost, and both are formed again.
+        assert_eq!(ask(&mut catalog, a, Change::Discarded), Done);
+        assert_eq!(catalog.apply(&reform(false)).changed, [R]);
+        let [a, b] = config(&catalog).in_sync[..] else { panic!("two") };
+        assert_eq!(ask(&mut catalog, a, Change::Shrink { remove: b }), Done);
+        let next = Rid { generation: b.generation + 1 + round, ..b };
+        assert_eq!(ask(&mut catalog, a, Change::Expand { add: next }), Done);
+        after.push(size(&catalog));
+    }
+    // The numbers in it get longer.
+    assert!(after[39] < after[0] + 60, "{after:?}");
 }
 
 #[test]
@@ -383,7 +439,7 @@ enum Act {
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let asks = (0..6u8, any::<u8>(), any::<u8>(), prop::bool::weighted(0.1), 0..3u8);
+    let asks = (0..7u8, any::<u8>(), any::<u8>(), prop::bool::weighted(0.1), 0..3u8);
     let ask = asks.prop_map(|(change, caller, other, late, fresh)| Act::Ask {
         change,
         caller,
@@ -455,6 +511,7 @@ fn command_of(act: &Act, catalog: &Catalog) -> Command {
                 1 | 2 => (by_primary, Change::Expand { add: nobody }),
                 3 => (member(caller).unwrap_or(nobody), Change::Take),
                 4 => (by_primary, Change::Transfer { to: other }),
+                5 => (nobody, Change::Leave),
                 _ if caller % 2 == 0 => (nobody, Change::Discarded),
                 _ => (member(caller).unwrap_or(nobody), Change::Discarded),
             };
@@ -484,8 +541,9 @@ fn check_range(catalog: &Catalog, before: &Catalog, gone: &mut BTreeSet<Rid>, co
     if !shrunk {
         gone.extend(was_in.difference(&now_in));
     }
+    let done = now != was;
     if let Command::Asks { asks, .. } = command
-        && asks[0].change == Change::Discarded
+        && (asks[0].change == Change::Discarded || asks[0].change == Change::Leave && done)
         && store.nodes.get(&asks[0].caller.addr.node).and_then(|n| n.boot)
             == Some(asks[0].caller.boot)
         && was.config.is_some()
@@ -548,7 +606,11 @@ proptest! {
                 Done => prop_assert!(!same, "{:?} was done and did nothing", command),
                 Nothing => prop_assert!(applied.changed.is_empty()),
             }
-            let differs = before.news(&id(), R) != catalog.news(&id(), R);
+            // Who left is told to whom it concerns, which asked.
+            let told = |catalog: &Catalog| {
+                catalog.news(&id(), R).map(|news| RangeNews { left: vec![], ..news })
+            };
+            let differs = told(&before) != told(&catalog);
             prop_assert_eq!(applied.changed.contains(&R), differs, "{:?}", command);
             // The same command once more changes no configuration.
             let mut again = catalog.clone();

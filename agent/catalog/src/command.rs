@@ -210,8 +210,10 @@ pub enum Refusal {
     NotMember,
     /// The copy counts already, or another one on its node does.
     AlreadyMember,
-    /// The copy was discarded, died or was taken over; it comes back under another identity only.
+    /// The copy was discarded, died, left or was taken over; it comes back under another identity only.
     Left,
+    /// The copy is where one should be; it would leave.
+    Placed,
     /// The node still holds a copy that counts; of this range, for one.
     StillHolds(RangeId),
     /// The store would be left without a node to hold its ranges.

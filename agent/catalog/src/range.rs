@@ -22,12 +22,12 @@ pub struct Range {
     /// How often it was formed.
     #[serde(default)]
     formings: u16,
-    /// The identities of present boots that were used up.
+    /// The identities of present boots that were used up: one of each shard at most.
     past: Vec<Past>,
 }
 
-/// What is known of the generations that one copy counted up from those of one forming, in the present boot of its node.
-/// A copy that was named by a forming and never heard of it counts on from where it was.
+/// What is known of the generations of one copy, in the present boot of its node. A copy that was named by a forming and
+/// never heard of it counts on from where it was; it is told that those are over, and goes on above them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Past {
@@ -41,8 +41,7 @@ struct Past {
 
 impl Past {
     fn is_of(&self, rid: Rid) -> bool {
-        let forming = |generation: u32| generation >> 16;
-        (self.addr, self.boot, forming(self.named)) == (rid.addr, rid.boot, forming(rid.generation))
+        (self.addr, self.boot) == (rid.addr, rid.boot)
     }
 }
 
@@ -67,7 +66,17 @@ impl Range {
             placement: self.placement.clone(),
             placement_version: self.placement_version,
             answer: false,
+            left: self.left(),
         }
+    }
+
+    /// The copies that left for good and have not come back as others.
+    fn left(&self) -> Vec<Rid> {
+        let counts = |addr| self.config.as_ref().is_some_and(|c| c.member_at(addr).is_some());
+        let gone = self.past.iter().filter(|past| !counts(past.addr)).filter_map(|past| {
+            Some(Rid { addr: past.addr, boot: past.boot, generation: past.left? })
+        });
+        gone.collect()
     }
 
     /// Whether a copy on this node counts.
@@ -97,6 +106,10 @@ impl Range {
         let Some(&primary) = in_sync.first() else { return };
         self.formings = self.formings.saturating_add(1);
         for &rid in &in_sync {
+            // What was there before is of an earlier life of the range, even where nobody hears of this one.
+            if let Some(generation) = rid.generation.checked_sub(1) {
+                self.note(Rid { generation, ..rid }, true);
+            }
             self.note(rid, false);
         }
         let config = RangeConfig {
@@ -146,6 +159,14 @@ impl Range {
         true
     }
 
+    /// A copy that does not count never will. Says whether that is new.
+    pub(crate) fn leave_for_good(&mut self, rid: Rid) -> bool {
+        let left = |past: &Past| past.left.is_some_and(|left| left >= rid.generation);
+        let new = !self.past.iter().any(|past| past.is_of(rid) && left(past));
+        self.note(rid, true);
+        new
+    }
+
     /// A member leads in place of the primary; those named leave for good.
     pub(crate) fn take_over(&mut self, mut config: RangeConfig, primary: Rid, leaving: &[Rid]) {
         for &rid in leaving {
@@ -177,8 +198,8 @@ impl Range {
 
     /// Above every generation that the copy can have had: it counts up by itself with each discard, also unnamed.
     fn next_generation(&self, addr: ShardAddr, boot: BootId) -> u32 {
-        let of_it = self.past.iter().filter(|past| (past.addr, past.boot) == (addr, boot));
-        let after_named = of_it.map(|past| past.named.saturating_add(1)).max().unwrap_or(0);
+        let of_it = self.past.iter().find(|past| (past.addr, past.boot) == (addr, boot));
+        let after_named = of_it.map_or(0, |past| past.named.saturating_add(1));
         after_named.max(u32::from(self.formings) << 16)
     }
 

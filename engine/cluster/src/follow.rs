@@ -11,6 +11,9 @@ use dkv_protocol::peer::{
     BeaconRanges, CopyState, EchoOf, Entries, Part, Place, Records, SliceHead, write_echo,
 };
 
+/// One range's share of the bytes of all logs: so much of its own it may always hold.
+const FULL_SHARES: usize = 64;
+
 /// Where a batch came from, and what of it holds for each message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct From {
@@ -98,14 +101,23 @@ impl Cluster {
         self.peers[from.peer].answer.insert(range);
     }
 
-    /// Whether entries can be taken that belong there: the log before them is the same (R7).
+    /// Whether the log of a range may not grow: all together are over their bound, and this one has its share of it. So
+    /// one that is stuck does not keep others from going on.
+    fn is_full(&self, range: RangeId) -> bool {
+        let bytes_max = self.settings.log_bytes_max;
+        self.account.bytes > bytes_max.saturating_mul(2)
+            && self.ranges[usize::from(range.0)].log.cost() > bytes_max / FULL_SHARES
+    }
+
+    /// Whether entries can be taken that belong there: the log before them is the same (R7). That is said even by a log
+    /// that is full, since it is what lets it be applied and trimmed.
     fn joins(&mut self, from: &From, place: &Place, store: &mut dyn Store) -> bool {
         if !self.heed(from, place.range, place.epoch, store) || self.keeps_promise(place.range) {
             return false;
         }
-        let full = self.account.bytes > self.settings.log_bytes_max.saturating_mul(2);
+        let full = self.is_full(place.range);
         let r = &mut self.ranges[usize::from(place.range.0)];
-        if r.copy == CopyState::Blank || full {
+        if r.copy == CopyState::Blank {
             return false;
         }
         r.told = r.told.max(place.commit);
@@ -114,7 +126,8 @@ impl Cluster {
                 && r.log.epoch_at(place.prev_index) == Some(place.prev_epoch);
         if joins {
             r.matched = r.matched.max(place.prev_index.min(r.log.end()));
-        } else {
+        } else if !full || place.prev_index <= r.log.end() {
+            // What comes behind an entry that was refused for want of room is not asked for before there is some.
             self.owe(from, place.range, Answer::Nack);
         }
         joins
@@ -130,13 +143,18 @@ impl Cluster {
         if !self.joins(from, place, store) {
             return;
         }
-        let r = &mut self.ranges[usize::from(place.range.0)];
         let mut index = place.prev_index;
         for entry in entries {
             index += 1;
+            let r = &mut self.ranges[usize::from(place.range.0)];
             if !makes_room(r, index, place.entry_epoch, &mut self.account) {
                 continue;
             }
+            if self.is_full(place.range) {
+                index -= 1;
+                break;
+            }
+            let r = &mut self.ranges[usize::from(place.range.0)];
             let effect = Effect::small(entry);
             r.hold(place.entry_epoch, effect, from.delta_ms, &mut self.account, store);
         }
@@ -153,9 +171,16 @@ impl Cluster {
         if !self.joins(from, place, store) {
             return;
         }
+        let full = self.is_full(place.range);
         let r = &mut self.ranges[usize::from(place.range.0)];
         let index = place.prev_index + 1;
         let of = (index, place.entry_epoch.0);
+        let held = index <= r.commit
+            || index <= r.log.end() && r.log.epoch_at(index) == Some(place.entry_epoch);
+        if held || full && index > r.log.end() {
+            self.matched_to(from, place.range, if held { index } else { place.prev_index }, store);
+            return;
+        }
         if part.offset == 0 && r.part.as_ref().is_none_or(|whole| whole.of != of) {
             r.part = Some(Assembly::new(of, part));
         }

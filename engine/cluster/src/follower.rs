@@ -90,6 +90,21 @@ impl Follower {
         }
     }
 
+    /// Whether something was sent that it has not acknowledged.
+    pub(crate) const fn waits(&self) -> bool {
+        self.next > self.acked + 1 || self.next_part > 0
+    }
+
+    /// Whether it must go: it cannot be served, or it grants leases and takes nothing of what is sent again and again
+    /// (R11). Who has only now been sent to again, as after a pause of this process, may yet answer.
+    pub(crate) const fn is_of_no_help(&self, now_ns: u64, settings: &Settings) -> bool {
+        let patience_ns = settings.lease_ns + settings.lease_ns / 2;
+        self.hopeless
+            || self.waits()
+                && now_ns >= self.progress_ns + patience_ns
+                && now_ns >= self.rewound_ns + settings.retry_ns / 2
+    }
+
     /// Whether entries can be sent to it: not before a resync has begun there.
     pub(crate) fn streams(&self) -> bool {
         self.resync.as_ref().is_none_or(|resync| resync.started)

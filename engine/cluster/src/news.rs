@@ -11,7 +11,7 @@ use crate::state::Answer;
 use alloc::boxed::Box;
 use dkv_protocol::ids::{RangeId, ShardAddr};
 use dkv_protocol::peer::CopyState;
-use dkv_protocol::ranges::{RangeConfig, RangeNews, RangeState};
+use dkv_protocol::ranges::{RangeConfig, RangeNews, RangeState, Rid};
 
 impl Cluster {
     /// Takes news of a range from the control plane, whatever became of earlier ones.
@@ -31,8 +31,30 @@ impl Cluster {
                 self.refused(range);
             }
         }
+        self.leave(range, &news.left, store);
         self.mirror_journal(now_ns, range, store);
         self.next_pass_ns = self.next_pass_ns.min(now_ns);
+    }
+
+    /// Whoever left for good never counts again, whatever this copy has heard by now: it becomes another one (R8). Where
+    /// none should be it forgets what it holds; what a whole one holds is as good under another name.
+    fn leave(&mut self, range: RangeId, left: &[Rid], store: &mut dyn Store) {
+        let me = self.me(range);
+        let r = &mut self.ranges[usize::from(range.0)];
+        let covers = |rid: &&Rid| {
+            (rid.addr, rid.boot) == (me.addr, me.boot) && rid.generation >= me.generation
+        };
+        let Some(left) = left.iter().find(covers) else { return };
+        if r.lead.is_some() || r.is_member(me) {
+            return;
+        }
+        if r.copy == CopyState::Whole && r.placement.contains(&me.addr) {
+            r.rename(&self.settings);
+        } else {
+            r.discard(&self.settings, &mut self.account, store);
+        }
+        r.outlive(left.generation, &self.settings);
+        self.progress.insert(range);
     }
 
     /// An ask of the epoch that still holds was refused; which one does not matter. What depends on the outcome of an ask

@@ -225,6 +225,13 @@ impl Range {
         }
     }
 
+    /// Becomes a copy above all of these generations.
+    pub(crate) const fn outlive(&mut self, generation: u32, settings: &Settings) {
+        if self.generation <= generation && !settings.planted.keeps_generation_on_discard() {
+            self.generation = generation + 1;
+        }
+    }
+
     /// Forgets what is here and becomes another copy (R8). A blank one has nothing to forget.
     pub(crate) fn discard(
         &mut self,

@@ -6,13 +6,13 @@
 //! whether to serve) is therefore settled by the next epoch and by nothing else.
 
 use crate::cluster::{ASKS_MAX, Cluster, RESYNCS_MAX};
-use crate::follower::Standing;
+use crate::follower::{Follower, Standing};
 use crate::lead::Transfer;
 use crate::state::Asked;
 use crate::{Lost, Store};
 use dkv_protocol::ids::RangeId;
 use dkv_protocol::peer::CopyState;
-use dkv_protocol::ranges::{Change, ConfigAsk, Rid};
+use dkv_protocol::ranges::{Change, ConfigAsk, RangeConfig, Rid};
 
 /// A handover that did not come about is tried again after so many asks.
 const TRANSFER_PAUSE_ASKS: u64 = 5;
@@ -78,8 +78,7 @@ impl Cluster {
                 resync.rewind(now_ns);
                 again = true;
             }
-            let waits = follower.next > follower.acked + 1 || follower.next_part > 0;
-            if !waits {
+            if !follower.waits() {
                 follower.progress_ns = now_ns;
             } else if now_ns >= follower.progress_ns.max(follower.rewound_ns) + retry_ns {
                 follower.rewind(now_ns);
@@ -115,7 +114,8 @@ impl Cluster {
             lead.moved_ns = now_ns;
             self.lost.push(Lost { range, committed: r.commit });
         }
-        let oldest = r.log.oldest().unwrap_or(u64::MAX);
+        // Nobody is in the way of a log without entries: it is others that are long.
+        let oldest = r.log.oldest().unwrap_or(0);
         let mut gone = None;
         for (at, follower) in lead.followers.iter_mut().enumerate() {
             let resync_ns = follower.resync.as_ref().map_or(now_ns, |resync| {
@@ -202,8 +202,11 @@ impl Cluster {
             return Some((Change::Discarded, stale));
         }
         let config = r.config.as_ref()?;
-        if r.is_offline() || !config.has(me) {
+        if r.is_offline() {
             return None;
+        }
+        if !config.has(me) {
+            return self.is_of_no_use(range).then_some((Change::Leave, me));
         }
         if config.epoch < r.epoch {
             // Refused in any case, and so answered with the configuration that holds.
@@ -216,6 +219,21 @@ impl Cluster {
         } else {
             self.copy_wants(now_ns, range).map(|change| (change, me))
         }
+    }
+
+    /// Whether what is held here is nothing that counts, where nothing should be. It may still be let in at any moment, by
+    /// who knows of another placement; so it is asked for, and forgotten only once it is certain that it never is.
+    fn is_of_no_use(&self, range: RangeId) -> bool {
+        let me = self.me.addr;
+        let r = &self.ranges[usize::from(range.0)];
+        let elsewhere = |config: &RangeConfig| {
+            config.epoch >= r.epoch && config.in_sync.iter().all(|rid| rid.addr != me)
+        };
+        r.copy != CopyState::Blank
+            && r.lead.is_none()
+            && r.config.as_ref().is_some_and(elsewhere)
+            && !r.placement.is_empty()
+            && !r.placement.contains(&me)
     }
 
     /// R6: promises, and only then takes.
@@ -245,13 +263,15 @@ impl Cluster {
         // R11 b.
         let gone = lead.followers.iter().find(|follower| {
             follower.standing == Standing::Member
-                && (follower.hopeless || now_ns >= lease_of(follower.lease_ns))
+                && (follower.is_of_no_help(now_ns, settings)
+                    || now_ns >= lease_of(follower.lease_ns))
         });
         if let Some(follower) = gone {
             return Some(Change::Shrink { remove: follower.rid });
         }
         let pending = lead.followers.iter().find(|f| f.standing == Standing::Pending);
-        lead.renew |= pending.is_some_and(|f| f.hopeless || now_ns >= f.lease_ns);
+        let vain = |f: &Follower| f.is_of_no_help(now_ns, settings) || now_ns >= f.lease_ns;
+        lead.renew |= pending.is_some_and(vain);
         if lead.renew {
             return Some(Change::Transfer { to: me });
         }

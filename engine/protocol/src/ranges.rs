@@ -78,6 +78,9 @@ pub enum Change {
     },
     /// The caller has discarded its copy: it leaves. When it was the last one the range is offline.
     Discarded,
+    /// The caller does not count, should not be where it is, and wants to forget what it holds: it leaves for good. Before
+    /// it knows that, it may be let in at any moment, and then it must not have forgotten anything.
+    Leave,
 }
 
 /// A change of one range, as a copy asks for it.
@@ -234,6 +237,10 @@ pub struct RangeNews {
     /// Whether this answers an ask of this node. When the epoch is still the asked one, it was refused.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub answer: bool,
+    /// Copies that left for good, of processes that still run: each of these and every earlier generation of it never
+    /// counts again, whatever configurations follow. At most one a shard; those with a member at their shard are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Rid>,
 }
 
 impl RangeConfig {
@@ -293,6 +300,7 @@ mod tests {
             placement: vec![rid(0).addr],
             placement_version: 2,
             answer: false,
+            left: vec![rid(2)],
         };
         let written = json!({
             "range": 5,
@@ -302,6 +310,7 @@ mod tests {
             },
             "placement": [{"node": 0, "shard": 0}],
             "placement_version": 2,
+            "left": [json_of(2)],
         });
         assert_eq!(serde_json::to_value(&news).unwrap(), written);
         assert_eq!(serde_json::from_value::<RangeNews>(written).unwrap(), news);

@@ -240,6 +240,44 @@ fn ranges_move_under_load_and_every_command_is_answered_once_and_in_order() {
 }
 
 #[test]
+fn what_is_moved_away_gives_its_memory_back() {
+    let mut store = ready(COPIED);
+    let memory =
+        |store: &Store, node: u16| store.envs[usize::from(node)].stats[0].memory_bytes.get();
+    let before: Vec<u64> = (0..3).map(|node| memory(&store, node)).collect();
+    let client = store.connect(0, 0, PortKind::Client);
+    let value = "v".repeat(5000);
+    for i in 0..400 {
+        assert_eq!(store.call(client, &["SET", &format!("{{k}}{i}"), &value]), "+OK\r\n");
+    }
+    store.pass(300);
+    let range = slot_of(b"k").range();
+    let held =
+        |store: &Store, node: u16| memory(store, node) > before[usize::from(node)] + 1_000_000;
+    let [first, second] =
+        store.ranges.as_ref().expect("copies").placements[usize::from(range.0)][..]
+    else {
+        panic!("two copies")
+    };
+    let third = Store::addr(3 - first.node.0 - second.node.0, 0);
+    assert!(held(&store, first.node.0) && held(&store, second.node.0));
+    assert!(!held(&store, third.node.0));
+    store.place(range, vec![third, second]);
+    store.pass(3000);
+    assert!(held(&store, third.node.0) && held(&store, second.node.0));
+    assert!(!held(&store, first.node.0), "the first has nothing to do with it any more");
+    store.assert_copies_are_equal();
+    assert_eq!(store.call(client, &["STRLEN", "{k}7"]), ":5000\r\n");
+    // And back: it comes as another copy.
+    store.place(range, vec![first, third]);
+    store.pass(3000);
+    assert!(held(&store, third.node.0) && held(&store, first.node.0));
+    assert!(!held(&store, second.node.0));
+    store.assert_copies_are_equal();
+    assert_eq!(store.call(client, &["STRLEN", "{k}7"]), ":5000\r\n");
+}
+
+#[test]
 fn an_expired_key_that_is_read_is_removed_at_the_copies_too() {
     let mut store = ready(COPIED);
     let client = store.connect(0, 0, PortKind::Client);

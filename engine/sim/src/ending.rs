@@ -195,7 +195,8 @@ impl World {
         node.map_or((0, Vec::new()), |node| node.held(now, range))
     }
 
-    /// All copies that count must be equal, and go as far as the last write that was answered.
+    /// All copies that count must be equal, and go as far as the last write that was answered. Who neither counts nor
+    /// should holds nothing.
     fn differences(&self) -> Vec<String> {
         let mut found = Vec::new();
         for range in self.served() {
@@ -216,6 +217,16 @@ impl World {
                         copy_held.len(),
                         first_difference(&held, &copy_held),
                     ));
+                }
+            }
+            let placement = self.control.placement(range);
+            for machine in self.scenario.all() {
+                let placed = placement.iter().any(|addr| machine_of(*addr) == machine);
+                let counts = config.in_sync.iter().any(|rid| machine_of(rid.addr) == machine);
+                let keys = self.held(machine, range).1.len();
+                if !placed && !counts && keys > 0 {
+                    let (range, node) = (range.0, machine.0);
+                    found.push(format!("range {range}: n{node} still holds what was moved away"));
                 }
             }
         }

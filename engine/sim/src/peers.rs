@@ -20,6 +20,7 @@ pub(crate) fn ask(ask: &ConfigAsk) -> String {
         Change::Take => "take".into(),
         Change::Transfer { to } => format!("transfer {}", rid(to)),
         Change::Discarded => "discarded".into(),
+        Change::Leave => "leave".into(),
     };
     format!("r{} e{} {} {change}", ask.range.0, ask.epoch.0, rid(ask.caller))
 }

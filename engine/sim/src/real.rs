@@ -294,6 +294,9 @@ impl Node for ShardNode {
                 break;
             }
         }
+        if sum == 0 {
+            return (index, Vec::new());
+        }
         let value = sum.to_le_bytes().to_vec();
         (index, vec![Held { key: b"the sum of all".to_vec(), value, version: 0, expires: false }])
     }

@@ -147,6 +147,7 @@ mod tests {
             placement: vec![],
             placement_version: version,
             answer: false,
+            left: vec![],
         };
         let key = NodeKey { store: StoreId("s".into()), node: NodeIndex(1) };
         let mut told = Told { news: vec![news(0, 1), news(1, 1)], ..Told::default() };

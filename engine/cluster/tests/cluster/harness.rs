@@ -182,6 +182,16 @@ impl Catalogue {
                 return false;
             }
             Self::leave(&mut config, |rid| rid == ask.caller);
+        } else if ask.change == Change::Leave {
+            let (at, normal) = (ask.caller.addr, config.state == RangeState::Normal);
+            if ask.epoch == config.epoch
+                && normal
+                && config.member_at(at).is_none()
+                && !self.placement.contains(&at)
+            {
+                self.left.push(ask.caller);
+            }
+            return false;
         } else {
             let leads = config.primary == ask.caller;
             if ask.epoch != config.epoch
@@ -202,7 +212,7 @@ impl Catalogue {
                 }
                 Change::Expand { add }
                     if config.member_at(add.addr).is_none()
-                        && !self.left.contains(&add)
+                        && !self.has_left(add)
                         && !self.dead.contains(&add.boot) =>
                 {
                     config.in_sync.push(add);
@@ -214,6 +224,11 @@ impl Catalogue {
         config.epoch.0 += 1;
         self.config = config;
         true
+    }
+
+    fn has_left(&self, rid: Rid) -> bool {
+        let same = |left: &&Rid| (left.addr, left.boot) == (rid.addr, rid.boot);
+        self.left.iter().filter(same).any(|left| left.generation >= rid.generation)
     }
 
     fn leave(config: &mut RangeConfig, gone: impl Fn(Rid) -> bool) {
@@ -309,6 +324,7 @@ impl Net {
             placement: self.catalogue.placement.clone(),
             placement_version: self.catalogue.placement_version,
             answer,
+            left: self.catalogue.left.clone(),
         }
     }
 

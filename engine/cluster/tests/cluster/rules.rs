@@ -284,6 +284,82 @@ fn leadership_moves_to_the_first_place_without_a_lost_write_and_the_range_follow
     assert!(net.put(2, "b", b"1").is_ok());
     net.run(200);
     net.same();
+    for node in [0, 1] {
+        assert!(net.nodes[node].store.keys(R).is_empty(), "who holds nothing that counts");
+        let view = net.nodes[node].cluster.view(R);
+        assert_eq!((view.whole, view.me.generation), (false, 1));
+    }
+}
+
+#[test]
+fn a_copy_that_is_moved_away_forgets_nothing_before_it_is_certain_that_it_never_counts() {
+    let mut net = Net::new(3, 2, settings());
+    net.run(50);
+    net.put(0, "a", b"1").unwrap();
+    net.run(200);
+    // It hears that it was let go and should be elsewhere, and then nothing more: that it was let in again, and that it
+    // leads, as the only one that is left.
+    net.catalogue.reachable = false;
+    let mut other = net.news(false);
+    let config = other.config.as_mut().expect("formed");
+    config.epoch.0 += 1;
+    config.in_sync.truncate(1);
+    other.placement = vec![addr(0), addr(2)];
+    other.placement_version += 1;
+    net.tell(1, &other);
+    let config = &mut net.catalogue.config;
+    config.epoch.0 += 5;
+    config.in_sync.remove(0);
+    config.primary = config.in_sync[0];
+    net.crash(0);
+    net.run(1000);
+    net.catalogue.reachable = true;
+    net.run(200);
+    assert_eq!((net.primary(), net.nodes[1].store.clears), (Some(1), 0));
+    assert_eq!(net.nodes[1].store.get(R, b"a").map(|found| found.1), Some(b"1".to_vec()));
+}
+
+#[test]
+fn a_member_that_grants_leases_and_takes_nothing_is_let_go_and_comes_back() {
+    let mut net = Net::new(2, 2, settings());
+    net.run(50);
+    let value = [0xab; 100];
+    let index = net.put(0, "a", &value).unwrap();
+    let carries = |body: &[u8]| body.windows(value.len()).any(|bytes| bytes == value);
+    for _ in 0..2200 {
+        net.turn();
+        net.flying.retain(|(.., body)| !carries(body));
+        net.deliver();
+        net.now_ns += MS;
+    }
+    assert_eq!(net.in_sync(), [0]);
+    assert!(net.is_answered(0, index));
+    net.run(1000);
+    assert_eq!(net.in_sync(), [0, 1]);
+    assert_eq!(net.nodes[1].store.clears, 0);
+    net.run(200);
+    net.same();
+}
+
+#[test]
+fn a_copy_whose_log_is_over_its_bound_still_says_what_it_holds() {
+    let settings = Settings { backlog_bytes: 20_000, log_bytes_max: 40_000, ..settings() };
+    let mut net = Net::new(2, 2, settings);
+    net.run(50);
+    let index = net.put(0, "great", &vec![7; 200_000]).unwrap();
+    net.run(1);
+    // It holds all of it, and nothing that it says arrives for a moment.
+    net.cut.push((1, 0));
+    net.run(400);
+    assert_eq!(net.nodes[1].cluster.view(R).last, index);
+    assert!(!net.is_answered(0, index));
+    net.cut.clear();
+    net.run(500);
+    assert!(net.is_answered(0, index));
+    assert_eq!(net.in_sync(), [0, 1]);
+    net.run(200);
+    net.same();
+    assert!(net.put(0, "more", b"1").is_ok(), "and the log is trimmed");
 }
 
 #[test]

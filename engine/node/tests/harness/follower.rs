@@ -32,6 +32,8 @@ struct State {
     streams: BTreeMap<usize, UnixStream>,
     /// All that was granted.
     granted: Vec<ConfigAsk>,
+    /// By range: the copies that never count again.
+    left: Vec<Vec<Rid>>,
     /// Nothing is decided and nobody is told anything.
     away: bool,
 }
@@ -70,6 +72,7 @@ impl Follower {
             placement_version: 1,
             streams: BTreeMap::new(),
             granted: Vec::new(),
+            left: vec![Vec::new(); RANGES],
             away: false,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
@@ -193,6 +196,7 @@ impl State {
             placement: self.placements[range].clone(),
             placement_version: self.placement_version,
             answer,
+            left: self.left[range].clone(),
         }
     }
 
@@ -232,7 +236,17 @@ impl State {
         let Some(config) = self.configs[usize::from(ask.range.0)].as_mut() else { return };
         let current = config.epoch == ask.epoch;
         let leads = current && config.primary == ask.caller;
+        let left = &mut self.left[usize::from(ask.range.0)];
         match ask.change {
+            Change::Leave => {
+                let placement = &self.placements[usize::from(ask.range.0)];
+                let at = ask.caller.addr;
+                if current && config.member_at(at).is_none() && !placement.contains(&at) {
+                    left.push(ask.caller);
+                }
+                return;
+            }
+            Change::Expand { add } if left.contains(&add) => return,
             Change::Shrink { remove } if leads && remove != ask.caller && config.has(remove) => {
                 config.in_sync.retain(|rid| *rid != remove);
             }

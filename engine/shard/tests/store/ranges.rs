@@ -9,6 +9,8 @@ pub(crate) struct Ranges {
     pub(crate) configs: Vec<RangeConfig>,
     pub(crate) placements: Vec<Vec<ShardAddr>>,
     version: u64,
+    /// Copies that never count again.
+    left: Vec<(RangeId, Rid)>,
 }
 
 pub(crate) fn boot_of(node: NodeIndex) -> BootId {
@@ -38,7 +40,12 @@ impl Ranges {
             first_index: 1 << 33,
             formed: Epoch(1),
         };
-        Self { configs: placements.iter().map(config).collect(), placements, version: 1 }
+        Self {
+            configs: placements.iter().map(config).collect(),
+            placements,
+            version: 1,
+            left: Vec::new(),
+        }
     }
 
     pub(crate) fn news(&self, range: RangeId) -> RangeNews {
@@ -48,6 +55,7 @@ impl Ranges {
             placement: self.placements[usize::from(range.0)].clone(),
             placement_version: self.version,
             answer: false,
+            left: self.left.iter().filter(|(of, _)| *of == range).map(|(_, rid)| *rid).collect(),
         }
     }
 
@@ -67,6 +75,13 @@ impl Ranges {
                 config.in_sync.retain(|rid| *rid != remove);
                 true
             }
+            Change::Leave if known && config.member_at(ask.caller.addr).is_none() => {
+                if !self.placements[usize::from(ask.range.0)].contains(&ask.caller.addr) {
+                    self.left.push((ask.range, ask.caller));
+                }
+                false
+            }
+            Change::Expand { add } if self.left.contains(&(ask.range, add)) => false,
             Change::Expand { add } if known && leads && !config.has(add) => {
                 config.in_sync.retain(|rid| rid.addr != add.addr);
                 config.in_sync.push(add);
