@@ -17,6 +17,20 @@ fn redis_py_plain_and_cluster_agree_with_a_model() {
 }
 
 #[test]
+fn redis_py_transactions_are_whole_through_any_node() {
+    let machine = Network::alone();
+    machine.dkv("up").ok();
+    for kind in ["plain", "cluster"] {
+        let run = machine
+            .python("transactions.py", &[kind, "127.0.0.1", "7861", "200", "7862"])
+            .ok()
+            .says(&["1000 transactions"]);
+        // Four threads on two keys: a WATCH that never aborts does not watch.
+        assert!(!run.all().contains(" 0 aborted"), "{}", run.all());
+    }
+}
+
+#[test]
 fn redis_cli_checks_the_cluster_and_redis_benchmark_runs_clean() {
     let machine = Network::alone();
     machine.dkv("up").ok();

@@ -28,6 +28,16 @@ pub const UNAUTHENTICATED_REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// that whatever a client can say can also be forwarded (an argument is never longer in a batch than in RESP).
 pub const REQUEST_BYTES_MAX: usize = VALUE_BYTES_MAX + 512 * 1024;
 
+/// Commands that one transaction may hold: some ten milliseconds in which nobody else on its shard has a turn.
+pub const TRANSACTION_COMMANDS_MAX: usize = 64 * 1024;
+/// Keys that one connection may watch: each is looked up again by EXEC.
+pub const WATCHED_KEYS_MAX: usize = 1024;
+/// Bytes that the commands and watched keys of one connection may take until EXEC: they travel to their shard as one request.
+pub const TRANSACTION_BYTES_MAX: usize = REQUEST_BYTES_MAX;
+/// Bytes that a transaction may have written before its next write, for the copies of its range; that one may write a
+/// value of the greatest length.
+pub const TRANSACTION_WRITTEN_BYTES_MAX: usize = VALUE_BYTES_MAX / 2;
+
 /// Unsent reply bytes of one connection, above which its next command waits until the client has read half of them; a client
 /// that reads too slowly is closed. One reply may exceed it. A link to another node holds its next replies back likewise.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;

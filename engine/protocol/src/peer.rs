@@ -17,8 +17,9 @@ use core::fmt;
 pub const HEAD_BYTES: usize = 16;
 /// Bytes of an effect before what it does, at most, as long as it is sent in parts.
 pub const LARGE_HEAD_BYTES_MAX: u32 = KEY_BYTES_MAX as u32 + 4096;
-/// The longest effect or record that is sent in parts: one value of the greatest length with its key and options.
-pub const LARGE_BYTES_MAX: u64 = VALUE_BYTES_MAX as u64 + 1024 * 1024;
+/// The longest effect or record that is sent in parts: what a transaction may have written, and one value of the greatest
+/// length with its key and options.
+pub const LARGE_BYTES_MAX: u64 = 2 * VALUE_BYTES_MAX as u64;
 /// Bytes of an entry before its effect.
 pub const ENTRY_HEAD_BYTES: usize = 4;
 /// Bytes of a record before its content.

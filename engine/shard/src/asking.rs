@@ -228,7 +228,7 @@ impl Shard {
     ) {
         let mut out = self.buffers.take();
         let mut exec = self.exec(now, session.whole_store(), session.proto);
-        (spec.handler)(&mut exec, args, &mut out);
+        spec.run(&mut exec, args, &mut out);
         let noticed = self.noticed();
         if out.len() > OUTPUT_FAIR_BYTES {
             self.resolve_with(now, session, (slot, part), Cow::Owned(out), noticed);
@@ -259,6 +259,9 @@ impl Shard {
         reply: Cow<'_, [u8]>,
         noticed: Noticed,
     ) {
+        let Some((reply, noticed)) = Self::take_awaited(session, slot, reply, noticed) else {
+            return;
+        };
         session.replies.lend(|| self.buffers.take());
         if let Some(cursor) = session.replies.walk_on(slot, &reply, &noticed) {
             session.progress_ms = now.boot_ms();

@@ -12,6 +12,7 @@ use dkv_protocol::ids::ShardAddr;
 use dkv_protocol::map::StoreMap;
 use dkv_protocol::resp::Proto;
 use dkv_protocol::resp::request::OUTSIDE;
+use dkv_protocol::slots::slot_of;
 use dkv_table::{Large, Place, Table};
 
 /// The time of one turn. Expiry counts on `boot_ms`, which no change of the wall clock moves; `unix_ms` only translates
@@ -99,6 +100,11 @@ impl<'a> Args<'a> {
     pub fn iter_from(&self, from: usize) -> impl Iterator<Item = &'a [u8]> + 'a {
         let all = *self;
         self.spans[from.min(self.spans.len())..].iter().map(move |&span| all.at(span))
+    }
+
+    /// `len` arguments from `from` on, as a command of their own.
+    pub fn slice(&self, from: usize, len: usize) -> Self {
+        Self { spans: &self.spans[from..from + len], ..*self }
     }
 
     /// Where the arguments at `positions` lie: a part of a command, for [`Args::with_spans`].
@@ -300,6 +306,32 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Runs it, as [`Handler`] says. What it does to several keys of a range is one effect for the copies: a shard that takes
+    /// over has all of it or nothing.
+    #[inline]
+    pub(crate) fn run(&self, x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
+        let (first, step) = (self.first_key as usize, self.key_step as usize);
+        let one = self.first_key == self.last_key || args.len() <= first + step;
+        if x.gates.is_none() || !self.write || one {
+            return (self.handler)(x, args, out);
+        }
+        x.table.begin_unit(u16::from(slot_of(args.get(first)).range().0));
+        (self.handler)(x, args, out);
+        x.table.end_unit();
+    }
+
+    /// The keys among the arguments, which fit its arity.
+    pub(crate) fn keys<'a>(&self, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let first = usize::try_from(self.first_key).unwrap_or_default();
+        let end = match self.last_key {
+            _ if first == 0 => 0,
+            last @ 0.. => last as usize + 1,
+            last => (args.len() + 1).saturating_sub(usize::from(last.unsigned_abs())),
+        };
+        let step = usize::try_from(self.key_step).unwrap_or_default().max(1);
+        (first..end.min(args.len())).step_by(step).map(move |i| args.get(i))
+    }
+
     /// What a spec starts from: no keys, no flags, and a handler that refuses.
     pub(crate) const NOTHING: Self = Self {
         name: "",

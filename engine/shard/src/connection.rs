@@ -55,6 +55,7 @@ impl Shard {
                 session.name = Box::default();
                 session.proto = Proto::Resp2;
                 session.readonly = false;
+                session.transaction = None;
                 session.authenticated = self.env.password_sha256.is_none();
                 reply::simple(&mut out, "RESET");
             }
@@ -65,6 +66,9 @@ impl Shard {
             }
             "DKV.CHECKSUM" => self.checksum(args, &mut out),
             "WAIT" => return self.wait(now, session, args),
+            "MULTI" | "EXEC" | "DISCARD" | "WATCH" | "UNWATCH" => {
+                return self.transaction_command(now, session, spec, args);
+            }
             // There are no ASK redirects to follow; a client that sends it is told that it may go on.
             "ASKING" => reply::ok(&mut out),
             "CLIENT" => {
@@ -300,7 +304,12 @@ fn describe(now: Now, session: &Session, out: &mut Vec<u8>) {
     let SessionId { index, .. } = session.id;
     let age = now.boot_ms().saturating_sub(session.opened_ms) / 1000;
     let idle = now.boot_ms().saturating_sub(session.active_ms) / 1000;
-    let flags = if session.readonly { "r" } else { "N" };
+    let flags = match (&session.transaction, session.readonly) {
+        (Some(transaction), true) if transaction.is_open() => "xr",
+        (Some(transaction), false) if transaction.is_open() => "x",
+        (_, true) => "r",
+        (_, false) => "N",
+    };
     let unsent = session.replies.unsent();
     // Writing to a string cannot fail.
     let _ = write!(
@@ -312,12 +321,16 @@ fn describe(now: Now, session: &Session, out: &mut Vec<u8>) {
     out.extend_from_slice(&session.name);
     text.clear();
     let (command, subcommand) = session.last;
+    let open = session.transaction.as_ref().filter(|transaction| transaction.is_open());
+    let queued = open.map(|transaction| transaction.queued());
     let _ = write!(
         text,
-        " age={age} idle={idle} flags={flags} db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf={} qbuf-free={} argv-mem=0 \
-         multi-mem=0 rbs=0 rbp=0 obl={unsent} oll={} omem={} tot-mem={} events=r cmd=",
+        " age={age} idle={idle} flags={flags} db=0 sub=0 psub=0 ssub=0 multi={} qbuf={} qbuf-free={} argv-mem=0 \
+         multi-mem={} rbs=0 rbp=0 obl={unsent} oll={} omem={} tot-mem={} events=r cmd=",
+        queued.map_or(-1, |(commands, _)| commands as i64),
         session.input.len(),
         session.input.capacity() - session.input.len(),
+        queued.map_or(0, |(_, bytes)| bytes),
         session.replies.waiting(),
         session.replies.buffer_bytes(),
         session.memory_bytes(),

@@ -171,6 +171,11 @@ impl Gates {
         progress.before = committed;
     }
 
+    /// Counts the times that the shard stopped leading a range.
+    pub(crate) fn reign(&self, range: RangeId) -> u32 {
+        self.progress[usize::from(range.0)].reign
+    }
+
     /// The command that runs has seen what was written at `index`.
     #[inline]
     pub(crate) fn saw(&self, range: RangeId, index: u64) {

@@ -46,6 +46,8 @@ pub(crate) enum Plan {
     Everywhere(Merge),
     /// The session.
     Session,
+    /// Nobody yet: it is one of a transaction.
+    Queue,
     /// Nobody.
     Refused(Refusal),
 }
@@ -459,6 +461,9 @@ impl Shard {
             return (spec, Plan::Refused(Refusal::Unauthenticated));
         }
         let Some(spec) = spec else { return (None, Plan::Refused(Refusal::Unknown)) };
+        if session.transaction.as_ref().is_some_and(|transaction| transaction.is_open()) {
+            return (Some(spec), self.plan_queued(spec, args));
+        }
         let plan = match refusal::check_arguments(spec, args) {
             Some(refusal) => Plan::Refused(refusal),
             None => match self.plan_known(session.port, spec, args) {
@@ -472,7 +477,7 @@ impl Shard {
     }
 
     #[inline]
-    fn plan_known(&self, port: PortKind, spec: &Spec, args: Args<'_>) -> Plan {
+    pub(crate) fn plan_known(&self, port: PortKind, spec: &Spec, args: Args<'_>) -> Plan {
         match spec.scope {
             Scope::Keyed => self.plan_key(args.get(spec.first_key as usize)),
             Scope::Anywhere => Plan::Here(None),
@@ -552,7 +557,19 @@ impl Shard {
         buf: &[u8],
     ) -> ControlFlow<()> {
         let Some((spec, plan)) = batch.items[at].planned else { return ControlFlow::Continue(()) };
-        let args = batch.args(at, buf);
+        self.execute_one(now, session, spec, plan, batch.args(at, buf))
+    }
+
+    /// The same for a command that is planned.
+    #[inline]
+    pub(crate) fn execute_one(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: Option<&'static Spec>,
+        plan: Plan,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
         if self.pace.is_over() {
             self.later(session);
             return ControlFlow::Break(());
@@ -594,7 +611,7 @@ impl Shard {
                 if matches!(plan, Plan::Copy(_)) {
                     exec.gates = None;
                 }
-                (spec.handler)(&mut exec, args, out);
+                spec.run(&mut exec, args, out);
                 if value::is_error(&out[start..]) {
                     self.stats.errors.add(1);
                 }
@@ -614,6 +631,7 @@ impl Shard {
             Plan::There(owner) => self.forward(now, session, spec, owner, args)?,
             Plan::Split(merge) => self.split(now, session, spec, merge, args)?,
             Plan::Everywhere(merge) => self.everywhere(now, session, spec, merge, args)?,
+            Plan::Queue => self.queue(session, spec, args),
             Plan::Session => {
                 let subcommand = refusal::subcommand_of(spec, args);
                 self.session_command(now, session, spec, args)?;
@@ -636,6 +654,7 @@ impl Shard {
         let start = out.len();
         refusal::write(refusal, spec, args, out);
         session.replies.wrote(start);
+        Self::refused_in_transaction(session, spec);
         self.stats.commands.add(1);
         self.stats.errors.add(1);
     }

@@ -35,6 +35,7 @@ mod shard;
 mod standing;
 pub mod stats;
 mod stillness;
+mod transaction;
 mod walk;
 
 pub use dkv_protocol::frame::BatchError;

@@ -158,6 +158,11 @@ impl Replies {
         self.wrote(start);
     }
 
+    /// The number of the place that comes next.
+    pub(crate) fn next_number(&self) -> u32 {
+        self.first.wrapping_add(self.slots.len() as u32)
+    }
+
     /// A place for the reply of another shard.
     pub(crate) fn wait(&mut self) -> u32 {
         self.add(Slot::Waiting)
@@ -170,7 +175,7 @@ impl Replies {
     }
 
     fn add(&mut self, slot: Slot) -> u32 {
-        let number = self.first.wrapping_add(self.slots.len() as u32);
+        let number = self.next_number();
         self.slots.push_back(slot);
         self.waiting += 1;
         number

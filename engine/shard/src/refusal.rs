@@ -22,19 +22,40 @@ pub(crate) enum Refusal {
     Unauthenticated,
     /// A key is longer than [`KEY_BYTES_MAX`].
     KeyTooLong,
+    /// Not between MULTI and EXEC.
+    InTransaction,
+    /// It would write to all shards between MULTI and EXEC.
+    WholeStoreInTransaction,
     /// An argument would not fit the memory of the table, and was not kept.
     OutOfMemory,
 }
 
-const KEY_TOO_LONG: &str =
+pub(crate) const KEY_TOO_LONG: &str =
     "ERR key is longer than 65536 bytes; use a shorter key, for example a hash of it";
 const _: () = assert!(KEY_BYTES_MAX == 65536);
+const IN_TRANSACTION: &str = "ERR Command not allowed inside a transaction";
+const WHOLE_STORE: &str = "ERR a transaction is of one slot and this command writes to all of them; send it outside of \
+                           MULTI and EXEC";
 
 /// Writes the error.
 #[cold]
 pub(crate) fn write(refusal: Refusal, spec: Option<&Spec>, args: Args<'_>, out: &mut Vec<u8>) {
+    if spec.is_some_and(|spec| spec.name == "EXEC") {
+        let mut why = Vec::new();
+        write_plain(refusal, spec, args, &mut why);
+        let why = why.strip_prefix(b"-ERR ").or(why.strip_prefix(b"-")).unwrap_or(&why);
+        let mut text = b"EXECABORT Transaction discarded because of: ".to_vec();
+        text.extend_from_slice(why.strip_suffix(b"\r\n").unwrap_or(why));
+        return reply::error_bytes(out, &text);
+    }
+    write_plain(refusal, spec, args, out);
+}
+
+fn write_plain(refusal: Refusal, spec: Option<&Spec>, args: Args<'_>, out: &mut Vec<u8>) {
     match (refusal, spec) {
         (Refusal::Unauthenticated, _) => reply::error(out, "NOAUTH Authentication required."),
+        (Refusal::InTransaction, _) => reply::error(out, IN_TRANSACTION),
+        (Refusal::WholeStoreInTransaction, _) => reply::error(out, WHOLE_STORE),
         (Refusal::OutOfMemory, _) => reply::error(out, commands::OUT_OF_MEMORY),
         (Refusal::KeyTooLong, _) => reply::error(out, KEY_TOO_LONG),
         (Refusal::Arity, Some(spec)) => commands::wrong_arity(spec.name, out),

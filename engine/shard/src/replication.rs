@@ -299,6 +299,13 @@ impl Shard {
         }
     }
 
+    /// Wakes a connection when a gate is open, or has failed.
+    pub(crate) fn wake_at(&mut self, gate: Gate, id: SessionId) {
+        if let Some(copies) = &mut self.copies {
+            copies.waiting[usize::from(gate.range().0)].push((gate, id));
+        }
+    }
+
     /// A connection is gone.
     pub(crate) fn unlist_gate(&mut self, session: &Session) {
         if let Some(range) = session.listed

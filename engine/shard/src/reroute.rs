@@ -457,7 +457,8 @@ impl Shard {
             return open.then_some(Placing::There(owner));
         }
         let args = entry.request.args();
-        let Some(spec) = commands::lookup(args.get(0)) else {
+        let name = args.get(0);
+        let Some(spec) = commands::lookup(name).or_else(|| commands::internal(name)) else {
             return Some(Placing::Answered(NOT_SERVED));
         };
         match copies.admission(now, spec, entry.request.whole_store, args) {

@@ -227,6 +227,6 @@ impl Shard {
         }
         let exec = self.exec(now, head.whole_store, head.proto);
         let mut exec = Exec { place: request.place, ..exec };
-        (spec.handler)(&mut exec, args, out);
+        spec.run(&mut exec, args, out);
     }
 }

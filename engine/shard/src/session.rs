@@ -5,6 +5,7 @@
 use crate::command::{Env, Now};
 use crate::face::{Opened, PortKind, SessionId};
 use crate::queue::Replies;
+use crate::transaction::{Awaited, Transaction};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -100,6 +101,10 @@ pub(crate) struct Session {
     pub(crate) wrote: Option<(RangeId, u64)>,
     /// Until when a WAIT waits, once it has begun.
     pub(crate) wait_until_ns: Option<u64>,
+    /// What MULTI and WATCH have begun.
+    pub(crate) transaction: Option<Box<Transaction>>,
+    /// A reply that the session itself waits for.
+    pub(crate) awaited: Option<Box<Awaited>>,
     /// The range that the next reply waits for, where the connection is listed for it.
     pub(crate) listed: Option<RangeId>,
     /// Share of this connection in the shard's total of unsent bytes.
@@ -140,6 +145,8 @@ impl Session {
             expected_bytes: REPLY_BYTES_UNKNOWN,
             wrote: None,
             wait_until_ns: None,
+            transaction: None,
+            awaited: None,
             listed: None,
             accounted: 0,
             progress_ms: now.boot_ms(),
@@ -159,6 +166,8 @@ impl Session {
         self.filling = None;
         self.dropping = 0;
         self.large = Vec::new();
+        self.transaction = None;
+        self.awaited = None;
     }
 
     /// Whether the connection speaks of the whole store.
@@ -208,7 +217,9 @@ impl Session {
     pub(crate) fn memory_bytes(&self) -> usize {
         let large = self.large.iter().map(|large| large.len()).sum::<usize>();
         let filling = self.filling.as_ref().map_or(0, Block::len);
-        size_of::<Self>() + self.input.capacity() + large + filling + self.replies.buffer_bytes()
+        let transaction = self.transaction.as_ref().map_or(0, |one| one.memory_bytes());
+        let buffers = self.input.capacity() + self.replies.buffer_bytes();
+        size_of::<Self>() + buffers + large + filling + transaction
     }
 }
 

@@ -57,7 +57,7 @@ fn commands_are_refused_in_the_words_of_redis() {
                 "-ERR wrong number of arguments for 'cluster|keyslot' command\r\n",
             ),
             (&["cluster", "foo"], "-ERR unknown subcommand 'foo'. Try CLUSTER HELP.\r\n"),
-            (&["multi"], "-ERR unknown command 'multi', with args beginning with: \r\n"),
+            (&["lpush"], "-ERR unknown command 'lpush', with args beginning with: \r\n"),
             (
                 &["DKV.CLIENTLIST"],
                 "-ERR unknown command 'DKV.CLIENTLIST', with args beginning with: \r\n",

@@ -6,10 +6,12 @@
 //! - Append: 3, place of the slot, length before (8), length of the key (4), key, tail
 //! - Delete: 4, place of the slot, key
 //! - Clear: 5, 0
+//! - Unit: 6, 0, difference of clocks (8), then each effect that it holds, none of them a unit, behind its length (4)
 //!
 //! The place of the slot is that of the key's slot in its range, a byte, so that nobody has to work out the slot again. A
 //! deadline is CLOCK_BOOTTIME of the machine that holds the effect, in milliseconds, 0 for none; it stands where
-//! [`convert_deadline`] finds it without reading the rest.
+//! [`convert_deadline`] finds it without reading the rest. Deadlines inside of a unit stay as they were on the machine that
+//! made it: the difference, in milliseconds and signed, is what has to be added to them.
 
 use crate::{Large, SLOTS_PER_RANGE};
 use alloc::vec::Vec;
@@ -20,6 +22,7 @@ const EXPIRE: u8 = 2;
 const APPEND: u8 = 3;
 const DELETE: u8 = 4;
 const CLEAR: u8 = 5;
+const UNIT: u8 = 6;
 
 const DEADLINE: Range<usize> = 2..10;
 
@@ -43,6 +46,14 @@ impl<'a> Effect<'a> {
 /// Moves the deadline of an effect, if it has one, by the difference between the clocks of two machines. The head of an
 /// effect does as well as all of it.
 pub fn convert_deadline(effect: &mut [u8], delta_ms: i64) {
+    if effect.first() == Some(&UNIT)
+        && let Some(place) = effect.get_mut(DEADLINE)
+        && let Ok(bytes) = <[u8; 8]>::try_from(&*place)
+    {
+        let difference = i64::from_le_bytes(bytes).saturating_add(delta_ms);
+        place.copy_from_slice(&difference.to_le_bytes());
+        return;
+    }
     if matches!(effect.first(), Some(&(PUT | EXPIRE)))
         && let Some(place) = effect.get_mut(DEADLINE)
         && let Ok(bytes) = <[u8; 8]>::try_from(&*place)
@@ -51,6 +62,42 @@ pub fn convert_deadline(effect: &mut [u8], delta_ms: i64) {
         // Not to 0, which would be none at all.
         let moved = deadline.saturating_add_signed(delta_ms).max(1);
         place.copy_from_slice(&moved.to_le_bytes());
+    }
+}
+
+/// Writes what stands before the effects of a unit.
+pub(crate) fn begin_unit(out: &mut Vec<u8>) {
+    start(out, UNIT, 0);
+    out.extend_from_slice(&0i64.to_le_bytes());
+}
+
+/// Writes an effect of a unit, which is in two pieces.
+pub(crate) fn unit_part(out: &mut Vec<u8>, head: &[u8], value: &[u8]) {
+    out.extend_from_slice(&((head.len() + value.len()) as u32).to_le_bytes());
+    out.extend_from_slice(head);
+    out.extend_from_slice(value);
+}
+
+/// The effects of a unit.
+pub(crate) struct Parts<'a> {
+    rest: &'a [u8],
+    range: u16,
+    delta_ms: i64,
+}
+
+impl<'a> Iterator for Parts<'a> {
+    /// None is no effect.
+    type Item = Option<Said<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let part = take_key(&mut self.rest);
+        if part.is_none() {
+            self.rest = &[];
+        }
+        Some(part.and_then(|part| Effect::bytes(part).read(self.range)?.moved(self.delta_ms)))
     }
 }
 
@@ -87,6 +134,13 @@ fn expiry(deadline: u64) -> Option<u64> {
 }
 
 impl<'a> Effect<'a> {
+    /// The effects that it holds, when it is a unit.
+    pub(crate) fn parts(self, range: u16) -> Option<Parts<'a>> {
+        let (&[UNIT, 0], mut rest) = self.head.split_first_chunk()? else { return None };
+        let delta_ms = i64::from_le_bytes(take(&mut rest)?);
+        Some(Parts { rest: self.end(rest)?, range, delta_ms })
+    }
+
     /// What it says about keys of this range, or `None` when it is not an effect.
     pub(crate) fn read(self, range: u16) -> Option<Said<'a>> {
         let (&[kind, place], mut rest) = self.head.split_first_chunk()?;
@@ -118,6 +172,34 @@ impl<'a> Effect<'a> {
         match self.value {
             None => Some(rest),
             Some(value) => rest.is_empty().then_some(value),
+        }
+    }
+}
+
+impl<'a> Said<'a> {
+    /// The same on a machine whose clock differs by so much; none of a clearing, which no unit holds.
+    fn moved(self, delta_ms: i64) -> Option<Self> {
+        let moved = |at: Option<u64>| at.map(|at| at.saturating_add_signed(delta_ms).max(1));
+        Some(match self {
+            Self::Put { slot, expires_at_ms, key, value } => {
+                Self::Put { slot, expires_at_ms: moved(expires_at_ms), key, value }
+            }
+            Self::Expire { slot, expires_at_ms, key } => {
+                Self::Expire { slot, expires_at_ms: moved(expires_at_ms), key }
+            }
+            Self::Clear => return None,
+            other => other,
+        })
+    }
+
+    /// Its slot and key, unless it is of all keys.
+    pub(crate) const fn key(self) -> Option<(u16, &'a [u8])> {
+        match self {
+            Self::Put { slot, key, .. }
+            | Self::Expire { slot, key, .. }
+            | Self::Append { slot, key, .. }
+            | Self::Delete { slot, key } => Some((slot, key)),
+            Self::Clear => None,
         }
     }
 }
@@ -233,6 +315,42 @@ mod tests {
             [&b"\x04\x00key"[..], b"\x05\x00", b"\x01\x00\0\0\0\0\0\0\0\0\x03\0\0\0keyvalue"]
         {
             assert_eq!(Effect { head, value: Some(&value) }.read(0), None, "{head:?}");
+        }
+    }
+
+    fn read(unit: &[u8]) -> Option<Vec<Option<Said<'_>>>> {
+        Effect::bytes(unit).parts(0).map(Iterator::collect)
+    }
+
+    #[test]
+    fn a_unit_holds_effects_and_moves_their_deadlines_when_it_is_read() {
+        let put = encoded(Said::Put { slot: 3, expires_at_ms: Some(1000), key: b"k", value: b"v" });
+        let delete = encoded(Said::Delete { slot: 4, key: b"other" });
+        let (mut unit, mut parts) = (Vec::new(), Vec::new());
+        begin_unit(&mut unit);
+        unit_part(&mut parts, &put[..put.len() - 1], b"v");
+        unit_part(&mut parts, &delete, b"");
+        unit.extend_from_slice(&parts);
+        assert!(unit.starts_with(b"\x06\0\0\0\0\0\0\0\0\0\x10\0\0\0\x01\x03"));
+        convert_deadline(&mut unit, 500);
+        convert_deadline(&mut unit[..10], -100);
+        assert_eq!(Effect::bytes(&unit).read(0), None, "it is none itself");
+        let value = Large::default();
+        assert!(Effect { head: &unit, value: Some(&value) }.parts(0).is_none());
+        let put = Said::Put { slot: 3, expires_at_ms: Some(1400), key: b"k", value: b"v" };
+        let delete = Said::Delete { slot: 4, key: b"other" };
+        assert!(read(&unit) == Some(alloc::vec![Some(put), Some(delete)]));
+        assert!(read(&unit[..10]) == Some(Vec::new()) && read(&unit[..9]).is_none());
+        for end in 11..unit.len() {
+            // A whole effect in front is no excuse for what follows it.
+            let all = read(&unit[..end]).map(|parts| parts.iter().all(Option::is_some));
+            assert_eq!(all, Some(end == 10 + 4 + 16));
+        }
+        let clear = encoded(Said::Clear);
+        for inner in [&clear[..], &unit] {
+            let mut outer = unit[..10].to_vec();
+            unit_part(&mut outer, inner, b"");
+            assert!(read(&outer) == Some(alloc::vec![None]));
         }
     }
 

@@ -4,8 +4,11 @@
 //! it is noted here at the same moment, so that versions are the places in the log and none is missing. The journal has no
 //! bound of its own: whoever turns it on takes it after each command and each slice of background work, and these are
 //! bounded. Values from [`LARGE_BYTES_MIN`] on are noted as handles, not copied.
+//!
+//! What must be seen as a whole or not at all is a *unit*: between [`Table::begin_unit`] and [`Table::end_unit`] all
+//! effects on one range get the same version, and become one effect that holds them.
 
-use crate::effect::{Effect, Said};
+use crate::effect::{Effect, Said, begin_unit, unit_part};
 use crate::large::Large;
 use crate::ranges::Flags;
 use crate::record::View;
@@ -25,6 +28,18 @@ struct Noted {
     value: Option<Large>,
 }
 
+/// A unit that has begun.
+struct Unit {
+    range: u16,
+    /// The version of the range before it.
+    before: u64,
+    /// How many effects had been noted, and where the last of them ended.
+    noted: usize,
+    heads: usize,
+    /// Bytes of its effects.
+    bytes: usize,
+}
+
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Journal {
@@ -32,6 +47,7 @@ pub(crate) struct Journal {
     noted: Vec<Noted>,
     /// Ranges that are journaled.
     ranges: u16,
+    unit: Option<Unit>,
 }
 
 impl Journal {
@@ -46,8 +62,20 @@ impl Journal {
         said: Said<'_>,
         value: Option<Large>,
     ) {
+        let start = self.heads.len();
         said.write(&mut self.heads);
+        if let Some(unit) = self.unit.as_mut().filter(|unit| usize::from(unit.range) == range) {
+            unit.bytes += self.heads.len() - start + value.as_ref().map_or(0, |value| value.len());
+        }
         self.noted.push(Noted { range: range as u16, version, end: self.heads.len(), value });
+    }
+
+    /// The version that a range is to have until its next effect: in a unit each gets the same.
+    const fn version_after(&self, range: usize, version: u64) -> u64 {
+        match &self.unit {
+            Some(unit) if unit.range as usize == range => unit.before,
+            _ => version,
+        }
     }
 }
 
@@ -98,6 +126,66 @@ impl Table {
         noted.shrink_to(NOTED_KEPT_MAX);
     }
 
+    /// From now on all effects on a range are one, until [`Table::end_unit`], which must follow before the journal is taken.
+    /// Nothing changes where the range is not journaled. There is one unit at a time.
+    pub fn begin_unit(&mut self, range: u16) {
+        debug_assert!(self.journal.unit.is_none(), "units do not lie in one another");
+        if !self.journals(range) {
+            return;
+        }
+        self.journal.unit = Some(Unit {
+            range,
+            before: self.version_of_range(range),
+            noted: self.journal.noted.len(),
+            heads: self.journal.heads.len(),
+            bytes: 0,
+        });
+    }
+
+    /// Bytes of the effects of the unit that has begun.
+    pub fn unit_bytes(&self) -> usize {
+        self.journal.unit.as_ref().map_or(0, |unit| unit.bytes)
+    }
+
+    /// Makes one effect of those on the range since [`Table::begin_unit`], if there were several.
+    pub fn end_unit(&mut self) {
+        let Some(unit) = self.journal.unit.take() else { return };
+        let of_unit = |noted: &&Noted| noted.range == unit.range;
+        let count = self.journal.noted[unit.noted..].iter().filter(of_unit).count();
+        if count == 0 {
+            return;
+        }
+        let version = unit.before + 1;
+        self.ranges[unit.range as usize % RANGES].version = version;
+        if count == 1 {
+            return;
+        }
+        let heads = self.journal.heads.split_off(unit.heads);
+        let (mut start, mut parts) = (0, Vec::new());
+        for noted in self.journal.noted.split_off(unit.noted) {
+            let end = noted.end - unit.heads;
+            let head = &heads[start..end];
+            start = end;
+            if noted.range == unit.range {
+                unit_part(&mut parts, head, noted.value.as_deref().unwrap_or_default());
+                continue;
+            }
+            // Evicted meanwhile, elsewhere.
+            self.journal.heads.extend_from_slice(head);
+            self.journal.noted.push(Noted { end: self.journal.heads.len(), ..noted });
+        }
+        begin_unit(&mut self.journal.heads);
+        // Only in a process without any memory there is none for a handle.
+        let value = (parts.len() >= LARGE_BYTES_MIN)
+            .then(|| Large::from_parts(&mut *self.memory, self.records.meter(), &[&parts], 0))
+            .and_then(Result::ok);
+        if value.is_none() {
+            self.journal.heads.extend_from_slice(&parts);
+        }
+        let end = self.journal.heads.len();
+        self.journal.noted.push(Noted { range: unit.range, version, end, value });
+    }
+
     /// The rest of a write at a range that is out of the ordinary.
     #[cold]
     pub(crate) fn wrote_specially(
@@ -135,7 +223,9 @@ impl Table {
                 (Said::Put { slot, expires_at_ms, key, value }, handle)
             }
         };
-        self.journal.note(range, r.version, said, handle);
+        let version = r.version;
+        self.journal.note(range, version, said, handle);
+        self.ranges[range].version = self.journal.version_after(range, version);
     }
 
     /// The rest of a removal at a range that is out of the ordinary, before the record goes.
@@ -149,7 +239,9 @@ impl Table {
             self.following.with_expiry -= u64::from(view.entry.expires_at_ms.is_some());
         }
         if r.flags.any_of(Flags::JOURNALED) {
-            self.journal.note(range, r.version, Said::Delete { slot, key: view.key }, None);
+            let version = r.version;
+            self.journal.note(range, version, Said::Delete { slot, key: view.key }, None);
+            self.ranges[range].version = self.journal.version_after(range, version);
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::ranges::Flags;
 use crate::record::VERSION_MAX;
 use crate::table::Table;
 use crate::{Expiry, Large, OutOfMemory, RANGES, Record, SLOTS_PER_RANGE};
+use alloc::vec::Vec;
 
 /// Why something of another table was not taken over; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,8 @@ impl Table {
     /// one, and an effect on a key that is as new already, or on none when it needs one, is skipped: then it says false.
     ///
     /// # Errors
-    /// [`ApplyError`], with nothing changed.
+    /// [`ApplyError`], with nothing changed; but a unit may have been done in part when the second half of it conflicts or the
+    /// system has no memory, after which the table is of no use.
     pub fn apply(
         &mut self,
         now_ms: u64,
@@ -74,17 +76,33 @@ impl Table {
         if usize::from(range) >= RANGES || version > VERSION_MAX {
             return Err(ApplyError::Malformed);
         }
-        let said = effect.read(range).ok_or(ApplyError::Malformed)?;
         let before = self.version_of_range(range);
-        if version <= before || !resync && version != before + 1 {
-            return Err(ApplyError::Gap);
+        let gap = version <= before || !resync && version != before + 1;
+        let (result, removes);
+        if let Some(parts) = effect.parts(range) {
+            // Before anything is changed.
+            let parts = parts.collect::<Option<Vec<_>>>().ok_or(ApplyError::Malformed)?;
+            if gap {
+                return Err(ApplyError::Gap);
+            }
+            removes = parts.iter().any(|said| matches!(said, Said::Delete { .. }));
+            result = self.as_told(range, version, |table| {
+                table.replay_unit(now_ms, range, version, &parts, resync)
+            });
+        } else {
+            let said = effect.read(range).ok_or(ApplyError::Malformed)?;
+            if gap {
+                return Err(ApplyError::Gap);
+            }
+            removes = matches!(said, Said::Delete { .. } | Said::Clear);
+            result = self.as_told(range, version, |table| {
+                let newer = table.is_newer(now_ms, version, said);
+                table.replay(now_ms, range, said, effect.value, (newer, resync))
+            });
         }
-        let result = self.as_told(range, version, |table| {
-            table.replay(now_ms, range, version, said, effect.value, resync)
-        });
         let r = &mut self.ranges[range as usize % RANGES];
         r.version = if result.is_ok() { version } else { before };
-        if result.is_ok() && matches!(said, Said::Delete { .. } | Said::Clear) {
+        if result.is_ok() && removes {
             // Also when it was skipped: what else follows from it is not known here.
             r.last_removal = version;
         }
@@ -154,33 +172,52 @@ impl Table {
         Ok(())
     }
 
-    fn replay(
+    /// Whether the key of an effect is as new as this version already.
+    fn is_newer(&self, now_ms: u64, version: u64, said: Said<'_>) -> bool {
+        let here = said.key().and_then(|(slot, key)| self.version_of_key(now_ms, slot, key));
+        here.is_some_and(|here| here >= version)
+    }
+
+    /// Does all that a unit says; whether any of it counted. The second effect on a key finds it as new as the unit: what
+    /// counts is how it was before the first.
+    fn replay_unit(
         &mut self,
         now_ms: u64,
         range: u16,
         version: u64,
-        said: Said<'_>,
-        large: Option<&Large>,
+        parts: &[Said<'_>],
         resync: bool,
     ) -> Result<bool, ApplyError> {
+        let newer: Vec<bool> =
+            parts.iter().map(|said| self.is_newer(now_ms, version, *said)).collect();
+        let mut counts = false;
+        for (said, newer) in parts.iter().zip(newer) {
+            self.ranges[range as usize % RANGES].version = version - 1;
+            counts |= self.replay(now_ms, range, *said, None, (newer, resync))?;
+        }
+        Ok(counts)
+    }
+
+    fn replay(
+        &mut self,
+        now_ms: u64,
+        range: u16,
+        said: Said<'_>,
+        large: Option<&Large>,
+        (newer, resync): (bool, bool),
+    ) -> Result<bool, ApplyError> {
         let skipped = if resync { Ok(false) } else { Err(ApplyError::Conflict) };
-        let (slot, key) = match said {
-            Said::Put { slot, key, .. }
-            | Said::Expire { slot, key, .. }
-            | Said::Append { slot, key, .. }
-            | Said::Delete { slot, key } => (slot, key),
-            Said::Clear => {
-                // In a resync also what was loaded and is newer: the effects that made it are still to come.
-                self.detach(range as usize % RANGES);
-                return Ok(true);
-            }
+        let Some((slot, key)) = said.key() else {
+            // In a resync also what was loaded and is newer: the effects that made it are still to come.
+            self.detach(range as usize % RANGES);
+            return Ok(true);
         };
+        if newer {
+            return skipped;
+        }
         let place = self.place(key, slot);
         let found = self.find(now_ms, place, key);
         let here = found.as_ref().map(|found| self.records.view(found.reference).entry);
-        if here.is_some_and(|entry| entry.version >= version) {
-            return skipped;
-        }
         match (said, found) {
             (Said::Put { value, expires_at_ms, .. }, _) => {
                 self.put(now_ms, slot, key, value, large, expires_at_ms)?;

@@ -22,6 +22,7 @@ mod record;
 pub mod scan;
 mod sessions;
 mod strings;
+pub(crate) mod transactions;
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ use dkv_protocol::resp::reply;
 pub(crate) use errors::OUT_OF_MEMORY;
 
 /// The families, in the order in which COMMAND lists them.
-const FAMILIES: [&[Spec]; 9] = [
+const FAMILIES: [&[Spec]; 10] = [
     strings::SPECS,
     counters::SPECS,
     keys::SPECS,
@@ -40,6 +41,7 @@ const FAMILIES: [&[Spec]; 9] = [
     scan::SPECS,
     connection::SPECS,
     sessions::SPECS,
+    transactions::SPECS,
     command::SPECS,
     INTROSPECTION,
 ];
@@ -47,7 +49,13 @@ const FAMILIES: [&[Spec]; 9] = [
 const INTROSPECTION: &[Spec] = &[info::INFO, config::CONFIG, checksum::CHECKSUM];
 
 /// What only shards ask of each other.
-const INTERNAL: &[Spec] = &[info::KEYSPACE, scan::WALK];
+const INTERNAL: &[Spec] = &[
+    info::KEYSPACE,
+    scan::WALK,
+    transactions::WATCHING,
+    transactions::EXECUTING,
+    transactions::EXECUTING_READS,
+];
 
 const COUNT: usize = {
     let mut count = 0;

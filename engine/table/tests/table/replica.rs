@@ -16,19 +16,55 @@ const AHEAD_MS: u64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
-    Set { key: u16, len: usize, after_ms: Option<u64> },
-    SetLarge { key: u16, len: usize },
-    Append { key: u16, len: usize },
-    SetExpiry { key: u16, after_ms: Option<u64> },
-    Remove { key: u16 },
-    Get { key: u16 },
-    Background { budget: u32 },
-    Advance { ms: u64 },
-    ClearRange { range: usize },
+    Set {
+        key: u16,
+        len: usize,
+        after_ms: Option<u64>,
+    },
+    SetLarge {
+        key: u16,
+        len: usize,
+    },
+    Append {
+        key: u16,
+        len: usize,
+    },
+    SetExpiry {
+        key: u16,
+        after_ms: Option<u64>,
+    },
+    Remove {
+        key: u16,
+    },
+    Get {
+        key: u16,
+    },
+    /// Several writes of the keys of a range that are one.
+    Unit {
+        range: usize,
+        seed: u64,
+        len: usize,
+    },
+    Background {
+        budget: u32,
+    },
+    Advance {
+        ms: u64,
+    },
+    ClearRange {
+        range: usize,
+    },
     Clear,
-    Deliver { effects: usize },
-    Resync { range: usize },
-    Walk { range: usize, budget: usize },
+    Deliver {
+        effects: usize,
+    },
+    Resync {
+        range: usize,
+    },
+    Walk {
+        range: usize,
+        budget: usize,
+    },
     ReplicaBackground,
 }
 
@@ -45,6 +81,8 @@ fn ops(keys: u16) -> impl Strategy<Value = Op> {
         15 => (0..keys, prop::option::of(1u64..5_000)).prop_map(|(key, after_ms)| Op::SetExpiry { key, after_ms }),
         20 => (0..keys).prop_map(|key| Op::Remove { key }),
         10 => (0..keys).prop_map(|key| Op::Get { key }),
+        15 => (0..RANGES.len(), any::<u64>(), prop_oneof![5 => 0usize..300, 1 => 4_000usize..9_000])
+            .prop_map(|(range, seed, len)| Op::Unit { range, seed, len }),
         5 => (1u32..2000).prop_map(|budget| Op::Background { budget }),
         5 => (1u64..800).prop_map(|ms| Op::Advance { ms }),
         1 => Just(Op::Advance { ms: 100_000_000 }),
@@ -158,7 +196,7 @@ impl Pair {
             *last = version;
             let value = effect.value.map(|value| value.to_vec());
             assert!(value.as_ref().is_none_or(|value| value.len() >= LARGE_BYTES_MIN));
-            assert!(effect.head.len() < LARGE_BYTES_MIN + 6000);
+            assert!(effect.head.len() < LARGE_BYTES_MIN + 6000, "{}", effect.head.len());
             sent.push_back(Sent { range, version, head: effect.head.to_vec(), value });
         });
         assert!(!self.primary.has_journal());
@@ -267,6 +305,7 @@ impl Pair {
                 assert!(!self.primary.expire_if_due(now, place, &bytes));
                 assert!(!self.replica.expire_if_due(now + AHEAD_MS, place, &bytes));
             }
+            Op::Unit { range, seed, len } => self.unit(RANGES[range], seed, len),
             Op::Background { budget } => {
                 self.primary.background(now, budget);
             }
@@ -296,6 +335,36 @@ impl Pair {
         }
         self.take();
         assert_eq!((self.replica.len(), self.replica.len_with_expiry()), (0, 0));
+    }
+
+    /// Up to seven writes of up to four keys of a range, so that some meet each other.
+    fn unit(&mut self, range: u16, seed: u64, len: usize) {
+        let now = self.now_ms;
+        let before = (self.primary.version_of_range(range), self.noted[&range]);
+        assert_eq!(before.0, before.1);
+        let keys: Vec<u16> = (0..500).filter(|key| slot_of(*key) / 64 == range).collect();
+        self.primary.begin_unit(range);
+        for i in 0..seed % 8 {
+            let draw = seed >> (8 + 4 * i);
+            let key = keys[(seed >> 40) as usize % 7 * 4 + draw as usize % 4];
+            let (bytes, place) = self.at(key);
+            let value = vec![(seed + i) as u8; len];
+            match draw >> 2 & 3 {
+                0 => drop(self.primary.append(now, place, &bytes, &value)),
+                1 => {
+                    self.primary.set_expiry(now, place, &bytes, (i > 2).then_some(now + 700));
+                }
+                2 => {
+                    self.primary.remove(now, place, &bytes);
+                }
+                _ => {
+                    let expiry = if i == 1 { Expiry::At(now + 900) } else { Expiry::Clear };
+                    let _ = self.primary.set(now, place, &bytes, &value, expiry);
+                }
+            }
+        }
+        self.primary.end_unit();
+        assert!(self.primary.version_of_range(range) <= before.0 + 1);
     }
 
     fn catch_up(&mut self) {
