@@ -30,9 +30,9 @@ impl Catalog {
     /// Applies the next command of the log.
     pub fn apply(&mut self, command: &Command) -> Applied {
         let mut asks = Vec::new();
-        let before = self.stores.get(store_of(command)).map(marks);
+        let before = self.stores.get(command.store()).map(marks);
         let outcome = self.perform(command, &mut asks);
-        let changed = match (before, self.stores.get(store_of(command))) {
+        let changed = match (before, self.stores.get(command.store())) {
             (_, None) => Vec::new(),
             (None, Some(store)) => store.each_range().map(|(range, _)| range).collect(),
             (Some(before), Some(store)) => {
@@ -68,7 +68,7 @@ impl Catalog {
             let was = self.stores.remove(store).is_some();
             return if was { Outcome::Done } else { Outcome::Nothing };
         }
-        let Some(store) = self.stores.get_mut(store_of(command)) else {
+        let Some(store) = self.stores.get_mut(command.store()) else {
             return Outcome::Refused(Refusal::NoSuchStore);
         };
         match command {
@@ -119,21 +119,6 @@ fn marks(store: &Store) -> Vec<Mark> {
         (range.epoch, range.config.is_some(), range.placement_version)
     };
     store.each_range().map(mark).collect()
-}
-
-fn store_of(command: &Command) -> &StoreId {
-    match command {
-        Command::DefineStore { store, .. }
-        | Command::ForgetStore { store }
-        | Command::StartStore { store, .. }
-        | Command::NodeUp { store, .. }
-        | Command::Form { store, .. }
-        | Command::Asks { store, .. }
-        | Command::Dead { store, .. }
-        | Command::Place { store, .. }
-        | Command::Promote { store, .. }
-        | Command::ReformOffline { store, .. } => store,
-    }
 }
 
 #[cfg(test)]

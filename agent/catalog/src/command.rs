@@ -3,8 +3,10 @@
 //! Every command may arrive twice, late, or after another that makes it void, so each says what it takes for granted: a
 //! boot, an epoch, a life. A command that finds its work done answers [`Outcome::Nothing`].
 
+use crate::group::MEMBERS_MAX;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use dkv_protocol::ids::{BootId, Epoch, NodeIndex, RangeId, StoreId};
 use dkv_protocol::ranges::{ConfigAsk, DeadBoot, Placement, Replication};
 use serde::{Deserialize, Serialize};
@@ -159,6 +161,24 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The store that it is about.
+    pub const fn store(&self) -> &StoreId {
+        match self {
+            Self::DefineStore { store, .. }
+            | Self::ForgetStore { store }
+            | Self::StartStore { store, .. }
+            | Self::NodeUp { store, .. }
+            | Self::Form { store, .. }
+            | Self::Asks { store, .. }
+            | Self::Dead { store, .. }
+            | Self::Place { store, .. }
+            | Self::Promote { store, .. }
+            | Self::ReformOffline { store, .. } => store,
+        }
+    }
+}
+
 /// Most asks in one command.
 pub const ASKS_MAX: usize = 1024;
 
@@ -226,4 +246,46 @@ pub enum Refusal {
     LastMember,
     /// The store waits for a human to accept its loss.
     LossNotAccepted,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = match self {
+            Self::NoSuchStore => "there is no such store",
+            Self::NoSuchNode => "the store has no such node, or the node no such shard",
+            Self::DefinedOtherwise => "another one has this name or number already",
+            Self::BadDefinition => "nodes are missing, named twice, or without a shard",
+            Self::BadPlacement => {
+                "a placement is empty, or names a node twice or one that is not there"
+            }
+            Self::TooManyAsks => "too many changes are asked for at once",
+            Self::WrongLife => "another start of the store has begun meanwhile",
+            Self::Fenced => "the process is not the one that is registered for its node",
+            Self::NotAllUp => "not all nodes are up",
+            Self::NotFormed => "the range has no copies yet",
+            Self::Offline => "the range has lost all its copies",
+            Self::Stale(epoch) => {
+                return write!(f, "the range has changed meanwhile; its epoch is {}", epoch.0);
+            }
+            Self::NotPrimary => "the caller does not lead the range",
+            Self::Primary => "the caller leads the range, or would remove the one that does",
+            Self::NotMember => "the copy does not count",
+            Self::AlreadyMember => "a copy on that node counts already",
+            Self::Left => "the copy is gone for good and can come back as another one only",
+            Self::StillHolds(range) => {
+                return write!(
+                    f,
+                    "the node still holds a copy that counts, of range {} for one",
+                    range.0
+                );
+            }
+            Self::Placed => "a copy of the range is to be there",
+            Self::LastNode => "no node would be left to hold the ranges of the store",
+            Self::NoSuchMember => "no manager of the group is on that machine",
+            Self::TooManyMembers => return write!(f, "a group has {MEMBERS_MAX} managers at most"),
+            Self::LastMember => "no manager would be left in the group",
+            Self::LossNotAccepted => "nobody has accepted the loss of what the copies held",
+        };
+        f.write_str(words)
+    }
 }

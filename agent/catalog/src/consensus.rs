@@ -35,6 +35,8 @@ const ENTRY_BYTES_MAX: usize = 4 << 20;
 const ENTRIES_KEPT: usize = 64;
 /// A learner this close to what is agreed on may vote.
 const CLOSE_ENTRIES: u64 = 64;
+/// Positions and terms that a peer may speak of.
+const COUNTED_MAX: u64 = 1 << 62;
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 const UNCOMMITTED_BYTES_MAX: u64 = 16 << 20;
 const IN_FLIGHT_MAX: usize = 64;
@@ -399,6 +401,23 @@ impl Consensus {
             return Err(NotTaken::OtherMember);
         }
         let kind = message.get_msg_type();
+        // The library counts on from what it is told; no log comes near this.
+        let entries = message.entries.iter().flat_map(|entry| [entry.index, entry.term]);
+        let meta = message.get_snapshot().get_metadata();
+        let told = [
+            message.term,
+            message.log_term,
+            message.index,
+            message.commit,
+            message.commit_term,
+            message.request_snapshot,
+            message.reject_hint,
+            meta.index,
+            meta.term,
+        ];
+        if told.into_iter().chain(entries).any(|number| number > COUNTED_MAX) {
+            return Err(NotTaken::Malformed);
+        }
         let proposes = kind == MessageType::MsgPropose;
         let known_sender = message.from != 0 && message.from != raft.id;
         if !known_sender || proposes != (message.term == 0) {
@@ -416,6 +435,10 @@ impl Consensus {
                 .all(|(index, entry)| entry.index == index && entry.term <= message.term),
             MessageType::MsgHeartbeat if message.commit > raft.raft_log.last_index() => {
                 return Err(NotTaken::Forgotten);
+            }
+            // Nobody holds more than the leader sent.
+            MessageType::MsgAppendResponse if !message.reject => {
+                message.index <= raft.raft_log.last_index() || message.term != raft.term
             }
             MessageType::MsgSnapshot => {
                 let snapshot = message.get_snapshot();

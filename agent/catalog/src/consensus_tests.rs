@@ -7,7 +7,8 @@ use crate::group::GroupChange;
 use dkv_protocol::ids::StoreId;
 use dkv_protocol::ranges::Replication;
 use raft::prelude::MessageType::{
-    MsgAppend, MsgHeartbeat, MsgPropose, MsgRequestVote, MsgSnapshot,
+    MsgAppend, MsgAppendResponse, MsgHeartbeat, MsgPropose, MsgRequestPreVote, MsgRequestVote,
+    MsgSnapshot,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -611,6 +612,13 @@ fn what_peers_should_not_send_is_refused() {
         (5, message(MsgPropose, 0, &|m| m.mut_entries().push(conf.clone())), malformed),
         (5, message(MsgAppend, term, &|m| m.mut_entries().push(conf.clone())), malformed),
         (5, message(MsgSnapshot, term, &|_| ()), malformed),
+        // Numbers from which nobody can count on.
+        (5, message(MsgAppend, term, &|m| m.index = u64::MAX), malformed),
+        (5, message(MsgAppend, term, &|m| m.commit = u64::MAX), malformed),
+        (5, message(MsgRequestVote, u64::MAX, &|_| ()), malformed),
+        (5, message(MsgRequestPreVote, u64::MAX - 1, &|_| ()), malformed),
+        (5, message(MsgAppendResponse, term, &|m| m.index = 1 << 40), malformed),
+        (5, message(MsgAppendResponse, term, &|m| m.reject_hint = u64::MAX), malformed),
     ] {
         let bytes = write_message(group, &message).expect("writes");
         let process = world.hosts[other].process.as_mut().expect("it runs");

@@ -6,6 +6,7 @@
 
 use crate::wire::{Malformed, Reader, Writer};
 use alloc::vec::Vec;
+use core::fmt;
 use crc::{CRC_32_ISCSI, Crc};
 use raft::prelude::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
@@ -47,6 +48,17 @@ pub enum Unreadable {
     OtherVersion,
     /// It is whole and makes no sense.
     Refused,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("it is empty"),
+            Self::Damaged { at } => write!(f, "it is damaged at byte {at}, and whole behind that"),
+            Self::OtherVersion => f.write_str("another version of dkv wrote it"),
+            Self::Refused => f.write_str("it is whole and makes no sense"),
+        }
+    }
 }
 
 impl Kept {

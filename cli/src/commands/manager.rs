@@ -66,8 +66,10 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
         Command::List { shared } => list(shared, spelling, false),
         Command::Status { shared } => list(shared, spelling, true),
         Command::Add { hosts, shared } => {
-            let new =
-                hosts.iter().map(|host| address(host, shared)).collect::<Result<Vec<_>, _>>()?;
+            let new = hosts
+                .iter()
+                .map(|host| address(host, shared, "add"))
+                .collect::<Result<Vec<_>, _>>()?;
             let Reached { mut group, .. } = shared.reach.group(None, spelling)?;
             interrupt::goes_on(
                 "the managers that were asked go on joining; look with: dkv manager status",
@@ -75,7 +77,7 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
             ended(shared, &coordinate::add_managers(&mut group, &new, coordinate::TOGETHER_MAX))
         }
         Command::Remove { host, shared } => {
-            let machine = address(host, shared)?.to_string();
+            let machine = address(host, shared, "remove")?.to_string();
             let reached = shared.reach.group(None, spelling)?;
             let most = coordinate::TOGETHER_MAX;
             interrupt::goes_on("the managers that were asked go on; look with: dkv manager status");
@@ -96,9 +98,10 @@ fn ended(
     }
 }
 
-fn address(text: &str, shared: &Shared) -> Result<SocketAddr, Failure> {
+fn address(text: &str, shared: &Shared, verb: &str) -> Result<SocketAddr, Failure> {
+    let hint = || format!("dkv manager {verb} 10.0.0.13:7801");
     parse_address(text, Some(shared.reach.port))
-        .map_err(|error| Failure::usage(error.to_string(), "dkv manager add 10.0.0.13:7801"))
+        .map_err(|error| Failure::usage(error.to_string(), hint()))
 }
 
 fn list(shared: &Shared, spelling: Spelling, with_fates: bool) -> Result<u8, Failure> {

@@ -83,19 +83,28 @@ impl Disk {
         Ok(text)
     }
 
+    /// Puts another file in the same directory, or in the place of one that is there: whole, or not at all.
+    pub(crate) fn replace_beside(&self, name: &str, whole: &[u8]) -> io::Result<()> {
+        self.put(&self.dir.join(name), whole).map(|_| ())
+    }
+
     /// Puts a file in its place that holds this.
     pub(crate) fn replace(&mut self, whole: &[u8]) -> io::Result<()> {
+        self.file = Some(self.put(&self.path, whole)?);
+        self.bytes = whole.len() as u64;
+        self.broken = false;
+        Ok(())
+    }
+
+    fn put(&self, path: &Path, whole: &[u8]) -> io::Result<File> {
         let mut open = OpenOptions::new();
         open.read(true).write(true).create(true).truncate(true).mode(0o600);
         let mut file = open.open(&self.part)?;
         file.write_all(whole)?;
         file.sync_all()?;
-        std::fs::rename(&self.part, &self.path)?;
+        std::fs::rename(&self.part, path)?;
         File::open(&self.dir)?.sync_all()?;
-        self.file = Some(file);
-        self.bytes = whole.len() as u64;
-        self.broken = false;
-        Ok(())
+        Ok(file)
     }
 }
 
@@ -122,6 +131,12 @@ mod tests {
         disk.replace(b"all").unwrap();
         disk.append(b" of it").unwrap();
         assert_eq!(there(dir.path()).unwrap(), b"all of it");
+        // Another file beside it leaves it as it is.
+        disk.replace_beside("other", b"first").unwrap();
+        disk.replace_beside("other", b"2nd").unwrap();
+        disk.append(b"!").unwrap();
+        assert_eq!(std::fs::read(dir.path().join("other")).unwrap(), b"2nd");
+        assert_eq!(there(dir.path()).unwrap(), b"all of it!");
     }
 
     #[test]

@@ -219,7 +219,7 @@ impl Agent {
         match self.ranges().request(Proposal::Group(change)).await {
             Ok(Outcome::Refused(refusal)) => Err(Refusal::conflict(
                 "group_refused",
-                format!("the managers refused it: {refusal:?}"),
+                format!("the managers refused it: {refusal}"),
                 "dkv manager status",
             )),
             Ok(_) => Ok(()),

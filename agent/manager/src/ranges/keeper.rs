@@ -31,7 +31,7 @@ pub(crate) enum KeeperError {
     #[error("cannot read or write {path}: {source}")]
     Disk { path: String, source: io::Error },
     #[error(
-        "{path} cannot be used ({reason:?}): it says which copies of each range hold all answered writes, and cannot be \
+        "{path} cannot be used ({reason}): it says which copies of each range hold all answered writes, and cannot be \
          guessed. Put it away (mv {path} {path}.damaged) and start this manager again: the other managers of its group take \
          it in anew. If there are none, its stores with copies start empty then; stop their nodes first"
     )]
@@ -45,6 +45,8 @@ pub(crate) struct Keeper {
     peers: Peers,
     /// What could not be written and is tried again; nothing goes on before it is.
     unkept: Option<Persist>,
+    /// Why the last write failed, if it did.
+    unwritable: Option<io::ErrorKind>,
     /// For stores that are not formed yet: how many nodes were up, and since when.
     coming: BTreeMap<StoreId, (usize, Instant)>,
     /// The number of the next proposal.
@@ -108,6 +110,7 @@ impl Keeper {
             disk,
             peers,
             unkept: None,
+            unwritable: None,
             coming: BTreeMap::new(),
             next_number: random_number(),
             halted: false,
@@ -238,10 +241,17 @@ impl Keeper {
             Persist::Replace(whole) => self.disk.replace(whole),
         };
         if let Err(error) = kept {
-            let path = self.disk.path().display().to_string();
-            tracing::error!(%error, path, "cannot be written; nothing about ranges changes until it can");
+            // It is tried again many times a second, on a disk that may be full.
+            if self.unwritable != Some(error.kind()) {
+                self.unwritable = Some(error.kind());
+                let path = self.disk.path().display().to_string();
+                tracing::error!(%error, path, "cannot be written; nothing about ranges changes until it can");
+            }
             self.unkept = Some(persist);
             return Ok(None);
+        }
+        if self.unwritable.take().is_some() {
+            tracing::info!(path = %self.disk.path().display(), "can be written again");
         }
         let Part::Member(log) = &mut state.part else { return Ok(None) };
         log.persisted().map(Some)
@@ -280,7 +290,7 @@ impl Keeper {
         state: &mut State,
         by: NewLog,
     ) -> Result<(Consensus, BTreeMap<MemberId, String>), String> {
-        let in_words = |reason: Unreadable| format!("the log cannot be begun: {reason:?}");
+        let in_words = |reason: Unreadable| format!("the log cannot be begun: {reason}");
         let none = BTreeMap::new();
         match by {
             NewLog::Alone => Ok((found(&self.ranges.machine).map_err(in_words)?, none)),
@@ -302,8 +312,9 @@ impl Keeper {
                 let file = Consensus::found_by_force(&file, random_number()).map_err(in_words)?;
                 // First who is not followed any more: a crash in between does no harm.
                 let lines: Vec<String> = superseded.iter().map(u64::to_string).collect();
-                let beside = self.disk.path().with_file_name(SUPERSEDED);
-                std::fs::write(beside, lines.join("\n")).map_err(&failed)?;
+                self.disk
+                    .replace_beside(SUPERSEDED, lines.join("\n").as_bytes())
+                    .map_err(&failed)?;
                 let (log, _) = recover(&file).map_err(in_words)?;
                 self.disk.replace(&file).map_err(failed)?;
                 state.superseded = superseded;
@@ -434,7 +445,7 @@ impl State {
             self.answer(store, asks);
         }
         if !committed.applied.changed.is_empty() || outcome == Outcome::Done {
-            self.tell(store_of(command));
+            self.tell(command.store());
         }
     }
 }
@@ -483,21 +494,6 @@ fn refound(catalog: &Catalog) -> Vec<Command> {
         accept_loss: false,
     })
     .collect()
-}
-
-fn store_of(command: &Command) -> &StoreId {
-    match command {
-        Command::DefineStore { store, .. }
-        | Command::ForgetStore { store }
-        | Command::StartStore { store, .. }
-        | Command::NodeUp { store, .. }
-        | Command::Form { store, .. }
-        | Command::Asks { store, .. }
-        | Command::Dead { store, .. }
-        | Command::Place { store, .. }
-        | Command::Promote { store, .. }
-        | Command::ReformOffline { store, .. } => store,
-    }
 }
 
 /// Where ranges begin that are formed now: above what any earlier one of the store can have reached.

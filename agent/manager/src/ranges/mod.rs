@@ -5,7 +5,7 @@
 //! commands of them for as long as the catalogue does not show them. So nothing is lost when there is nobody to agree with
 //! for a while, and saying a fact twice does nothing. Only the asks of copies are events; copies repeat them themselves.
 //!
-//! The lock is held for moments, never across waiting.
+//! The lock is held for moments, and by the keeper while it writes its log: never across waiting for anybody else.
 
 mod disk;
 mod follow;

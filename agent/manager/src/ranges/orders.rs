@@ -197,7 +197,7 @@ impl Agent {
     /// One of these machines whose manager answers.
     async fn who_answers(&self, machines: &[String]) -> Option<String> {
         for machine in machines {
-            let client = self.client_of(machine, ALIVE_MAX)?;
+            let Some(client) = self.client_of(machine, ALIVE_MAX) else { continue };
             let asked = tokio::task::spawn_blocking(move || client.health());
             if let Ok(Ok(_)) = asked.await {
                 return Some(machine.clone());
@@ -256,7 +256,7 @@ fn in_words(refusal: RangesRefusal) -> Refusal {
             "what is lost was not given up: the store was created with --on-total-loss offline".to_string(),
             "bring back a node that has it, or give it up by stopping and starting the whole store",
         ),
-        other => ("ranges_refused", format!("the catalogue of the ranges refused it: {other:?}"), "dkv store show"),
+        other => ("ranges_refused", format!("the managers refused it: {other}"), "dkv store show"),
     };
     Refusal::conflict(code, message, hint)
 }
