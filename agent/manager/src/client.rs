@@ -4,12 +4,14 @@
 use crate::auth::{Signed, Token};
 use crate::ranges::encode_messages;
 use dkv_protocol::admin::{
+    AcceptLossRequest, ForceRequest, GroupView, MessagesAnswer, TakeInRequest,
+};
+use dkv_protocol::admin::{
     AddInstanceRequest, CommitRequest, DutyRequest, ErrorBody, ErrorDocument, HealthView,
     JoinRequest, LifeRequest, ManagersView, MetricsView, NodeChanged, NodeDuty, Reservation,
     ReservationRequest, StoreChanged, StoreDefinition, StoreView, StoresView,
 };
 use dkv_protocol::admin::{CatchUp, CatchUpAnswer, CatchUpRequest};
-use dkv_protocol::admin::{ForceRequest, GroupView, MessagesAnswer, TakeInRequest};
 use dkv_protocol::limits::MANAGER_PORT;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -379,6 +381,11 @@ impl AdminClient {
     /// Has it go on without machines that are gone, as an operator vouches.
     pub fn go_on_without(&self, store: &str, gone: &[String]) -> Result<StoreView, AdminError> {
         self.post(&store_path(store, "/force"), &ForceRequest { gone: gone.to_vec() })
+    }
+
+    /// Has offline ranges start empty, as an operator accepts who has seen so many of them.
+    pub fn accept_loss(&self, store: &str, offline_ranges: u32) -> Result<StoreView, AdminError> {
+        self.post(&store_path(store, "/accept-loss"), &AcceptLossRequest { offline_ranges })
     }
 
     /// All stores of its catalogue.

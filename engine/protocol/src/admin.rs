@@ -616,6 +616,14 @@ pub struct ForceRequest {
     pub gone: Vec<String>,
 }
 
+/// `POST /admin/v1/stores/{S}/accept-loss`: an operator gives up what the offline ranges held; they start empty.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptLossRequest {
+    /// How many ranges the operator has seen offline; refused when there are more.
+    pub offline_ranges: u32,
+}
+
 /// `POST /admin/v1/managers`: the machines that belong to this group, beside those known already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

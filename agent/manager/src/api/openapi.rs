@@ -94,6 +94,9 @@ fn paths() -> Value {
         "/admin/v1/stores/{store}/force": {
             "post": call("Go on without machines that are gone for certain, as an operator vouches.", &[&store], Some("ForceRequest"), "200", "StoreView")
         },
+        "/admin/v1/stores/{store}/accept-loss": {
+            "post": call("Give up what the offline ranges of a store held; they start empty.", &[&store], Some("AcceptLossRequest"), "200", "StoreView")
+        },
         "/admin/v1/metrics": {
             "get": call("Rates and totals of the nodes of this machine.", &[&window], None, "200", "MetricsView")
         },
@@ -331,6 +334,7 @@ fn schemas() -> Value {
         "CatchUpAnswer": object(&[("text", "string"), ("proof", "string")]),
         "MessagesAnswer": object(&[("refused?", "string")]),
         "ForceRequest": object(&[("gone", "[string]")]),
+        "AcceptLossRequest": object(&[("offline_ranges", "integer")]),
         "JoinRequest": object(&[("managers", "[string]")]),
         "HealthView": object(&[
             ("status", "ok|degraded"),
@@ -369,6 +373,9 @@ fn schemas() -> Value {
 mod tests {
     use super::*;
     use dkv_protocol::admin::{
+        AcceptLossRequest, ForceRequest, GroupMember, GroupView, MessagesAnswer, TakeInRequest,
+    };
+    use dkv_protocol::admin::{
         AddInstanceRequest, CommitRequest, CopiesView, DutyRequest, ErrorBody, ErrorDocument,
         HealthView, JoinRequest, LifeRequest, ManagersView, MetricsView, NodeChanged, NodeCopies,
         NodeDuty, NodeMetrics, NodeRecord, NodeState, NodeView, Rate, RemovedNode, Reservation,
@@ -376,9 +383,6 @@ mod tests {
         StoreView, StoresView,
     };
     use dkv_protocol::admin::{CatchUpAnswer, CatchUpRequest, KnownStore};
-    use dkv_protocol::admin::{
-        ForceRequest, GroupMember, GroupView, MessagesAnswer, TakeInRequest,
-    };
     use dkv_protocol::ids::{Epoch, NodeIndex, StoreId};
     use dkv_protocol::ranges::Replication;
     use serde::Serialize;
@@ -542,6 +546,7 @@ mod tests {
             value("CatchUpAnswer", &CatchUpAnswer { text: text(), proof: text() }),
             value("MessagesAnswer", &MessagesAnswer { refused: Some(text()) }),
             value("ForceRequest", &ForceRequest { gone: vec![] }),
+            value("AcceptLossRequest", &AcceptLossRequest { offline_ranges: 1 }),
             value("JoinRequest", &JoinRequest { managers: vec![] }),
             value(
                 "HealthView",

@@ -16,12 +16,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use dkv_catalog::NotTaken;
 use dkv_protocol::admin::{
+    AcceptLossRequest, ForceRequest, GroupView, MessagesAnswer, TakeInRequest,
+};
+use dkv_protocol::admin::{
     AddInstanceRequest, CommitRequest, DutyRequest, HealthView, JoinRequest, LifeRequest,
     ManagersView, MetricsView, NodeChanged, NodeState, Reservation, ReservationRequest,
     StoreChange, StoreChanged, StoreDefinition, StoreView, StoresView,
 };
 use dkv_protocol::admin::{CatchUpAnswer, CatchUpRequest};
-use dkv_protocol::admin::{ForceRequest, GroupView, MessagesAnswer, TakeInRequest};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +47,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/admin/v1/stores/{store}/instances/{node}/duty", post(set_duty))
         .route("/admin/v1/stores/{store}/life", post(begin_life))
         .route("/admin/v1/stores/{store}/force", post(go_on_without))
+        .route("/admin/v1/stores/{store}/accept-loss", post(accept_loss))
         .route("/admin/v1/managers/{machine}", delete(remove_manager))
         // The gate has bounded it.
         .route(MESSAGES_PATH, post(messages).layer(DefaultBodyLimit::disable()))
@@ -306,6 +309,16 @@ async fn go_on_without(
     let name = store.clone();
     let done = tokio::spawn(async move { agent.go_on_without(&name, &request.gone).await });
     finished(done).await?;
+    api.agent.store_view(&store).map(Json)
+}
+
+async fn accept_loss(
+    State(api): Shared,
+    Path(store): Path<String>,
+    body: Bytes,
+) -> Result<Json<StoreView>, Refusal> {
+    let request: AcceptLossRequest = read(&body)?;
+    api.agent.accept_loss(&store, request.offline_ranges).await?;
     api.agent.store_view(&store).map(Json)
 }
 

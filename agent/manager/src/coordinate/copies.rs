@@ -192,6 +192,45 @@ pub fn force(group: &Group, store: &str, gone: &[String]) -> Report {
     Report { rows, ..Report::default() }
 }
 
+/// How many ranges of a store are offline.
+pub fn offline_ranges(group: &Group, store: &str) -> Result<u32, Vec<ActionRow>> {
+    let (view, _) = with_copies(group, store, None, ACCEPT_LOSS)?;
+    Ok(view.copies.map_or(0, |copies| copies.offline_ranges))
+}
+
+const ACCEPT_LOSS: &str = "AcceptLoss";
+
+/// Has the offline ranges of a store start empty, as an operator accepts who has seen so many of them. The first manager
+/// that does it is enough; then waits until they are served, at most `most`.
+pub fn accept_loss(group: &Group, store: &str, seen: u32, most: Duration) -> Report {
+    let view = match with_copies(group, store, None, ACCEPT_LOSS) {
+        Ok((view, _)) => view,
+        Err(rows) => return Report { rows, ..Report::default() },
+    };
+    let mut rows = Vec::new();
+    for client in group.clients() {
+        match client.accept_loss(store, seen) {
+            Ok(_) => {
+                let row = match wait(group, store, most, |copies| copies.offline_ranges == 0) {
+                    Ok(_) => {
+                        let message = format!("{seen} ranges are served again, empty");
+                        ActionRow::success(client.manager(), ACCEPT_LOSS, message)
+                    }
+                    Err(last) => {
+                        let left = last.offline_ranges;
+                        let message = format!("{left} ranges have no node that runs to start on");
+                        let hint = format!("dkv store start {store}; then the same command again");
+                        ActionRow::late(client.manager(), ACCEPT_LOSS, message, hint)
+                    }
+                };
+                return report(vec![row], view);
+            }
+            Err(error) => rows.push(ActionRow::error(client.manager(), ACCEPT_LOSS, &error)),
+        }
+    }
+    report(rows, view)
+}
+
 fn report(rows: Vec<ActionRow>, view: StoreView) -> Report {
     Report { rows, record: Some(view.record), ..Report::default() }
 }

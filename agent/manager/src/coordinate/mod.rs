@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use change::{NewInstance, add_instance, create, delete};
-pub use copies::{failover, force, remove_instance, restart_rolling};
+pub use copies::{accept_loss, failover, force, offline_ranges, remove_instance, restart_rolling};
 pub use managers::{
     NotTogether, Standing, TOGETHER_MAX, add_managers, await_together, fates, remove_manager,
     standing,

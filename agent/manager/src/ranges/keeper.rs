@@ -497,7 +497,7 @@ fn refound(catalog: &Catalog) -> Vec<Command> {
 }
 
 /// Where ranges begin that are formed now: above what any earlier one of the store can have reached.
-fn first_index() -> u64 {
+pub(super) fn first_index() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.as_secs() << 16
 }

@@ -194,6 +194,29 @@ impl Agent {
         Ok(())
     }
 
+    /// What the offline ranges of a store held is given up: they start empty where a node of theirs serves. `seen` is how
+    /// many the operator was shown, so that nobody accepts a loss that has grown meanwhile.
+    pub(crate) async fn accept_loss(&self, store: &str, seen: u32) -> Result<(), Refusal> {
+        let id = {
+            let inner = self.lock();
+            let record = &inner.store(store)?.record;
+            check_copies(record)?;
+            record.id.clone()
+        };
+        let offline = |known: &Store| known.each_range().filter(|(_, r)| r.is_offline()).count();
+        let offline = self.ranges().look(&id, offline).unwrap_or(0);
+        if offline as u64 > u64::from(seen) {
+            return Err(Refusal::conflict(
+                "more_lost",
+                format!("{offline} ranges of {store} are offline by now, not {seen}"),
+                format!("look again: dkv store show {store}"),
+            ));
+        }
+        let first_index = super::keeper::first_index();
+        let command = Command::ReformOffline { store: id, first_index, accept_loss: true };
+        self.decide(command).await.map(|_| ())
+    }
+
     /// One of these machines whose manager answers.
     async fn who_answers(&self, machines: &[String]) -> Option<String> {
         for machine in machines {
@@ -254,7 +277,7 @@ fn in_words(refusal: RangesRefusal) -> Refusal {
         RangesRefusal::LossNotAccepted => (
             "loss_not_accepted",
             "what is lost was not given up: the store was created with --on-total-loss offline".to_string(),
-            "bring back a node that has it, or give it up by stopping and starting the whole store",
+            "give it up with: dkv store accept-loss",
         ),
         other => ("ranges_refused", format!("the managers refused it: {other}"), "dkv store show"),
     };

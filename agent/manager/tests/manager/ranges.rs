@@ -221,6 +221,19 @@ fn a_range_whose_last_copy_is_gone_waits_for_a_human_or_starts_empty() {
             OnTotalLoss::Reinit => c.state == RangeState::Normal && c.formed > Epoch(1),
         };
         until("that is known", || config(&machine, 0, 0).as_ref().is_some_and(state));
+        if on_total_loss == OnTotalLoss::Reinit {
+            continue;
+        }
+        let offline = || machine.client().store("S").unwrap().copies.unwrap().offline_ranges;
+        until("all are offline", || offline() == 256);
+        let refused = machine.client().accept_loss("S", 255).unwrap_err();
+        assert!(refused.to_string().contains("256 ranges of S are offline by now"), "{refused}");
+        machine.client().accept_loss("S", 256).unwrap();
+        until("a human accepted it", || {
+            config(&machine, 0, 0)
+                .is_some_and(|c| c.state == RangeState::Normal && c.formed > Epoch(1))
+        });
+        until("nothing is offline any more", || offline() == 0);
     }
 }
 

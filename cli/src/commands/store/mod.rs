@@ -198,6 +198,21 @@ is for when they are not. It makes two stores of one if a machine that is said t
         #[command(flatten)]
         shared: Shared,
     },
+    /// Gives up what offline ranges held, whose last copies are gone; they start empty, the others stay as they are
+    #[command(after_help = "\
+Examples:
+  dkv store accept-loss TestStore
+
+Asks for the name of the store once more. Without it such ranges answer -CLUSTERDOWN until somebody decides; stopping and
+starting the store gives up everything instead.")]
+    AcceptLoss {
+        /// Name of the store
+        name: String,
+        #[command(flatten)]
+        patience: Patience,
+        #[command(flatten)]
+        shared: Shared,
+    },
     /// Removes one node from a running store with copies: its copies move to the others first
     #[command(after_help = "\
 Examples:
@@ -250,6 +265,9 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
             run::copies(shared, spelling, &format!("moving the lead of {name}"), |group| {
                 coordinate::failover(group, name, instance, *back, patience.most())
             })
+        }
+        Command::AcceptLoss { name, patience, shared } => {
+            run::accept_loss(name, patience.most(), shared, spelling)
         }
         Command::RemoveInstance { name, instance, patience, shared } => {
             run::copies(shared, spelling, &format!("moving the copies of {instance}"), |group| {

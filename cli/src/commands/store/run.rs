@@ -103,12 +103,43 @@ pub(super) fn force(
         "{all} is said to be gone. If it lives and goes on by itself, the store {name} exists twice from now on, and what \
          clients write to one of the two is lost.\nType {all} to go on without it:"
     ));
+    confirm(&all)?;
+    show(shared.output.output, &coordinate::force(&reached.group, name, &gone))
+}
+
+/// Gives up what offline ranges held, once the name of the store was typed again.
+pub(super) fn accept_loss(
+    name: &str,
+    most: Duration,
+    shared: &Shared,
+    spelling: Spelling,
+) -> Result<u8, Failure> {
+    let reached = shared.group(spelling)?;
+    let offline = match coordinate::offline_ranges(&reached.group, name) {
+        Ok(0) => {
+            output::note(&format!("no range of {name} is offline; nothing is lost"));
+            return Ok(0);
+        }
+        Ok(offline) => offline,
+        Err(rows) => return show(shared.output.output, &Report { rows, ..Report::default() }),
+    };
+    output::note(&format!(
+        "{offline} ranges of {name} are offline: all their copies are gone, and what they held with them. They start empty.\n\
+         Type {name} to go on:"
+    ));
+    confirm(name)?;
+    let report = coordinate::accept_loss(&reached.group, name, offline, most);
+    show(shared.output.output, &report)
+}
+
+/// Nothing is done before this was typed.
+fn confirm(what: &str) -> Result<(), Failure> {
     let mut typed = String::new();
     let read = std::io::stdin().lock().read_line(&mut typed);
-    if read.is_err() || typed.trim() != all {
-        return Err(Failure::failed("not confirmed; nothing was changed", format!("type {all}")));
+    if read.is_err() || typed.trim() != what {
+        return Err(Failure::failed("not confirmed; nothing was changed", format!("type {what}")));
     }
-    show(shared.output.output, &coordinate::force(&reached.group, name, &gone))
+    Ok(())
 }
 
 /// A turning wheel with the seconds, on a terminal alone.

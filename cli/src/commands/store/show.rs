@@ -158,7 +158,10 @@ fn ranges_text(copies: &CopiesView) -> String {
     let served = RANGES as u32 - copies.unformed_ranges - copies.offline_ranges;
     let mut text = format!("{served} of {RANGES} served");
     for (count, what) in [
-        (copies.offline_ranges, "offline: their last copy is gone"),
+        (
+            copies.offline_ranges,
+            "offline: their last copy is gone (dkv store accept-loss gives them up)",
+        ),
         (copies.degraded_ranges, "degraded: with fewer copies in sync than there should be"),
         (copies.moving_ranges, "moving"),
     ] {

@@ -343,7 +343,7 @@ fn report(name: &str, format: Format, findings: &[Finding], copies: &[Vec<Copy>]
         Format::Table => {
             output::line(&summary(name, [agree, differ, busy, missing], &by_copies, keys, alone));
             if !rows.is_empty() {
-                output::rows(Format::Table, &head, &rows);
+                output::rows(Format::Table, &head, &folded(&rows));
             }
         }
     }
@@ -352,6 +352,26 @@ fn report(name: &str, format: Format, findings: &[Finding], copies: &[Vec<Copy>]
         (0, _) => Exit::Partly as u8,
         _ => Exit::Failed as u8,
     }
+}
+
+/// Ranges that follow each other and of which there is the same to say, and no copy to show, are one row for people.
+fn folded(rows: &[Vec<Json>]) -> Vec<Vec<Json>> {
+    const NODE: usize = 3;
+    let whole = |rows: &[Vec<Json>]| -> Vec<Json> {
+        let [first, .., last] = rows else { return rows.concat() };
+        let start = |at: usize| first[at].to_string().trim_matches('"').to_owned();
+        let from = start(1).split('-').next().map(str::to_owned).unwrap_or_default();
+        let to = last[1].as_str().and_then(|slots| slots.split('-').nth(1)).unwrap_or_default();
+        let mut row = first.clone();
+        row[0] = json!(format!("{}-{}", start(0), last[0]));
+        row[1] = json!(format!("{from}-{to}"));
+        row
+    };
+    let next_to = |one: &Vec<Json>, other: &Vec<Json>| {
+        let follows = one[0].as_u64().map(|range| range + 1) == other[0].as_u64();
+        follows && one[NODE].is_null() && other[NODE].is_null() && one[2] == other[2]
+    };
+    rows.chunk_by(next_to).map(whole).collect()
 }
 
 /// The line about the store.
@@ -407,6 +427,28 @@ mod tests {
         }
         assert_eq!(judge(&[copy(true, "a", 5, 1)]), Finding::Agree);
         assert_eq!(judge(&[]), Finding::Missing("its primary was not found".into()));
+    }
+
+    #[test]
+    fn ranges_of_which_there_is_the_same_to_say_are_one_row() {
+        let row = |range: u64, result: &str, node: Json| {
+            let slots = format!("{}-{}", range * 64, range * 64 + 63);
+            vec![json!(range), json!(slots), json!(result), node]
+        };
+        let none = Json::Null;
+        let rows = [
+            row(0, "lost", none.clone()),
+            row(1, "lost", none.clone()),
+            row(2, "lost", none.clone()),
+            row(3, "other", none.clone()),
+            row(5, "other", none.clone()),
+            row(6, "differs", json!("node1")),
+            row(6, "differs", json!("node2")),
+        ];
+        let mut expected = rows[2..].to_vec();
+        expected[0] = vec![json!("0-2"), json!("0-191"), json!("lost"), none];
+        assert_eq!(folded(&rows), expected);
+        assert!(folded(&[]).is_empty());
     }
 
     #[test]
