@@ -157,7 +157,7 @@ impl Shard {
         ControlFlow::Continue(())
     }
 
-    /// Asks every shard of the store.
+    /// Asks every shard of the store, or in a store with copies whoever leads each range.
     pub(crate) fn everywhere(
         &mut self,
         now: Now,
@@ -170,6 +170,9 @@ impl Shard {
             return self.keys(now, session, spec, args);
         }
         let info = merge == Merge::Info;
+        if self.copies.is_some() && !info {
+            return self.every_range(now, session, spec, merge, args);
+        }
         let all = self.everybody();
         let shards: Vec<u16> =
             all.iter().copied().filter(|to| !info || self.links.is_up(*to)).collect();

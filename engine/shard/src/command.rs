@@ -226,10 +226,13 @@ pub enum Scope {
     Slot,
     /// Each key by its owner; the session splits the command and merges the replies.
     Split(Merge),
-    /// On a client port every shard of the store, on a shard port that shard; the session merges the replies.
+    /// On a client port every shard of the store, in a store with copies whoever leads each range; on a shard port that
+    /// shard. The session merges the replies.
     Whole(Merge),
     /// SCAN: the owner of the range that the cursor names.
     Cursor,
+    /// What shards ask each other about one range: whoever leads the range that the first argument names, as a cursor does.
+    Range,
 }
 
 /// How the replies of several shards become one. The first error, if any, is the whole reply.

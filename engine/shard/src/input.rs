@@ -484,9 +484,9 @@ impl Shard {
             Scope::Session | Scope::Slot => Plan::Session,
             Scope::Split(merge) => self.plan_split(spec, merge, args),
             Scope::Whole(merge) => {
-                // What is walked goes in steps wherever the keys are.
-                let here = merge != Merge::Concat
-                    && (port == PortKind::Shard || self.links.len() == 1)
+                // What is walked goes in steps wherever the keys are; and a shard with copies may be alone for a moment only.
+                let alone = self.links.len() == 1 && self.copies.is_none();
+                let here = merge != Merge::Concat && (port == PortKind::Shard || alone)
                     || (merge == Merge::Info && !commands::info::needs_keyspace(args));
                 if here { Plan::Here(None) } else { Plan::Everywhere(merge) }
             }
@@ -497,6 +497,8 @@ impl Shard {
                 },
                 _ => Plan::Here(None),
             },
+            // No client can name one of these.
+            Scope::Range => Plan::Refused(Refusal::Unknown),
         }
     }
 

@@ -36,6 +36,8 @@ enum Kind {
     /// again and again.
     Walk {
         wanted: Wanted,
+        /// Of a walk through ranges: for each part the range before which it ends.
+        ends: Vec<u16>,
         count: usize,
         pieces: Vec<Vec<u8>>,
         bytes: usize,
@@ -88,16 +90,22 @@ impl Merging {
         }
     }
 
-    /// For keys that are looked for in steps.
+    /// For keys that are looked for in steps at so many shards.
     pub(crate) fn walk(wanted: Wanted, parts: u32) -> Self {
-        let kind = Kind::Walk { wanted, count: 0, pieces: Vec::new(), bytes: 0 };
-        Self { kind, left: parts, error: None, gates: Vec::new() }
+        Self { left: parts, ..Self::walk_ranges(wanted, Vec::new()) }
+    }
+
+    /// For keys that are looked for in steps through the ranges, a part for each of `ends`, at whoever leads them.
+    pub(crate) fn walk_ranges(wanted: Wanted, ends: Vec<u16>) -> Self {
+        let left = ends.len() as u32;
+        let kind = Kind::Walk { wanted, ends, count: 0, pieces: Vec::new(), bytes: 0 };
+        Self { kind, left, error: None, gates: Vec::new() }
     }
 
     /// Takes the reply to a step after which more are to come, and says where to go on. None: it is another reply, or
     /// the last of its part, or no more is wanted; [`Self::add`] takes it then.
     pub(crate) fn walk_on(&mut self, reply: &[u8]) -> Option<u64> {
-        let Kind::Walk { wanted, count, pieces, bytes } = &mut self.kind else { return None };
+        let Kind::Walk { wanted, count, pieces, bytes, .. } = &mut self.kind else { return None };
         let (cursor, found, elements) = scan::step_of(reply)?;
         if cursor == 0 || self.error.is_some() || *count + found >= wanted.count_max() {
             return None;
@@ -115,12 +123,19 @@ impl Merging {
         Some(cursor)
     }
 
-    /// The request for the next step.
-    pub(crate) fn walk_request(&self, cursor: u64) -> Option<Request> {
+    /// The request for the next step of a part.
+    pub(crate) fn walk_request(&self, part: u32, cursor: u64) -> Option<Request> {
         match &self.kind {
-            Kind::Walk { wanted, count, .. } => Some(wanted.request(cursor, *count)),
+            Kind::Walk { wanted, ends, count, .. } => {
+                Some(wanted.request(cursor, *count, ends.get(part as usize).copied()))
+            }
             _ => None,
         }
+    }
+
+    /// Whether it is a walk through ranges, whose steps are asked of whoever leads them.
+    pub(crate) fn walks_ranges(&self) -> bool {
+        matches!(&self.kind, Kind::Walk { ends, .. } if !ends.is_empty())
     }
 
     /// For texts that are put one behind the other.
@@ -221,7 +236,7 @@ impl Merging {
         let held = match &self.kind {
             Kind::Sum(_) | Kind::Ok => 0,
             Kind::InOrder { order, bytes, .. } => order.len() * size_of::<u32>() + bytes,
-            Kind::Walk { bytes, .. } => *bytes,
+            Kind::Walk { bytes, ends, .. } => *bytes + size_of_val(&**ends),
             Kind::Text(_, text) => text.len(),
             Kind::Info { request, .. } => request.len(),
         };

@@ -301,10 +301,18 @@ impl Replies {
     }
 
     /// The request for the next step of a walk, if it still goes on.
-    pub(crate) fn walk_request(&self, number: u32, cursor: u64) -> Option<Request> {
+    pub(crate) fn walk_request(&self, number: u32, part: u32, cursor: u64) -> Option<Request> {
         match self.slots.get(number.wrapping_sub(self.first) as usize) {
-            Some(Slot::Merging(merging)) => merging.walk_request(cursor),
+            Some(Slot::Merging(merging)) => merging.walk_request(part, cursor),
             _ => None,
+        }
+    }
+
+    /// Whether a walk goes through ranges, and asks whoever leads them.
+    pub(crate) fn walks_ranges(&self, number: u32) -> bool {
+        match self.slots.get(number.wrapping_sub(self.first) as usize) {
+            Some(Slot::Merging(merging)) => merging.walks_ranges(),
+            _ => false,
         }
     }
 

@@ -393,6 +393,7 @@ pub(crate) fn range_of(spec: &Spec, args: Args<'_>) -> Option<RangeId> {
     match spec.scope {
         Scope::Keyed | Scope::Split(_) => Some(slot_of(args.get(spec.first_key as usize)).range()),
         Scope::Cursor if spec.name == "SCAN" => scan::cursor_range(args),
+        Scope::Range => scan::cursor_range(args),
         _ => None,
     }
 }
@@ -412,7 +413,7 @@ impl Copies {
         args: Args<'_>,
     ) -> Admission {
         match spec.scope {
-            Scope::Keyed => match range_of(spec, args) {
+            Scope::Keyed | Scope::Range => match range_of(spec, args) {
                 Some(range) => self.check(now, range, spec.write),
                 None => Admission::Go,
             },
@@ -435,7 +436,7 @@ impl Copies {
                 Some(range) => self.check(now, range, false),
                 None => Admission::Go,
             },
-            // FLUSHALL and DBSIZE.
+            // FLUSHALL and DBSIZE on a shard port: of what is led here.
             Scope::Whole(Merge::Ok | Merge::Sum) => {
                 for range in (0..RANGES).map(|range| RangeId(range as u8)) {
                     if self.cluster.role(range) != Role::Primary {

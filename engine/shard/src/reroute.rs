@@ -7,7 +7,7 @@
 //! requests of one range and connection keep their order.
 
 use crate::command::{Args, Merge, Now, Scope, Spec};
-use crate::commands;
+use crate::commands::{self, scan};
 use crate::links::Waiting;
 use crate::merge::Merging;
 use crate::replication::{Admission, OFFLINE, range_of, range_of_place, refuse};
@@ -32,6 +32,9 @@ const LOOK_NS: u64 = 5_000_000;
 const PARKED_BYTES_MAX: usize = LINK_BYTES_MAX;
 /// Requests that are sent on their way at a time: some hundred microseconds of work.
 const MOVES_MAX: usize = 256;
+
+/// What a reply that is a number has at most.
+const NUMBER_BYTES: u32 = 32;
 
 const NOT_SERVED: &str = "TRYAGAIN nobody leads the range at the moment; try again";
 
@@ -217,74 +220,144 @@ impl Shard {
             parts[*part as usize].1.extend((0..step).map(|i| first + at * step + i));
             order.push(*part);
         }
-        let me = self.links.me();
-        let mut plans = Vec::with_capacity(parts.len());
-        for (range, positions) in &parts {
-            let owner = self.links.owner_of_range(*range);
-            let parks = match self.must_park(*range) {
-                Ok(parks) => parks,
-                Err(text) => {
-                    self.refuse_whole(session, text);
-                    return ControlFlow::Continue(());
-                }
-            };
-            if parks {
-                self.admit(session, me)?;
-                plans.push(None);
-                continue;
-            }
-            if owner != me {
-                if !self.admit_all(session, &[owner])? {
-                    return ControlFlow::Continue(());
-                }
-                plans.push(Some(owner));
-                continue;
-            }
-            let spans = args.select(positions);
-            match self.admission(now, spec, session.whole_store(), args.with_spans(&spans)) {
-                Admission::Go => plans.push(Some(me)),
-                Admission::Elsewhere(_) => plans.push(None),
-                Admission::Wait => {
-                    let _ = self.noticed();
-                    self.later(session);
-                    return ControlFlow::Break(());
-                }
-                Admission::Refused(text) => {
-                    let _ = self.noticed();
-                    self.refuse_whole(session, text);
-                    return ControlFlow::Continue(());
-                }
-            }
-        }
+        let parts: Vec<(RangeId, Vec<(u32, u32)>)> =
+            parts.iter().map(|(range, positions)| (*range, args.select(positions))).collect();
+        let parts: Vec<(RangeId, Args<'_>)> =
+            parts.iter().map(|(range, spans)| (*range, args.with_spans(spans))).collect();
+        let Some(ways) = self.ways(now, session, spec, &parts)? else {
+            return ControlFlow::Continue(());
+        };
         session.last = (spec.name, "");
         let order = if merge == Merge::InOrder { order } else { Vec::new() };
         let merging = Merging::new(merge, parts.len() as u32, order);
+        let weight = session.expected_bytes();
+        self.send_parts(now, session, (spec, merging, weight), &parts, &ways);
+        ControlFlow::Continue(())
+    }
+
+    /// A command for the whole store, as one part for each range: whoever leads a range when its part is executed does it, so
+    /// that every range is counted or cleared exactly once while ranges change hands, and in its place among the commands
+    /// of this connection.
+    pub(crate) fn every_range(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        merge: Merge,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        let part = match commands::keys::of_each_range(spec, args) {
+            Ok(part) => part,
+            Err(text) => {
+                self.refuse_whole(session, text);
+                return ControlFlow::Continue(());
+            }
+        };
+        let ranges = || (0..RANGES as u16).map(|range| (range, RangeId(range as u8)));
+        let requests: Vec<Request> = ranges()
+            .map(|(range, _)| {
+                let mut request = Request::empty(session.proto, true);
+                request.add(part.name.as_bytes());
+                request.add(itoa::Buffer::new().format(scan::start_of(range)).as_bytes());
+                request
+            })
+            .collect();
+        let parts: Vec<(RangeId, Args<'_>)> =
+            ranges().zip(&requests).map(|((_, range), request)| (range, request.args())).collect();
+        let Some(ways) = self.ways(now, session, part, &parts)? else {
+            return ControlFlow::Continue(());
+        };
+        session.last = (spec.name, "");
+        let merging = Merging::new(merge, parts.len() as u32, Vec::new());
+        self.send_parts(now, session, (part, merging, NUMBER_BYTES), &parts, &ways);
+        ControlFlow::Continue(())
+    }
+
+    /// Which way each part of a command goes that is about one range: the shard that leads it, or none when it is parked.
+    /// Outer none: one of them is known to refuse, so nothing is executed and the command has been answered. Break: not now,
+    /// the session is stalled.
+    fn ways(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        parts: &[(RangeId, Args<'_>)],
+    ) -> ControlFlow<(), Option<Vec<Option<u16>>>> {
+        let me = self.links.me();
+        let mut ways = Vec::with_capacity(parts.len());
+        for (range, args) in parts {
+            let owner = self.links.owner_of_range(*range);
+            let refusal = match self.must_park(*range) {
+                Err(text) => text,
+                Ok(true) => {
+                    self.admit(session, me)?;
+                    ways.push(None);
+                    continue;
+                }
+                Ok(false) if owner != me => {
+                    if !self.admit_all(session, &[owner])? {
+                        return ControlFlow::Continue(None);
+                    }
+                    ways.push(Some(owner));
+                    continue;
+                }
+                Ok(false) => match self.admission(now, spec, session.whole_store(), *args) {
+                    Admission::Go => {
+                        ways.push(Some(me));
+                        continue;
+                    }
+                    Admission::Elsewhere(_) => {
+                        ways.push(None);
+                        continue;
+                    }
+                    Admission::Wait => {
+                        let _ = self.noticed();
+                        self.later(session);
+                        return ControlFlow::Break(());
+                    }
+                    Admission::Refused(text) => text,
+                },
+            };
+            let _ = self.noticed();
+            self.refuse_whole(session, refusal);
+            return ControlFlow::Continue(None);
+        }
+        ControlFlow::Continue(Some(ways))
+    }
+
+    /// Sends the parts of a command on their ways; `weight` is what a reply to one of them may have in bytes.
+    fn send_parts(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        (spec, merging, weight): (&'static Spec, Merging, u32),
+        parts: &[(RangeId, Args<'_>)],
+        ways: &[Option<u16>],
+    ) {
         let slot = session.replies.wait_for_all(merging);
-        for (part, ((range, positions), plan)) in parts.iter().zip(&plans).enumerate() {
+        for (part, ((range, args), way)) in parts.iter().zip(ways).enumerate() {
+            let part = part as u32;
             let waiting = Waiting {
                 session: session.id,
                 slot,
-                part: part as u32,
+                part,
                 write: spec.write,
                 shared: true,
-                weight: session.expected_bytes(),
+                weight,
                 range: Some(*range),
             };
-            let part_args = positions.iter().map(|i| args.get(*i));
-            match plan {
-                None => self.park_part(now, session, waiting, part_args),
-                Some(owner) if *owner != me => {
-                    let whole_store = session.whole_store();
-                    self.links.push(*owner, waiting, session.proto, whole_store, part_args);
-                    self.stats.forwarded.add(1);
+            match way {
+                None => self.park_part(now, session, waiting, args.iter_from(0)),
+                Some(owner) if *owner == self.links.me() => {
+                    self.part_here(now, session, spec, slot, part, *args);
                 }
-                Some(_) => {
-                    let spans = args.select(positions);
-                    self.part_here(now, session, spec, slot, part as u32, args.with_spans(&spans));
+                Some(owner) => {
+                    let (proto, whole_store) = (session.proto, session.whole_store());
+                    self.links.push(*owner, waiting, proto, whole_store, args.iter_from(0));
+                    self.stats.forwarded.add(1);
                 }
             }
         }
-        ControlFlow::Continue(())
     }
 
     /// Parks a command of a connection, whole.

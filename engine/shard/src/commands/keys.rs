@@ -1,9 +1,10 @@
 //! Keys as such: removing, asking whether they are there, counting them, clearing them.
 
 use super::record::Ahead;
-use super::{errors, record};
+use super::{errors, record, scan};
 use crate::command::{Args, Exec, Merge, Scope, Spec};
 use alloc::vec::Vec;
+use dkv_protocol::ids::RangeId;
 use dkv_protocol::limits::RANGES;
 use dkv_protocol::resp::reply;
 
@@ -134,6 +135,28 @@ fn type_of(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     reply::simple(out, if record::read(x, place, key).is_some() { "string" } else { "none" });
 }
 
+/// What the leader of a range is asked in a store with copies, where ranges change hands one by one: how many keys the
+/// range has, and to remove them all. The range is named as by a cursor.
+pub(super) const COUNT: Spec =
+    Spec { name: "DKV.COUNT", arity: 2, scope: Scope::Range, handler: count, ..Spec::NOTHING };
+pub(super) const CLEAR: Spec = Spec {
+    name: "DKV.CLEAR",
+    arity: 2,
+    scope: Scope::Range,
+    write: true,
+    handler: clear,
+    ..Spec::NOTHING
+};
+
+/// What is asked of each range for DBSIZE, FLUSHALL and FLUSHDB. An error instead when the arguments make no sense.
+pub(crate) fn of_each_range(spec: &Spec, args: Args<'_>) -> Result<&'static Spec, &'static str> {
+    match spec.name {
+        "DBSIZE" => Ok(&COUNT),
+        _ if is_flush(args) => Ok(&CLEAR),
+        _ => Err(errors::SYNTAX),
+    }
+}
+
 fn dbsize(x: &mut Exec<'_>, _args: Args<'_>, out: &mut Vec<u8>) {
     record::look_at_ranges(x, 0..RANGES as u16);
     reply::integer(out, x.table.len() as i64);
@@ -141,14 +164,33 @@ fn dbsize(x: &mut Exec<'_>, _args: Args<'_>, out: &mut Vec<u8>) {
 
 /// ASYNC and SYNC are one: the table gives its memory back in either case before the next command runs.
 fn flush(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
-    let understood = match args.len() {
-        1 => true,
-        2 => [b"ASYNC".as_slice(), b"SYNC"].iter().any(|w| args.get(1).eq_ignore_ascii_case(w)),
-        _ => false,
-    };
-    if !understood {
+    if !is_flush(args) {
         return reply::error(out, errors::SYNTAX);
     }
     x.table.clear();
+    reply::ok(out);
+}
+
+fn is_flush(args: Args<'_>) -> bool {
+    match args.len() {
+        1 => true,
+        2 => [b"ASYNC".as_slice(), b"SYNC"].iter().any(|w| args.get(1).eq_ignore_ascii_case(w)),
+        _ => false,
+    }
+}
+
+fn count(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
+    let Some(RangeId(range)) = scan::cursor_range(args) else {
+        return reply::error(out, errors::INVALID_CURSOR);
+    };
+    record::look_at_ranges(x, u16::from(range)..u16::from(range) + 1);
+    reply::integer(out, x.table.len_of_range(u16::from(range)) as i64);
+}
+
+fn clear(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
+    let Some(RangeId(range)) = scan::cursor_range(args) else {
+        return reply::error(out, errors::INVALID_CURSOR);
+    };
+    x.table.clear_range(u16::from(range));
     reply::ok(out);
 }

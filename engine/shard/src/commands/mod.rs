@@ -16,7 +16,7 @@ mod errors;
 mod expiry;
 mod glob;
 pub mod info;
-mod keys;
+pub(crate) mod keys;
 mod number;
 mod record;
 pub mod scan;
@@ -52,6 +52,9 @@ const INTROSPECTION: &[Spec] = &[info::INFO, config::CONFIG, checksum::CHECKSUM]
 const INTERNAL: &[Spec] = &[
     info::KEYSPACE,
     scan::WALK,
+    scan::WALK_RANGES,
+    keys::COUNT,
+    keys::CLEAR,
     transactions::WATCHING,
     transactions::EXECUTING,
     transactions::EXECUTING_READS,

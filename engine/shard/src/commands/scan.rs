@@ -73,6 +73,29 @@ pub(crate) const WALK_TOO_LONG: &str = errors::REPLY_TOO_LONG;
 pub(super) const WALK: Spec =
     Spec { name: "DKV.WALK", arity: -3, scope: Scope::Cursor, handler: walk, ..Spec::NOTHING };
 
+/// The same of some ranges in order, in a store with copies, where they change hands one by one:
+/// `DKV.WALKRANGES cursor end pattern`. Asked of whoever leads the range of the cursor, it goes as far as that shard leads
+/// what follows, and no further than to the range `end`. The reply is the same; where to go on is in a range that it did
+/// not come to, or zero behind the last one.
+pub(crate) const WALK_RANGES_REQUEST: &[u8] = b"DKV.WALKRANGES";
+pub(super) const WALK_RANGES: Spec = Spec {
+    name: "DKV.WALKRANGES",
+    arity: 4,
+    scope: Scope::Range,
+    handler: walk_ranges,
+    ..Spec::NOTHING
+};
+
+/// The cursor that names a range and no place in it.
+pub(crate) const fn start_of(range: u16) -> u64 {
+    (range as u64) << RANGE_SHIFT
+}
+
+/// The range of a cursor that is not at the end.
+pub(crate) const fn range_at(cursor: u64) -> RangeId {
+    RangeId((cursor >> RANGE_SHIFT) as u8)
+}
+
 /// The range that the cursor of a SCAN names, whose owner executes it on a client port; none when it names none (any
 /// shard answers then).
 pub fn cursor_range(args: Args<'_>) -> Option<RangeId> {
@@ -224,6 +247,27 @@ fn walk(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     } else {
         (next, found) =
             look(x, cursor, &run, usize::MAX, matching.as_ref(), &|_| true, &mut elements);
+    }
+    reply::array(out, 2);
+    reply::integer(out, next as i64);
+    reply::array(out, found);
+    out.append(&mut elements);
+}
+
+/// See [`WALK_RANGES_REQUEST`].
+fn walk_ranges(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
+    let ends = parse_u64(args.get(1)).zip(parse_u64(args.get(2)));
+    let Some((cursor, end)) = ends.filter(|(_, end)| *end <= RANGES as u64) else {
+        return reply::error(out, errors::INVALID_CURSOR);
+    };
+    let Some(matching) = pattern(args.get(3), out) else { return };
+    let run = run_from(x, (cursor >> RANGE_SHIFT) as u16, true);
+    let run = run.start..run.end.min(end as u16);
+    let mut elements = Vec::new();
+    let (mut next, found) =
+        look(x, cursor, &run, usize::MAX, matching.as_ref(), &|_| true, &mut elements);
+    if next == 0 && u64::from(run.end) < end {
+        next = start_of(run.end);
     }
     reply::array(out, 2);
     reply::integer(out, next as i64);
