@@ -26,7 +26,7 @@ use crate::limits::{ARGS_MAX, FRAME_BYTES_MAX, HELLO_BYTES_MAX, REPLY_BYTES_MAX}
 use crate::resp::{Proto, reply};
 use alloc::vec::Vec;
 use core::fmt;
-use crc::{CRC_32_ISCSI, Crc, Digest, Table};
+use crc32c::{crc32c, crc32c_append};
 
 /// The first bytes of each frame.
 pub const MAGIC: [u8; 4] = *b"DKVP";
@@ -34,9 +34,6 @@ pub const MAGIC: [u8; 4] = *b"DKVP";
 pub const VERSION: u16 = 1;
 /// Length of a frame's header.
 pub const HEADER_BYTES: usize = 24;
-
-/// CRC-32C, sixteen bytes a step: bodies may be hundreds of megabytes and are summed on the thread that serves.
-static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -143,8 +140,8 @@ pub fn header(kind: FrameKind, body: &[u8]) -> [u8; HEADER_BYTES] {
     header[4..6].copy_from_slice(&VERSION.to_le_bytes());
     header[6] = kind as u8;
     header[8..12].copy_from_slice(&(body.len() as u32).to_le_bytes());
-    header[12..16].copy_from_slice(&CRC32C.checksum(body).to_le_bytes());
-    let sum = CRC32C.checksum(&header[..20]);
+    header[12..16].copy_from_slice(&crc32c(body).to_le_bytes());
+    let sum = crc32c(&header[..20]);
     header[20..].copy_from_slice(&sum.to_le_bytes());
     header
 }
@@ -176,7 +173,7 @@ pub struct FrameReader {
     /// The header of the frame under way, once it was checked.
     head: Option<Head>,
     /// Sum of the body of that frame as far as it was seen.
-    sum: Digest<'static, u32, Table<16>>,
+    sum: u32,
     /// Bytes of the body in `sum`.
     summed: usize,
 }
@@ -200,7 +197,7 @@ impl FrameReader {
     }
 
     fn with_bytes_max(bytes_max: usize) -> Self {
-        Self { bytes_max, head: None, sum: CRC32C.digest(), summed: 0 }
+        Self { bytes_max, head: None, sum: 0, summed: 0 }
     }
 
     /// The frame at the start of `buf`, which starts at the first byte of the unfinished frame and holds what was given
@@ -218,12 +215,12 @@ impl FrameReader {
         };
         let end = buf.len().min(HEADER_BYTES + head.len);
         let body = &buf[HEADER_BYTES..end];
-        self.sum.update(&body[self.summed..]);
+        self.sum = crc32c_append(self.sum, &body[self.summed..]);
         self.summed = body.len();
         if body.len() < head.len {
             return Ok(None);
         }
-        let sum = core::mem::replace(&mut self.sum, CRC32C.digest()).finalize();
+        let sum = core::mem::take(&mut self.sum);
         self.summed = 0;
         self.head = None;
         if sum != head.sum {
@@ -245,7 +242,7 @@ impl FrameReader {
         if version != VERSION {
             return Err(FrameError::Version(version));
         }
-        if u32_at(header, 20) != CRC32C.checksum(&header[..20]) {
+        if u32_at(header, 20) != crc32c(&header[..20]) {
             return Err(FrameError::HeaderChecksum);
         }
         let Some(kind) = FrameKind::from_byte(header[6]) else { return Err(FrameError::Unknown) };
