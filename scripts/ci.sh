@@ -19,6 +19,11 @@ step "build"
 cargo build --quiet --workspace --bins
 step "tests"
 cargo nextest run --workspace --no-fail-fast
+# The same once more with nodes that run without io_uring: each test that starts nodes and asks nothing about the way they do it.
+# The binaries are those of the step before.
+step "tests of real processes, on epoll"
+DKV_TEST_IO=epoll cargo nextest run --workspace --no-fail-fast \
+  -E '(package(dkv-tests) or (package(dkv-node) and kind(test))) and not (binary(filters) or binary(compare))'
 step "simulator: many seeds"
 cargo run --quiet --release -p dkv-sim -- --seeds 4000
 cargo run --quiet --release -p dkv-sim -- --seeds 600 --shard

@@ -16,6 +16,7 @@ import copies
 import cost
 import latency
 import memory
+import reactors
 import report
 import shapes
 import startup
@@ -34,6 +35,7 @@ SECTIONS = {
     "stalls": shapes.stalls,
     "cluster": cluster.measure,
     "copies": copies.measure,
+    "io": reactors.measure,
     "memory": memory.measure,
 }
 # Several gigabytes and minutes: only when asked for.

@@ -53,6 +53,8 @@ class Node:
             "control_socket": f"{self.path}.sock",
             "lock_file": f"{self.path}.lock",
         }
+        if self.store.io is not None:
+            document["io"] = self.store.io
         if self.store.ack is not None:
             document["replication"] = {"replicas": 1, "ack": self.store.ack}
         launch = pathlib.Path(f"{self.path}.json")
@@ -84,8 +86,8 @@ class Node:
 class Store:
     """Its nodes, and in place of a manager the follower that decides who leads what and what is in sync."""
 
-    def __init__(self, machine, name, ack, port):
-        self.machine, self.name, self.ack = machine, name, ack
+    def __init__(self, machine, name, ack, port, io=None):
+        self.machine, self.name, self.ack, self.io = machine, name, ack, io
         count = 1 if ack is None else 2
         self.infos = [
             {

@@ -17,6 +17,8 @@ BESIDE_ECHO = {1: 1.2, 16: 2.2, 64: 3.5}
 MGET_PER_KEY = 1.0
 # CPU per operation with 10,000 connections / with 50.
 MANY_CONNECTIONS = 1.5
+# A node on epoll / the same on io_uring, at pipeline 16.
+EPOLL = 1.4
 # Requests of a cluster client that were forwarded.
 FORWARDED = 0
 # Milliseconds from exec to the first PONG.

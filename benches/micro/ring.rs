@@ -1,4 +1,5 @@
-//! What the reactor itself costs: server CPU time of one echoed message, the floor under every command on this machine.
+//! What the reactors themselves cost: server CPU time of one echoed message, the floor under every command on this machine, on
+//! io_uring and on epoll in turn.
 //!
 //! `cargo bench -p dkv-bench --bench ring -- [connections]`. The server has one thread, the client another, each on a CPU
 //! of its own where there are two.
@@ -9,7 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dkv_bench::micro::Micro;
-use dkv_io::{Event, Options, Reactor, UringReactor, Wait, WakeHandle, clock, cpu, sockets};
+use dkv_io::{
+    EpollReactor, Event, Options, Reactor, UringReactor, Wait, WakeHandle, clock, cpu, sockets,
+};
 
 /// How long a row takes, in milliseconds.
 const TIME_MS: u64 = 1000;
@@ -25,9 +28,19 @@ struct Session {
     missing: usize,
 }
 
-fn reactor() -> UringReactor {
-    let wake = WakeHandle::new().expect("an eventfd");
-    UringReactor::new(Options::new(wake)).unwrap_or_else(|error| panic!("{error}"))
+/// Measurements of each kind, one after the other.
+const ROUNDS: usize = 3;
+
+fn options() -> Options {
+    Options::new(WakeHandle::new().expect("an eventfd"))
+}
+
+fn on_uring() -> UringReactor {
+    UringReactor::new(options()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn on_epoll() -> EpollReactor {
+    EpollReactor::new(options()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn pin(place: usize) {
@@ -38,9 +51,9 @@ fn pin(place: usize) {
 }
 
 /// Echoes until told to stop; returns its CPU time in nanoseconds.
-fn serve(sockets: Vec<OwnedFd>, stop: &AtomicBool) -> u64 {
+fn serve<R: Reactor>(make: fn() -> R, sockets: Vec<OwnedFd>, stop: &AtomicBool) -> u64 {
     pin(0);
-    let mut reactor = reactor();
+    let mut reactor = make();
     let mut sessions: Vec<Session> = Vec::new();
     for socket in sockets {
         reactor.adopt(socket).expect("a socket");
@@ -85,7 +98,7 @@ fn serve(sockets: Vec<OwnedFd>, stop: &AtomicBool) -> u64 {
 /// Keeps one batch of `batch` bytes under way on each connection; counts batches that came back.
 fn load(sockets: Vec<OwnedFd>, batch: usize, stop: &AtomicBool, batches: &AtomicU64) {
     pin(1);
-    let mut reactor = reactor();
+    let mut reactor = on_uring();
     let mut missing = Vec::new();
     for socket in sockets {
         let conn = reactor.adopt(socket).expect("a socket");
@@ -126,34 +139,54 @@ fn load(sockets: Vec<OwnedFd>, batch: usize, stop: &AtomicBool, batches: &Atomic
     }
 }
 
-fn main() {
-    println!("{}", reactor().describe());
-    let micro = Micro::new("ring echo, server, per message");
-    let connections = micro.count_given(50) as usize;
-    let time_ms = micro.count(TIME_MS * 100) / 100;
-    for (bytes, pipeline) in SHAPES {
-        let listener = sockets::bind_listener((Ipv4Addr::LOCALHOST, 0).into(), 1024)
-            .unwrap_or_else(|error| panic!("{error}"));
-        let address = listener.local_addr().expect("bound");
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..connections {
-            theirs.push(OwnedFd::from(TcpStream::connect(address).expect("connects")));
-            ours.push(OwnedFd::from(listener.accept().expect("accepts").0));
+/// CPU nanoseconds of a message.
+fn measure<R: Reactor>(make: fn() -> R, shape: (usize, usize), connections: usize, ms: u64) -> f64 {
+    let (bytes, pipeline) = shape;
+    let listener = sockets::bind_listener((Ipv4Addr::LOCALHOST, 0).into(), 1024)
+        .unwrap_or_else(|error| panic!("{error}"));
+    let address = listener.local_addr().expect("bound");
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..connections {
+        theirs.push(OwnedFd::from(TcpStream::connect(address).expect("connects")));
+        ours.push(OwnedFd::from(listener.accept().expect("accepts").0));
+    }
+    let (stop, batches) = (AtomicBool::new(false), AtomicU64::new(0));
+    let used = std::thread::scope(|scope| {
+        let server = scope.spawn(|| serve(make, ours, &stop));
+        scope.spawn(|| load(theirs, bytes * pipeline, &stop, &batches));
+        let end = clock::monotonic_ns() + ms * 1_000_000;
+        // A park may end early.
+        while clock::monotonic_ns() < end {
+            std::thread::park_timeout(Duration::from_millis(50));
         }
-        let (stop, batches) = (AtomicBool::new(false), AtomicU64::new(0));
-        let used = std::thread::scope(|scope| {
-            let server = scope.spawn(|| serve(ours, &stop));
-            scope.spawn(|| load(theirs, bytes * pipeline, &stop, &batches));
-            let end = clock::monotonic_ns() + time_ms * 1_000_000;
-            // A park may end early.
-            while clock::monotonic_ns() < end {
-                std::thread::park_timeout(Duration::from_millis(50));
-            }
-            stop.store(true, Ordering::Relaxed);
-            server.join().expect("no panic")
-        });
-        let messages = batches.load(Ordering::Relaxed) * pipeline as u64;
+        stop.store(true, Ordering::Relaxed);
+        server.join().expect("no panic")
+    });
+    let messages = batches.load(Ordering::Relaxed) * pipeline as u64;
+    used as f64 / messages.max(1) as f64
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn main() {
+    println!("{}\n{}", on_uring().describe(), on_epoll().describe());
+    let micro = Micro::new("reactor echo, server, per message");
+    let connections = micro.count_given(50) as usize;
+    let ms = micro.count(TIME_MS * 100) / 100;
+    for shape in SHAPES {
+        let (mut uring, mut epoll) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            uring.push(measure(on_uring, shape, connections, ms));
+            epoll.push(measure(on_epoll, shape, connections, ms));
+        }
+        let (uring, epoll) = (median(uring), median(epoll));
+        let (bytes, pipeline) = shape;
         let name = format!("{bytes} bytes, {pipeline} at a time, {connections} connections");
-        micro.show(&name, used as f64 / messages.max(1) as f64, "ns");
+        micro.show(&format!("{name}, io_uring"), uring, "ns");
+        micro.show(&format!("{name}, epoll"), epoll, "ns");
+        micro.show(&format!("{name}, epoll / io_uring"), 100.0 * epoll / uring.max(1.0), "%");
     }
 }

@@ -60,6 +60,9 @@ impl Bare {
         if memory.1 != "noeviction" {
             document["eviction"] = memory.1.into();
         }
+        if let Some(io) = crate::machine::io() {
+            document["io"] = io.into();
+        }
         let address = SocketAddr::new(address, port(1));
         drop(reserved);
         // Nothing is dropped by a process that a signal ends, and the node leaves its session, so no terminal reaches it: the

@@ -186,6 +186,7 @@ impl Machine {
             .env("HOME", home)
             .env("XDG_CONFIG_HOME", home.join("config"))
             .env("DKV_DATA_DIR", &self.data)
+            .envs(io().map(|io| ("DKV_IO", io)))
             .env(
                 "PATH",
                 format!(
@@ -407,6 +408,12 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 /// A short rest between two looks at something that another process does.
 fn pause() {
     std::thread::park_timeout(Duration::from_millis(20));
+}
+
+/// The way of input and output that the stores of these tests are to be created with: `DKV_TEST_IO`, as `epoll`. Where it is
+/// not set, nodes choose.
+pub fn io() -> Option<String> {
+    std::env::var("DKV_TEST_IO").ok()
 }
 
 /// Sends SIGKILL to one process by pid.

@@ -16,6 +16,7 @@ const SECTIONS: &[&str] = &[
     "forwarding",
     "stalls",
     "cluster",
+    "io",
     "memory",
 ];
 

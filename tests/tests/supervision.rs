@@ -82,19 +82,40 @@ const NO_RINGS: &[&str] =
 #[test]
 fn io_uring_forbidden_names_the_switch_and_the_fix() {
     let machine = Network::alone();
-    let without_rings = |word: &str| machine.run("setpriv", &[NO_RINGS, &[word]].concat());
-    let doctor = without_rings("doctor");
-    assert_eq!(doctor.code, 1, "{}", doctor.all());
-    assert!(doctor.out.contains("memlock"), "{}", doctor.all());
+    let without_rings = |words: &[&str]| machine.run("setpriv", &[NO_RINGS, words].concat());
+    let doctor = without_rings(&["doctor"]);
+    assert_eq!(doctor.code, 0, "{}", doctor.all());
+    assert!(doctor.out.contains("memlock") && doctor.out.contains("epoll"), "{}", doctor.all());
 
-    let up = without_rings("up");
+    // Who wants io_uring and nothing else gets no store, and is told why.
+    let up = without_rings(&["up", "--io", "uring"]);
     assert_ne!(up.code, 0, "{}", up.all());
     assert!(up.err.contains("memlock") || up.err.contains("MEMLOCK"), "{}", up.all());
+    assert!(up.err.contains("exit code 71"), "{}", up.all());
     assert!(machine.pids("node").is_empty(), "nothing is left half started");
-    // The same command works once the switch is on.
-    machine.dkv("down").ok();
-    machine.dkv("up").ok();
+
+    // Who leaves the choice to the node gets one, and is told the same.
+    let up = without_rings(&["up", "--io", "auto"]).ok();
+    assert!(up.err.contains("epoll") && up.err.contains("memlock"), "{}", up.all());
     assert_eq!(machine.redis("127.0.0.1", 7862, &["set", "a", "1"]), "OK");
+    assert_eq!(io_of_nodes(&machine), ["epoll", "epoll"]);
+    // The same command has rings once the switch is on.
+    machine.dkv("down").ok();
+    let up = machine.dkv("up --io auto").ok();
+    assert!(!up.err.contains("epoll"), "{}", up.all());
+    assert_eq!(machine.redis("127.0.0.1", 7862, &["set", "a", "1"]), "OK");
+    assert_eq!(io_of_nodes(&machine), ["uring", "uring"]);
+}
+
+/// What `store show` says.
+fn io_of_nodes(machine: &dkv_tests::machine::Machine) -> Vec<String> {
+    let store = machine.json("store show local");
+    let nodes = store["nodes"].as_array().expect("nodes");
+    let of_node = |node: &serde_json::Value| {
+        let text = node["io"].as_str().expect("it runs");
+        text.strip_prefix("io=").and_then(|text| text.split(' ').next()).map(str::to_owned)
+    };
+    nodes.iter().map(|node| of_node(node).expect("a name")).collect()
 }
 
 #[test]

@@ -299,6 +299,7 @@ impl Agent {
             memory_bytes_max: definition.memory_bytes_max,
             eviction: definition.eviction,
             replication: definition.replication,
+            io: definition.io,
             control_socket: text(&paths.socket)?,
             lock_file: text(&paths.lock)?,
         })
@@ -386,6 +387,10 @@ impl Agent {
                 let key = (store.clone(), record.name.clone());
                 let live = own.and_then(|_| inner.tasks.get(&key)).map(|task| &task.live);
                 let running = own.is_some_and(|own| own.state == NodeState::Running);
+                let io = live.filter(|_| running).and_then(|live| {
+                    let samples = live.samples.lock().expect("no holder of this lock panics");
+                    samples.last().map(|status| status.io.clone())
+                });
                 let silent = running && live.is_some_and(|live| live.is_silent());
                 let cluster_ok = running
                     && !silent
@@ -408,6 +413,7 @@ impl Agent {
                     restarts: own.map_or(0, |own| own.restarts),
                     message: silence.or_else(|| own.and_then(|own| own.message.clone())),
                     cluster_ok,
+                    io,
                 }
             })
             .collect();

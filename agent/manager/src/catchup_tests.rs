@@ -5,6 +5,7 @@ use crate::ledger::{Ledger, NodeEntry, StoreEntry};
 use dkv_protocol::admin::{NodeRecord, RemovedNode, StoreDefinition, StoreRecord};
 use dkv_protocol::eviction::Eviction;
 use dkv_protocol::ids::{Epoch, NodeIndex, StoreId};
+use dkv_protocol::io::IoChoice;
 
 const HERE: &str = "10.0.0.11:7801";
 const THERE: &str = "10.0.0.12:7801";
@@ -32,6 +33,7 @@ fn record(name: &str, id: &str, epoch: u64, nodes: Vec<NodeRecord>) -> StoreReco
             cpus: None,
             memory_bytes_max: 0,
             eviction: Eviction::None,
+            io: IoChoice::Auto,
             replication: None,
             password_sha256: None,
             protected_mode: true,

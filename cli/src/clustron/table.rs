@@ -147,6 +147,7 @@ pub(crate) const CMDLETS: &[Cmdlet] = &[
             option("Cpus", "--cpus"),
             option("MaxMemory", "--max-memory"),
             alias(option("Eviction", "--eviction"), &["EvictionPolicy"]),
+            option("Io", "--io"),
             option("Replicas", "--replicas"),
             option("Ack", "--ack"),
             option("MinInsync", "--min-insync"),

@@ -12,6 +12,7 @@ use crate::reach::{admin_failure, read_token};
 use dkv_agent::coordinate::{self, Group, Outcome, Report, Settings};
 use dkv_protocol::admin::{NodeState, NodeView, StoreDefinition, StoreRecord, StoreView};
 use dkv_protocol::eviction::Eviction;
+use dkv_protocol::io::{IoChoice, short_name};
 use dkv_protocol::limits::{CLIENT_PORT, CLUSTER_PORT, NODES_PER_MACHINE_MAX};
 use dkv_protocol::ranges::{OnTotalLoss, Replication};
 use serde_json::json;
@@ -54,6 +55,9 @@ pub(crate) struct Args {
     /// What happens when that is reached; see: dkv store create --help [default: noeviction, or that which it has]
     #[arg(long, env = "DKV_EVICTION", value_name = "POLICY")]
     eviction: Option<Eviction>,
+    /// How nodes talk to the kernel; see: dkv store create --help [default: auto, or that which it has]
+    #[arg(long, env = "DKV_IO", value_name = "auto|uring|epoll")]
+    io: Option<IoChoice>,
     /// Directory of the catalogue, the token and the logs [default: $XDG_DATA_HOME/dkv or ~/.local/share/dkv]
     #[arg(long, env = "DKV_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -82,6 +86,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     match result {
         Ok(store) => {
             show(args.output.output, &manager, &store);
+            warn_of_epoll(&store);
             Ok(0)
         }
         Err(failure) => {
@@ -175,6 +180,7 @@ fn create(args: &Args, group: &Group, known: Option<&StoreView>) -> Result<bool,
         cpus: None,
         memory_bytes_max: args.max_memory.unwrap_or(0),
         eviction: args.eviction.unwrap_or_default(),
+        io: args.io.unwrap_or_default(),
         replication: Some(Replication {
             replicas: args.replicas.unwrap_or(u8::from(args.nodes.unwrap_or(NODES) > 1)),
             on_total_loss: OnTotalLoss::Offline,
@@ -229,6 +235,10 @@ fn differences(args: &Args, record: &StoreRecord) -> Vec<String> {
     if let Some(wanted) = args.eviction.filter(|wanted| *wanted != eviction) {
         differences.push(format!("with {eviction}, not {wanted}"));
     }
+    let io = definition.io;
+    if let Some(wanted) = args.io.filter(|wanted| *wanted != io) {
+        differences.push(format!("with --io {io}, not {wanted}"));
+    }
     differences
 }
 
@@ -251,6 +261,23 @@ pub(super) fn check(report: &Report) -> Result<(), Failure> {
         code: row.code.clone(),
         ..Failure::failed(row.message.clone(), row.hint.clone())
     })
+}
+
+/// Says why nodes that may take io_uring run on epoll, and what to do.
+fn warn_of_epoll(store: &StoreView) {
+    if store.record.definition.io != IoChoice::Auto {
+        return;
+    }
+    // Nodes of one machine have the same reason.
+    let reason = store.nodes.iter().find_map(|node| {
+        let io = node.io.as_deref().filter(|io| short_name(io) == Some("epoll"))?;
+        io.split_once("; no io_uring: ").map(|(_, reason)| reason)
+    });
+    if let Some(reason) = reason {
+        output::warn(&format!(
+            "the nodes run on epoll, where a command costs more CPU; for io_uring: {reason}"
+        ));
+    }
 }
 
 fn show(format: Format, manager: &Manager, store: &StoreView) {

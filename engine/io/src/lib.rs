@@ -4,24 +4,36 @@
 //! that the kernel may touch: a buffer goes in by value and comes back by value, in an [`Event`], when the kernel is done
 //! with it. `unsafe` lives in this crate alone, one operation to a block, each with the rule that it relies on.
 //!
-//! [`Reactor`] is completion-shaped and dispatched statically, so that an epoll implementation can stand beside
-//! [`UringReactor`] without a change in its drivers.
+//! [`Reactor`] is completion-shaped and dispatched statically: [`UringReactor`] where the kernel gives a ring, and
+//! [`EpollReactor`] where it does not, without a change in their drivers.
 
+mod accept;
 pub mod clock;
 pub mod cpu;
+mod epoll;
 pub mod mailbox;
+mod mapping;
 pub mod memory;
+mod options;
 pub mod probe;
+mod selftest;
+mod send;
 pub mod sockets;
 mod unavailable;
 mod uring;
 mod wake;
 
+#[cfg(all(test, not(loom)))]
+mod reactor_tests;
+
+pub use epoll::EpollReactor;
 pub use mailbox::{Inbox, Outbox, Wakeup, mailbox};
+pub use options::{Counts, Options};
 pub use probe::{Report, probe};
+pub use selftest::self_test;
 pub use sockets::Acknowledged;
 pub use unavailable::IoUnavailable;
-pub use uring::{Options, UringReactor, self_test};
+pub use uring::UringReactor;
 pub use wake::WakeHandle;
 
 use std::io;

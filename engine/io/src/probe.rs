@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::{Resource, getrlimit};
 
 use crate::unavailable::Surroundings;
-use crate::{IoUnavailable, Options, Reactor, UringReactor, WakeHandle, self_test};
+use crate::{EpollReactor, IoUnavailable, Options, Reactor, UringReactor, WakeHandle};
 
 /// What [`probe`] found.
 #[derive(Clone, Debug)]
@@ -31,9 +31,11 @@ pub struct Report {
     pub nofile_limit: (Option<u64>, Option<u64>),
     /// The ring, tried: made, and put through a self-test.
     pub result: Result<(), IoUnavailable>,
+    /// What stands in for it, tried in the same way; the text says what did not work.
+    pub epoll: Result<(), String>,
 }
 
-/// Makes a ring on this thread, tests it, and drops it.
+/// Makes a ring on this thread, tests it, and drops it; and the same with epoll.
 pub fn probe() -> Report {
     let around = surroundings();
     let nofile = getrlimit(Resource::Nofile);
@@ -48,17 +50,22 @@ pub fn probe() -> Report {
         memlock_need_bytes: 0,
         nofile_limit: (nofile.current, nofile.maximum),
         result: Ok(()),
+        epoll: Ok(()),
     };
     report.result = WakeHandle::new()
         .map_err(|error| IoUnavailable::Other { step: "eventfd", error: error.to_string() })
         .and_then(|wake| {
             let options = Options::new(wake);
             report.memlock_need_bytes = options.locked_bytes();
-            let mut reactor = UringReactor::new(options)?;
+            let reactor = UringReactor::tested(options)?;
             report.flags = reactor.flags();
             report.describe = reactor.describe();
-            self_test(&mut reactor)
+            Ok(())
         });
+    report.epoll = WakeHandle::new()
+        .and_then(|wake| EpollReactor::tested(Options::new(wake)))
+        .map(drop)
+        .map_err(|error| error.to_string());
     report
 }
 
@@ -114,5 +121,6 @@ mod tests {
             }
             Err(cause) => panic!("this machine cannot run the tests: {cause}"),
         }
+        assert_eq!(report.epoll, Ok(()));
     }
 }

@@ -103,8 +103,8 @@ pub enum IoUnavailable {
 }
 
 fn seccomp_fix() -> &'static str {
-    "with Docker or Podman add `--security-opt seccomp=FILE`, FILE being a copy of its default profile with \
-     io_uring_setup, io_uring_enter and io_uring_register added to the allowed calls; in Kubernetes set seccompProfile to \
+    "with Docker or Podman add `--security-opt seccomp=FILE`, FILE being scripts/seccomp.json of DKV, or a copy of the \
+     default profile with io_uring_setup, io_uring_enter and io_uring_register added to the allowed calls; in Kubernetes set seccompProfile to \
      Localhost with that file; in a systemd unit allow @io-event and io_uring_setup io_uring_enter io_uring_register in \
      SystemCallFilter="
 }

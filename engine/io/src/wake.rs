@@ -21,9 +21,9 @@ pub struct WakeHandle {
 struct Shared {
     id: u32,
     eventfd: OwnedFd,
-    /// A duplicate of the ring's descriptor, made by the reactor. Being a duplicate, its number cannot come to mean
-    /// another file while a handle exists, not even after the reactor is gone.
-    ring: OnceLock<OwnedFd>,
+    /// Set by the reactor that it wakes: a duplicate of its ring's descriptor, none if it has no ring. Being a duplicate, its
+    /// number cannot come to mean another file while a handle exists, not even after the reactor is gone.
+    ring: OnceLock<Option<OwnedFd>>,
 }
 
 impl WakeHandle {
@@ -64,11 +64,11 @@ impl WakeHandle {
 
     /// The ring to send a wake to, once there is one.
     pub(crate) fn ring(&self) -> Option<BorrowedFd<'_>> {
-        self.shared.ring.get().map(AsFd::as_fd)
+        self.shared.ring.get()?.as_ref().map(AsFd::as_fd)
     }
 
-    /// Names the ring of the reactor that this handle wakes. `false` if it already had one.
-    pub(crate) fn attach(&self, ring: OwnedFd) -> bool {
+    /// Ties the handle to the reactor that it wakes, and names its ring if it has one. `false` if it wakes another already.
+    pub(crate) fn attach(&self, ring: Option<OwnedFd>) -> bool {
         self.shared.ring.set(ring).is_ok()
     }
 }

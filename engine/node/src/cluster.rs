@@ -133,7 +133,7 @@ impl Cluster {
     pub(crate) fn dial_new(self: &Rc<Self>) {
         let mut dialling = self.dialling.borrow_mut();
         for place in self.shared.board.places().into_iter().skip(dialling.len()) {
-            dialling.push(tokio_uring::spawn(Rc::clone(self).keep(place)).abort_handle());
+            dialling.push(tokio::task::spawn_local(Rc::clone(self).keep(place)).abort_handle());
         }
     }
 
@@ -149,7 +149,7 @@ impl Cluster {
         loop {
             match listener.accept().await {
                 Ok((stream, from)) => {
-                    let task = tokio_uring::spawn(Rc::clone(&self).greet(stream, from));
+                    let task = tokio::task::spawn_local(Rc::clone(&self).greet(stream, from));
                     self.remember_handshake(task.abort_handle());
                 }
                 Err(error) => {

@@ -1,21 +1,25 @@
-//! The control thread: everything of a node that may wait. It runs on tokio-uring, unpinned, beside the shards.
+//! The control thread: everything of a node that may wait. It runs on tokio-uring, or on plain tokio where no ring is to be
+//! had, unpinned, beside the shards.
 //!
 //! It answers the manager, greets and dials other nodes, takes signals, and ends the node. No request of a client passes
 //! through it, and a shard never waits for it.
 
 use crate::cluster::Cluster;
 use crate::control_socket;
+use crate::crew::Kind;
 use crate::identity::IdentityLock;
 use crate::mail::Post;
 use crate::shared::Shared;
 use crate::start::StartError;
 use crate::status;
 use dkv_protocol::hello::Identity;
+use dkv_protocol::io::IoChoice;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::task::{LocalSet, spawn_local};
 
 /// Operations of its ring: it reads a small file now and then.
 const RING_ENTRIES: u32 = 16;
@@ -24,16 +28,48 @@ const PROCESS_SAMPLE: Duration = Duration::from_secs(1);
 /// Shards have 2 s to answer what they have read; one that is not done long after that never will be.
 const STOP_MAX: Duration = Duration::from_secs(4);
 
-/// The runtime, made before the node says that it is ready: it can fail for want of lockable memory, as a shard can.
-pub(crate) fn runtime() -> Result<tokio_uring::Runtime, StartError> {
-    tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES)).map_err(|error| {
-        // What refuses this ring refuses those of the shards too, and their reactor knows how to tell the causes apart.
-        let cause = match dkv_io::probe().result {
-            Err(cause) => cause.to_string(),
-            Ok(()) => format!("{error}; `dkv doctor` says which limit or filter it is"),
-        };
-        StartError::IoUnavailable(format!("the control thread gets no ring: {cause}"))
-    })
+/// What the control thread runs on.
+pub(crate) enum Runtime {
+    Ring(tokio_uring::Runtime),
+    Plain(tokio::runtime::Runtime),
+}
+
+impl Runtime {
+    pub(crate) fn has_ring(&self) -> bool {
+        matches!(self, Self::Ring(_))
+    }
+
+    /// Runs to the end of `future`; what it spawns on its thread runs beside it.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        match self {
+            Self::Ring(runtime) => runtime.block_on(future),
+            Self::Plain(runtime) => LocalSet::new().block_on(runtime, future),
+        }
+    }
+}
+
+/// The runtime, made before the node says that it is ready: a ring can fail for want of lockable memory, as a shard's can.
+pub(crate) fn runtime(kind: Kind, choice: IoChoice) -> Result<Runtime, StartError> {
+    if kind == Kind::Uring {
+        let ring = tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES));
+        match ring {
+            Ok(runtime) => return Ok(Runtime::Ring(runtime)),
+            Err(error) if choice == IoChoice::Uring => {
+                // What refuses this ring refuses those of the shards too, and their reactor knows how to tell the causes apart.
+                let cause = match dkv_io::probe().result {
+                    Err(cause) => cause.to_string(),
+                    Ok(()) => format!("{error}; `dkv doctor` says which limit or filter it is"),
+                };
+                let text = format!("the control thread gets no ring: {cause}");
+                return Err(StartError::IoUnavailable(text));
+            }
+            Err(error) => tracing::info!(%error, "the control thread does without a ring"),
+        }
+    }
+    let plain = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    plain
+        .map(Runtime::Plain)
+        .map_err(|error| StartError::Failed(format!("the control thread cannot start: {error}")))
 }
 
 /// What the control thread serves.
@@ -44,6 +80,8 @@ pub(crate) struct Control {
     pub(crate) cluster: Vec<std::net::TcpListener>,
     pub(crate) socket: std::os::unix::net::UnixListener,
     pub(crate) lock: Rc<IdentityLock>,
+    /// Whether its runtime has a ring.
+    pub(crate) has_ring: bool,
 }
 
 impl Control {
@@ -60,24 +98,25 @@ impl Control {
         for listener in self.cluster {
             listener.set_nonblocking(true).map_err(failed)?;
             let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-            tasks.push(tokio_uring::spawn(Rc::clone(&cluster).accept(listener)));
+            tasks.push(spawn_local(Rc::clone(&cluster).accept(listener)));
         }
         cluster.dial_new();
         // The next two end with the runtime; the sampler must not be dropped in the middle of an operation.
-        tokio_uring::spawn(control_socket::serve(
+        spawn_local(control_socket::serve(
             socket,
             self.lock,
             Arc::clone(&self.shared),
             Rc::clone(&cluster),
             Rc::clone(&stop),
         ));
-        sample_process(&self.shared).await;
+        let has_ring = self.has_ring;
+        sample_process(&self.shared, has_ring).await;
         let halt = Rc::new(Notify::new());
         let sampler = {
             let (halt, shared) = (Rc::clone(&halt), Arc::clone(&self.shared));
-            tokio_uring::spawn(async move {
+            spawn_local(async move {
                 while tokio::time::timeout(PROCESS_SAMPLE, halt.notified()).await.is_err() {
-                    sample_process(&shared).await;
+                    sample_process(&shared, has_ring).await;
                     // Here, because a shard that has nothing to do never gets to it, and one that has should not stop for it.
                     dkv_io::memory::give_back_unused();
                 }
@@ -129,8 +168,8 @@ async fn stop_shards(
     Ok(())
 }
 
-async fn sample_process(shared: &Shared) {
-    let cost = status::process_cost().await;
+async fn sample_process(shared: &Shared, has_ring: bool) {
+    let cost = status::process_cost(has_ring).await;
     let gauges = &shared.env.process;
     gauges.resident_bytes.set(cost.resident_bytes);
     gauges.cpu_user_us.set(cost.user_us);

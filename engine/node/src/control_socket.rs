@@ -128,7 +128,7 @@ pub(crate) async fn serve(
             Ok((stream, _)) => {
                 let (shared, stop) = (Arc::clone(&shared), Rc::clone(&stop));
                 let (cluster, follower) = (Rc::clone(&cluster), Rc::clone(&follower));
-                let task = tokio_uring::spawn(async move {
+                let task = tokio::task::spawn_local(async move {
                     if let Err(error) = converse(stream, &shared, &cluster, follower, &stop).await {
                         tracing::debug!(%error, "control socket: a connection ended");
                     }

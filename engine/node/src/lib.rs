@@ -1,9 +1,9 @@
 //! A node: the process that serves the ranges of one store on one machine. The glue between `dkv-io`, which knows bytes and
 //! sockets, and `dkv-shard`, which knows what they mean.
 //!
-//! One pinned thread for each CPU it was given, each with its ring, its table and its connections ([`driver`]); one
+//! One pinned thread for each CPU it was given, each with its reactor, its table and its connections ([`driver`]); one
 //! unpinned control thread for what may wait ([`control`]). Shards share nothing but mailboxes and counters. What a command
-//! does, how a table is built and how a ring works is not known here. [`memory`] is public because the benchmark of the table
+//! does, how a table is built and how a reactor works is not known here. [`memory`] is public because the benchmark of the table
 //! measures it on a node's memory.
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod clocks;
 mod cluster;
 mod control;
 mod control_socket;
+mod crew;
 mod driver;
 mod follow;
 mod identity;
@@ -32,14 +33,13 @@ pub use dkv_io::{IoUnavailable, Report, probe};
 
 use crate::control::Control;
 use crate::control_socket::SocketFile;
+use crate::crew::Crew;
 use crate::identity::IdentityLock;
 use crate::launch::Launch;
-use crate::mail::letterbox;
 use crate::memory::NodeMemory;
 use crate::shard_thread::{ShardThread, Share};
 use crate::shared::Shared;
 use crate::start::StartError;
-use dkv_io::WakeHandle;
 use dkv_io::memory::Arena;
 use dkv_io::sockets::{BindError, bind_listener};
 use dkv_protocol::hello::Identity;
@@ -94,9 +94,10 @@ fn start_and_serve() -> Result<(), StartError> {
         &launch,
         if lock.holder_was_killed { KILLED_HOLDER_MAX } else { Duration::ZERO },
     )?;
-    let runtime = control::runtime()?;
+    let crew = Crew::come_up(&launch)?;
+    let runtime = control::runtime(crew.kind, launch.document.io)?;
 
-    let node = Node::start(launch, boot, ports)?;
+    let node = Node::start(launch, boot, ports, crew)?;
     let Node { shared, posts, threads, cluster } = node;
     let document = &shared.launch.document;
     let secret = shared.launch.cluster_secret.clone();
@@ -108,9 +109,15 @@ fn start_and_serve() -> Result<(), StartError> {
         secret,
     );
     let identity = if document.replication.is_some() { identity.configured() } else { identity };
-    let held = Rc::clone(&lock);
-    let control =
-        Control { shared: Arc::clone(&shared), posts, identity, cluster, socket, lock: held };
+    let control = Control {
+        shared: Arc::clone(&shared),
+        posts,
+        identity,
+        cluster,
+        socket,
+        lock: Rc::clone(&lock),
+        has_ring: runtime.has_ring(),
+    };
     let result = runtime.block_on(control.run(|| {
         tracing::info!(
             boot = shared.boot_text(),
@@ -203,31 +210,12 @@ struct Node {
 }
 
 impl Node {
-    fn start(launch: Launch, boot: BootId, ports: Ports) -> Result<Self, StartError> {
+    fn start(launch: Launch, boot: BootId, ports: Ports, crew: Crew) -> Result<Self, StartError> {
         let shards = launch.shards();
         // Before the shards: its thread has touched the first memory when they begin to serve.
         let arena = Arena::new(shards)
             .map_err(|e| StartError::Failed(format!("no memory for {shards} shards: {e}")))?;
-        let mut letterboxes = Vec::with_capacity(shards);
-        let mut posts = Vec::with_capacity(shards);
-        let mut threads = Vec::with_capacity(shards);
-        for (shard, &cpu) in launch.document.cpus.iter().enumerate() {
-            let wake = WakeHandle::new().map_err(|e| {
-                StartError::Failed(format!("no descriptor for waking shard {shard}: {e}"))
-            })?;
-            let (letters, post) = letterbox(shards, wake.clone());
-            letterboxes.push(letters);
-            posts.push(post);
-            let label = (launch.document.store.clone(), launch.node().name.clone());
-            threads.push(ShardThread::start(shard, cpu, wake, label)?);
-        }
-        let mut io = String::new();
-        for thread in &threads {
-            let description = thread.hear()?;
-            if io.is_empty() {
-                io = description;
-            }
-        }
+        let Crew { threads, letterboxes, posts, io, kind: _ } = crew;
         let env = Arc::new(environment(&launch, boot, io)?);
         let shared = Arc::new(Shared::new(launch, boot, env));
         let mut client = Some(ports.client);

@@ -1,14 +1,16 @@
-//! One shard's thread: pinned, with a ring that is built and tested on it, then given its share of the node.
+//! One shard's thread: pinned, with a reactor that is built and tested on it, then given its share of the node.
 //!
 //! A thread comes up in two steps, because what the node says about itself (which kernel features it uses) is known only
-//! when the rings stand, and a shard is born knowing it.
+//! when the reactors stand, and a shard is born knowing it. From then on all of the thread is code for one kind of reactor: which
+//! one it is costs nothing on the way of a request.
 
+use crate::crew::Kind;
 use crate::driver::Driver;
 use crate::mail::{Letterbox, Post};
 use crate::memory::NodeMemory;
 use crate::shared::Shared;
 use crate::start::StartError;
-use dkv_io::{Options, Reactor, UringReactor, WakeHandle, self_test};
+use dkv_io::{EpollReactor, Options, Reactor, UringReactor, WakeHandle};
 use dkv_protocol::launch::exit;
 use dkv_shard::{PortKind, Shard};
 use dkv_table::Table;
@@ -18,7 +20,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What a shard gets when all rings of the node stand.
+/// What a shard gets when all reactors of the node stand.
 pub(crate) struct Share {
     pub(crate) shared: Arc<Shared>,
     pub(crate) letterbox: Letterbox,
@@ -35,10 +37,10 @@ pub(crate) struct ShardThread {
 }
 
 impl ShardThread {
-    /// Starts the thread of shard `shard` on `cpu`. `label` are the store's and the node's name, for its log lines.
+    /// Starts the thread of shard `shard` on `cpu`, with a reactor of that kind. `label` are the store's and the node's name, for its log lines.
     pub(crate) fn start(
         shard: usize,
-        cpu: u32,
+        (cpu, kind): (u32, Kind),
         wake: WakeHandle,
         label: (String, String),
     ) -> Result<Self, StartError> {
@@ -50,13 +52,17 @@ impl ShardThread {
                 let _span =
                     tracing::error_span!("shard", store = label.0, node = label.1, shard).entered();
                 let _guard = EndsTheProcess;
-                serve(shard, cpu, wake, &take, &tell);
+                let cpu = cpu as usize;
+                match kind {
+                    Kind::Uring => serve(shard, || on_a_ring(cpu, wake), &take, &tell),
+                    Kind::Epoll => serve(shard, || on_epoll(cpu, wake), &take, &tell),
+                }
             })
             .map_err(|e| StartError::Failed(format!("no thread for shard {shard}: {e}")))?;
         Ok(Self { handle, give, hear })
     }
 
-    /// Waits for the next word of the thread: first what its ring is like, then, after [`Self::give`], that it serves.
+    /// Waits for the next word of the thread: first what its reactor is like, then, after [`Self::give`], that it serves.
     pub(crate) fn hear(&self) -> Result<String, StartError> {
         self.hear.recv().unwrap_or_else(|_| {
             Err(StartError::Failed("a shard's thread ended while it started".into()))
@@ -67,6 +73,13 @@ impl ShardThread {
     pub(crate) fn give(&self, share: Share) {
         // A thread that is gone is noticed at the next `hear`.
         let _ = self.give.send(share);
+    }
+
+    /// Ends a thread that was given nothing, and waits until it is gone.
+    pub(crate) fn dismiss(self) {
+        drop(self.give);
+        // A thread that panicked has ended the process.
+        let _ = self.handle.join();
     }
 }
 
@@ -82,14 +95,13 @@ impl Drop for EndsTheProcess {
     }
 }
 
-fn serve(
+fn serve<R: Reactor>(
     shard: usize,
-    cpu: u32,
-    wake: WakeHandle,
+    make_reactor: impl FnOnce() -> Result<R, StartError>,
     take: &Receiver<Share>,
     tell: &Sender<Result<String, StartError>>,
 ) {
-    let reactor = match make_reactor(cpu, wake) {
+    let reactor = match make_reactor() {
         Ok(reactor) => reactor,
         Err(error) => {
             let _ = tell.send(Err(error));
@@ -118,7 +130,7 @@ fn serve(
         return;
     }
     if let Err(error) = driver.run() {
-        tracing::error!(%error, "the ring is broken; the node ends");
+        tracing::error!(%error, "the reactor is broken; the node ends");
         let _ = std::fs::remove_file(&shared.launch.document.control_socket);
         std::process::exit(i32::from(exit::FAILED));
     }
@@ -126,12 +138,19 @@ fn serve(
     shared.one_ended();
 }
 
-fn make_reactor(cpu: u32, wake: WakeHandle) -> Result<UringReactor, StartError> {
-    dkv_io::cpu::pin(cpu as usize).map_err(|e| StartError::BadConfiguration(e.to_string()))?;
-    let unavailable = |error: dkv_io::IoUnavailable| StartError::IoUnavailable(error.to_string());
-    let mut reactor = UringReactor::new(Options::new(wake)).map_err(unavailable)?;
-    self_test(&mut reactor).map_err(unavailable)?;
-    Ok(reactor)
+fn on_a_ring(cpu: usize, wake: WakeHandle) -> Result<UringReactor, StartError> {
+    pin(cpu)?;
+    UringReactor::tested(Options::new(wake)).map_err(|e| StartError::IoUnavailable(e.to_string()))
+}
+
+fn on_epoll(cpu: usize, wake: WakeHandle) -> Result<EpollReactor, StartError> {
+    pin(cpu)?;
+    EpollReactor::tested(Options::new(wake))
+        .map_err(|error| StartError::Failed(format!("no epoll for shard on CPU {cpu}: {error}")))
+}
+
+fn pin(cpu: usize) -> Result<(), StartError> {
+    dkv_io::cpu::pin(cpu).map_err(|e| StartError::BadConfiguration(e.to_string()))
 }
 
 fn make_table(shared: &Shared, memory: NodeMemory) -> Table {

@@ -11,17 +11,17 @@ pub(crate) struct ProcessCost {
     pub(crate) system_us: u64,
 }
 
-/// Reads `/proc` on the control thread's ring. A file that cannot be read leaves its numbers at 0: they are shown, nothing
+/// Reads `/proc`, on the control thread's ring if it has one. A file that cannot be read leaves its numbers at 0: they are shown, nothing
 /// acts on them.
-pub(crate) async fn process_cost() -> ProcessCost {
+pub(crate) async fn process_cost(has_ring: bool) -> ProcessCost {
     let mut cost = ProcessCost::default();
-    if let Some(text) = read_small("/proc/self/statm").await {
+    if let Some(text) = read_small("/proc/self/statm", has_ring).await {
         // statm: size resident …, in pages.
         let pages =
             text.split_ascii_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
         cost.resident_bytes = pages * rustix::param::page_size() as u64;
     }
-    if let Some(text) = read_small("/proc/self/stat").await {
+    if let Some(text) = read_small("/proc/self/stat", has_ring).await {
         // The second field is the name in parentheses and may hold blanks; utime and stime are fields 14 and 15, in ticks.
         let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
         let tick_us = 1_000_000 / rustix::param::clock_ticks_per_second().max(1);
@@ -33,7 +33,11 @@ pub(crate) async fn process_cost() -> ProcessCost {
     cost
 }
 
-async fn read_small(path: &str) -> Option<String> {
+async fn read_small(path: &str, has_ring: bool) -> Option<String> {
+    if !has_ring {
+        // The kernel makes these files up as they are read: no disk is waited for.
+        return std::fs::read_to_string(path).ok();
+    }
     let file = tokio_uring::fs::File::open(path).await.ok()?;
     let (read, mut bytes) = file.read_at(Vec::with_capacity(4096), 0).await;
     let closed = file.close().await;

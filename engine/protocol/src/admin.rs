@@ -2,6 +2,7 @@
 
 use crate::eviction::Eviction;
 use crate::ids::{Epoch, NodeIndex, StoreId};
+use crate::io::IoChoice;
 use crate::ranges::Replication;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -37,6 +38,9 @@ pub struct StoreDefinition {
     /// catalogues of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<Replication>,
+    /// The nodes' way of input and output. Left out where they choose, which managers of an earlier version know.
+    #[serde(default, skip_serializing_if = "IoChoice::is_auto")]
+    pub io: IoChoice,
     /// SHA-256 of the client password, 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_sha256: Option<String>,
@@ -150,6 +154,10 @@ pub struct NodeView {
     pub message: Option<String>,
     /// Whether it reaches all other nodes.
     pub cluster_ok: bool,
+    /// Which way of input and output it runs on, and why not another, as it says itself (`io=epoll kernel=…`); none when it
+    /// does not run, or its manager is of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<String>,
 }
 
 /// A store with its state, `GET /admin/v1/stores/{S}`. A manager knows the states of its own nodes only.
@@ -307,6 +315,7 @@ impl StoreDefinition {
             bytes => format!("{bytes} bytes"),
         };
         compare("memory of a node", bytes(self.memory_bytes_max), bytes(asked.memory_bytes_max));
+        compare("io", self.io.to_string(), asked.io.to_string());
         compare("eviction", self.eviction.to_string(), asked.eviction.to_string());
         let have = self.replication.unwrap_or(Replication::NONE);
         let want = asked.replication.unwrap_or(Replication::NONE);

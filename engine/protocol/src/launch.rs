@@ -2,6 +2,7 @@
 
 use crate::eviction::Eviction;
 use crate::ids::{Epoch, NodeIndex, StoreId};
+use crate::io::IoChoice;
 use crate::map::NodeInfo;
 use crate::ranges::Replication;
 use alloc::string::String;
@@ -54,6 +55,9 @@ pub struct LaunchDocument {
     /// it. Without it each range has one copy, where the map's spread puts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<Replication>,
+    /// The way of input and output. Left out where the node chooses, which nodes of an earlier version know.
+    #[serde(default, skip_serializing_if = "IoChoice::is_auto")]
+    pub io: IoChoice,
     /// Path of the Unix socket on which the node answers its manager (mode 0600).
     pub control_socket: String,
     /// Path of a file on which the node holds a lock for as long as it lives: a second start with one identity fails.
@@ -81,7 +85,7 @@ pub mod exit {
     pub const BAD_LAUNCH_DOCUMENT: u8 = 65;
     /// A port is in use; the log names it.
     pub const ADDRESS_IN_USE: u8 = 69;
-    /// The kernel refuses io_uring; the log says which of its switches, and the fix.
+    /// The kernel refuses io_uring, and nothing else was allowed; the log says which of its switches, and the fix.
     pub const IO_URING_UNAVAILABLE: u8 = 71;
     /// The same node already runs.
     pub const ALREADY_RUNNING: u8 = 75;
@@ -137,6 +141,15 @@ mod tests {
         let read: LaunchDocument = serde_json::from_value(evicting.clone()).unwrap();
         assert_eq!(read.eviction, Eviction::VolatileTtl);
         assert_eq!(serde_json::to_value(&read).unwrap(), evicting);
+    }
+
+    #[test]
+    fn a_way_of_input_and_output_may_be_asked_for() {
+        let mut asked = document();
+        asked["io"] = json!("epoll");
+        let read: LaunchDocument = serde_json::from_value(asked.clone()).unwrap();
+        assert_eq!(read.io, IoChoice::Epoll);
+        assert_eq!(serde_json::to_value(&read).unwrap(), asked);
     }
 
     #[test]

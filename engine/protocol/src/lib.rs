@@ -15,6 +15,7 @@ pub mod frame;
 pub mod hello;
 pub mod hex;
 pub mod ids;
+pub mod io;
 pub mod launch;
 pub mod limits;
 pub mod map;

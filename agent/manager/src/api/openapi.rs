@@ -1,6 +1,7 @@
 //! The OpenAPI document, written by hand and held to the types by a test: every field of every document is in its schema.
 
 use dkv_protocol::eviction::Eviction;
+use dkv_protocol::io::IoChoice;
 use serde_json::{Value, json};
 
 /// The document at `/admin/v1/openapi.json`.
@@ -199,6 +200,7 @@ fn schemas() -> Value {
     const DUTIES: &str = "full|follows|leaves";
     const STATES: &str = "Requested|Spawning|Running|Stopping|Stopped|Restarting|Failed";
     let eviction = Eviction::ALL.map(|(_, name)| name).join("|");
+    let io = IoChoice::ALL.map(|(_, name)| name).join("|");
     let node_record = [
         ("name", "string"),
         ("machine", "string"),
@@ -215,6 +217,7 @@ fn schemas() -> Value {
         ("restarts", "integer"),
         ("message?", "string"),
         ("cluster_ok", "boolean"),
+        ("io?", "string"),
     ]);
     json!({
         "StoreDefinition": object(&[
@@ -226,6 +229,7 @@ fn schemas() -> Value {
             ("cpus?", "integer"),
             ("memory_bytes_max?", "integer"),
             ("eviction?", &eviction),
+            ("io?", &io),
             ("replication?", "Replication"),
             ("password_sha256?", "string"),
             ("protected_mode?", "boolean"),
@@ -403,6 +407,7 @@ mod tests {
             cpus: Some(1),
             memory_bytes_max: 1,
             eviction: Eviction::AllKeysLru,
+            io: IoChoice::Epoll,
             replication: Some(Replication::NONE),
             password_sha256: Some(text()),
             protected_mode: true,
@@ -432,6 +437,7 @@ mod tests {
             restarts: 0,
             message: Some(text()),
             cluster_ok: true,
+            io: Some(text()),
         };
         // What is sent flat is read back flat.
         let back: NodeView =

@@ -152,6 +152,12 @@ fn render(machine: &str, members: usize, rows: &[Row]) -> String {
     for row in rows {
         line(&mut out, "node_restarts_total", &row.labels(), u64::from(row.restarts));
     }
+    head(&mut out, "node_info", "gauge", "The way of input and output of the node; always 1.");
+    for (row, status) in known(rows) {
+        let [store, node] = row.labels();
+        let io = dkv_protocol::io::short_name(&status.io).unwrap_or("unknown");
+        line(&mut out, "node_info", &[store, node, ("io", io)], 1);
+    }
     let node_metrics: &[NodeMetric] = &[
         ("node_cluster_ok", "gauge", "Whether the node reaches all others of its store.", |s| {
             f64::from(u8::from(s.cluster_ok))
@@ -263,7 +269,7 @@ mod tests {
             pid: 1,
             boot: String::new(),
             uptime_ms: 1500,
-            io: String::new(),
+            io: "io=epoll kernel=6.12".to_string(),
             cluster_ok: true,
             unreachable: Vec::new(),
             resident_bytes: 4096,

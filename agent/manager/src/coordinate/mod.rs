@@ -357,6 +357,7 @@ fn merge(managers: &[(String, Result<Vec<StoreView>, AdminError>)]) -> Vec<Store
                     restarts: 0,
                     message: None,
                     cluster_ok: false,
+                    io: None,
                 })
             })
             .collect();
@@ -525,6 +526,7 @@ mod tests {
     use dkv_protocol::admin::StoreDefinition;
     use dkv_protocol::eviction::Eviction;
     use dkv_protocol::ids::{Epoch, StoreId};
+    use dkv_protocol::io::IoChoice;
 
     fn record(protected_mode: bool, nodes: &[(&str, u16)]) -> StoreRecord {
         let node = |(name, client_port): &(&str, u16)| NodeRecord {
@@ -546,6 +548,7 @@ mod tests {
                 cpus: None,
                 memory_bytes_max: 0,
                 eviction: Eviction::None,
+                io: IoChoice::Auto,
                 replication: None,
                 password_sha256: None,
                 protected_mode,

@@ -218,6 +218,7 @@ pub(crate) fn check_machines(machines: &[String], loopback_fine: bool) -> Result
 mod tests {
     use super::*;
     use dkv_protocol::eviction::Eviction;
+    use dkv_protocol::io::IoChoice;
 
     fn definition(name: &str, prefix: &str, count: u32) -> StoreDefinition {
         StoreDefinition {
@@ -229,6 +230,7 @@ mod tests {
             cpus: None,
             memory_bytes_max: 0,
             eviction: Eviction::None,
+            io: IoChoice::Auto,
             replication: None,
             password_sha256: None,
             protected_mode: true,

@@ -122,7 +122,9 @@ pub(crate) fn code_in_words(code: u8) -> &'static str {
         exit::OK => "it ended by itself",
         exit::BAD_LAUNCH_DOCUMENT => "it refused its launch document",
         exit::ADDRESS_IN_USE => "one of its ports is in use",
-        exit::IO_URING_UNAVAILABLE => "the kernel refuses io_uring",
+        exit::IO_URING_UNAVAILABLE => {
+            "the kernel refuses io_uring, and --io uring allows nothing else"
+        }
         exit::ALREADY_RUNNING => "the same node already runs",
         exit::BAD_CONFIGURATION => "it refused its configuration",
         _ => "it failed",

@@ -7,6 +7,7 @@ use dkv_agent::coordinate::{Group, Settings};
 use dkv_agent::{AgentOptions, Pace, StartError};
 use dkv_protocol::admin::{NodeView, StoreDefinition};
 use dkv_protocol::eviction::Eviction;
+use dkv_protocol::io::IoChoice;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -154,6 +155,7 @@ pub(crate) fn definition(name: &str, count: u32) -> StoreDefinition {
         cpus: None,
         memory_bytes_max: 0,
         eviction: Eviction::None,
+        io: IoChoice::Auto,
         replication: None,
         password_sha256: None,
         protected_mode: true,

@@ -1,4 +1,4 @@
-//! What the host says of itself: `/proc`, `/sys`, limits, and one attempt to make a ring. No verdicts here.
+//! What the host says of itself: `/proc`, `/sys`, limits, and one attempt to make a ring and what stands in for it. No verdicts here.
 //!
 //! Everything is optional: a file that is not there (another kernel, a container) is a fact too.
 
@@ -13,6 +13,8 @@ pub(super) struct Facts {
     pub(super) kernel: String,
     /// What came of making a ring: its features, or the cause and the fix.
     pub(super) ring: Option<Result<String, String>>,
+    /// What of epoll does not work; none: it does.
+    pub(super) epoll: Option<String>,
     /// `kernel.io_uring_disabled`.
     pub(super) io_uring_disabled: Option<u32>,
     /// `Seccomp:` of `/proc/self/status`.
@@ -73,6 +75,7 @@ pub(super) fn read(data_dir: &Path) -> Facts {
     Facts {
         kernel: probe.kernel,
         ring: Some(probe.result.map(|()| probe.describe).map_err(|error| error.to_string())),
+        epoll: probe.epoll.err(),
         io_uring_disabled: probe.io_uring_disabled,
         seccomp: probe.seccomp,
         memlock_exempt: probe.memlock_exempt,

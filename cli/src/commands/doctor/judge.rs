@@ -65,21 +65,30 @@ pub(super) fn judge(facts: &Facts) -> Vec<Row> {
 }
 
 fn io_uring(facts: &Facts, rows: &mut Rows) {
+    // Without rings there is epoll. Without that there is nothing.
+    let (worst, why) = match &facts.epoll {
+        None => (Severity::Warning, "nodes run on epoll instead, where a command costs more CPU"),
+        Some(_) => (Severity::Fatal, "no node can start"),
+    };
     match &facts.ring {
         Some(Ok(_)) => rows.ok("io_uring", "works", "a ring can be made"),
         Some(Err(cause)) => {
             // The cause says its own fix after the first sentence; a table wants them apart.
             let (what, fix) = cause.split_once("; ").unwrap_or((cause, ""));
-            rows.add(
-                "io_uring",
-                what,
-                "a ring can be made",
-                Severity::Fatal,
-                "no node can start",
-                fix,
-            );
+            rows.add("io_uring", what, "a ring can be made", worst, why, fix);
         }
         None => {}
+    }
+    match &facts.epoll {
+        None => rows.ok("epoll", "works", "it stands in for io_uring"),
+        Some(what) => rows.add(
+            "epoll",
+            what,
+            "it stands in for io_uring",
+            worst_without_epoll(facts),
+            "where there is no io_uring, no node can start",
+            "allow epoll_create1, epoll_ctl, epoll_pwait, eventfd2, recvfrom, sendto, sendmsg and accept4 in the filter",
+        ),
     }
     if let Some(disabled) = facts.io_uring_disabled {
         let why = if disabled == 1 {
@@ -88,7 +97,7 @@ fn io_uring(facts: &Facts, rows: &mut Rows) {
             "nobody may make rings"
         };
         // 1 lets privileged processes and a group through: whether that is enough, the ring above says.
-        let worst = if disabled == 2 { Severity::Fatal } else { Severity::Warning };
+        let worst = if disabled == 2 { worst } else { Severity::Warning };
         let fix = "sysctl -w kernel.io_uring_disabled=0";
         rows.judge("io_uring sysctl", disabled.to_string(), "0", disabled == 0, (worst, why, fix));
     }
@@ -98,9 +107,14 @@ fn io_uring(facts: &Facts, rows: &mut Rows) {
         .map_or_else(|| facts.seccomp.to_string(), ToString::to_string);
     let works = facts.seccomp == 0 || facts.ring.as_ref().is_none_or(Result::is_ok);
     let why = "the container's filter may forbid io_uring_setup";
-    let fix = "run the container with a profile that allows io_uring_setup, _enter and _register: --security-opt seccomp=FILE";
-    rows.judge("seccomp", found, "io_uring allowed", works, (Severity::Fatal, why, fix));
+    let fix = "run the container with a profile that allows io_uring_setup, _enter and _register: --security-opt seccomp=FILE, FILE being scripts/seccomp.json of DKV";
+    rows.judge("seccomp", found, "io_uring allowed", works, (worst, why, fix));
     rows.ok("kernel", &facts.kernel, "6.1 or newer");
+}
+
+/// No epoll is a nuisance where there are rings.
+fn worst_without_epoll(facts: &Facts) -> Severity {
+    if matches!(facts.ring, Some(Ok(_))) { Severity::Warning } else { Severity::Fatal }
 }
 
 fn limits(facts: &Facts, rows: &mut Rows) {
@@ -112,7 +126,7 @@ fn limits(facts: &Facts, rows: &mut Rows) {
     let fine = facts.memlock_exempt || facts.memlock.is_none_or(|limit| limit >= needed);
     let found = if facts.memlock_exempt { format!("{found}, and CAP_IPC_LOCK") } else { found };
     let fix = "LimitMEMLOCK=infinity in the unit, --ulimit memlock=-1 for a container, or ulimit -l unlimited";
-    let why = "rings are charged to this limit; nodes fail to start or get small rings";
+    let why = "rings are charged to this limit; nodes get small rings, or run on epoll";
     let wanted = format!("{} or CAP_IPC_LOCK", bytes_text(needed));
     rows.judge("memlock", found, &wanted, fine, (Severity::Warning, why, fix));
 
@@ -347,13 +361,29 @@ mod tests {
             (
                 "io_uring",
                 |f| f.ring = Some(Err("seccomp forbids it; --security-opt seccomp=x".into())),
+                Severity::Warning,
+                "--security-opt seccomp=x",
+            ),
+            (
+                "io_uring",
+                |f| {
+                    f.ring = Some(Err("seccomp forbids it; --security-opt seccomp=x".into()));
+                    f.epoll = Some("Operation not permitted".into());
+                },
                 Severity::Fatal,
                 "--security-opt seccomp=x",
+            ),
+            ("epoll", |f| f.epoll = Some("no".into()), Severity::Warning, "epoll_pwait"),
+            (
+                "epoll",
+                |f| (f.ring, f.epoll) = (Some(Err("no".into())), Some("no".into())),
+                Severity::Fatal,
+                "epoll_pwait",
             ),
             (
                 "io_uring sysctl",
                 |f| f.io_uring_disabled = Some(2),
-                Severity::Fatal,
+                Severity::Warning,
                 "sysctl -w kernel.io_uring_disabled=0",
             ),
             (
@@ -365,7 +395,7 @@ mod tests {
             (
                 "seccomp",
                 |f| (f.seccomp, f.ring) = (2, Some(Err("EPERM".into()))),
-                Severity::Fatal,
+                Severity::Warning,
                 "--security-opt",
             ),
             ("memlock", |f| f.memlock = Some(0), Severity::Warning, "LimitMEMLOCK"),

@@ -12,6 +12,7 @@ use dkv_agent::client::parse_address;
 use dkv_agent::coordinate::{self, ActionResult, Group, NewInstance, Outcome, Report};
 use dkv_protocol::admin::StoreDefinition;
 use dkv_protocol::eviction::Eviction;
+use dkv_protocol::io::IoChoice;
 use dkv_protocol::ranges::{Ack, OnTotalLoss, ReadMode, Replication};
 use std::fs;
 use std::io::Read;
@@ -81,6 +82,10 @@ pub(crate) struct Args {
     /// What survives when all copies stop: none is all there is in this version
     #[arg(long, env = "DKV_DURABILITY", value_name = "none", value_parser = durability, default_value = "none")]
     durability: String,
+    /// How nodes talk to the kernel: auto: io_uring where it gives a ring, else epoll, which costs more CPU, and a line in
+    /// the node's log that says why; uring: no node starts without a ring; epoll
+    #[arg(long, env = "DKV_IO", value_name = "auto|uring|epoll", default_value_t)]
+    io: IoChoice,
     /// File with the password that clients must give
     #[arg(
         long,
@@ -255,6 +260,7 @@ impl Args {
             cpus: self.cpus,
             memory_bytes_max: self.max_memory.unwrap_or(0),
             eviction: self.eviction,
+            io: self.io,
             replication: self.replication()?,
             password_sha256: password.as_deref().map(password_sha256),
             protected_mode: !self.no_protected_mode,

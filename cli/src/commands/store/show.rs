@@ -8,6 +8,7 @@ use crate::output::{self, Format};
 use crate::reach::hints;
 use dkv_agent::coordinate::{self, Listing};
 use dkv_protocol::admin::{CopiesView, NodeDuty, NodeState, NodeView, StoreView};
+use dkv_protocol::io::short_name;
 use dkv_protocol::limits::RANGES;
 use dkv_protocol::ranges::Replication;
 use serde_json::{Value, json};
@@ -96,6 +97,7 @@ pub(super) fn show(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8
             "cpus": definition.cpus,
             "memory_bytes_max": definition.memory_bytes_max,
             "eviction": definition.eviction,
+            "io": definition.io,
             "replication": definition.replication.unwrap_or(Replication::NONE),
             "password": definition.password_sha256.is_some(),
             "protected_mode": definition.protected_mode,
@@ -277,6 +279,7 @@ fn nodes_table(store: &StoreView) {
         "Pid",
         "Restarts",
         "Cluster",
+        "Io",
         "Leads",
         "InSync",
         "Duty",
@@ -308,6 +311,7 @@ fn nodes_table(store: &StoreView) {
                 json!(node.pid),
                 json!(node.restarts),
                 json!(cluster),
+                json!(node.io.as_deref().and_then(short_name)),
                 json!(part.map(|part| part.leads)),
                 json!(part.map(|part| part.in_sync)),
                 json!(part.map(|part| duty_word(part.duty))),
@@ -338,6 +342,7 @@ mod tests {
     use dkv_protocol::admin::{NodeRecord, StoreDefinition, StoreRecord, StoreStatus};
     use dkv_protocol::eviction::Eviction;
     use dkv_protocol::ids::{Epoch, StoreId};
+    use dkv_protocol::io::IoChoice;
 
     fn store(states: &[Option<NodeState>]) -> StoreView {
         let definition = StoreDefinition {
@@ -349,6 +354,7 @@ mod tests {
             cpus: None,
             memory_bytes_max: 0,
             eviction: Eviction::None,
+            io: IoChoice::Auto,
             replication: None,
             password_sha256: None,
             protected_mode: true,
@@ -368,6 +374,7 @@ mod tests {
             restarts: 0,
             message: None,
             cluster_ok: true,
+            io: None,
         };
         let nodes: Vec<NodeView> = states.iter().enumerate().map(node).collect();
         let records = nodes.iter().map(|node| node.record.clone()).collect();

@@ -5,12 +5,12 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
 
-use super::judge::{self, AcceptError};
 use super::name::{self, Kind};
 use super::place::{Lane, Receiving};
 use super::ring::Completion;
 use super::send::{self, Gather, Sending};
-use super::{ACCEPT_PAUSE_NS, CANCEL_TRIES_MAX, UringReactor};
+use super::{CANCEL_TRIES_MAX, UringReactor};
+use crate::accept::{self, AcceptError};
 use crate::{Conn, Event, ListenerId, clock};
 
 impl UringReactor {
@@ -113,10 +113,10 @@ impl UringReactor {
             return;
         }
         let errno = -completion.result;
-        if errno > 0 && judge::accept(errno) == AcceptError::Pause {
+        if errno > 0 && accept::judge(errno) == AcceptError::Pause {
             let error = io::Error::from_raw_os_error(errno);
             tracing::warn!(%error, "accepting pauses");
-            listener.retry_at_ns = Some(clock::monotonic_ns() + ACCEPT_PAUSE_NS);
+            listener.retry_at_ns = Some(clock::monotonic_ns() + accept::PAUSE_NS);
             self.listeners_paused += 1;
             events.push(Event::AcceptPaused { listener: id, error });
         } else {

@@ -1,4 +1,4 @@
-//! What a result of a receive or of an accept means. Pure, because most of these cases are too rare to be provoked.
+//! What a result of a receive means. Pure, because most of these cases are too rare to be provoked.
 
 use io_uring::cqueue;
 
@@ -34,35 +34,6 @@ pub(super) fn receive(result: i32, flags: u32) -> Received {
     }
 }
 
-/// What to make of an accept's error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AcceptError {
-    /// That one peer is gone, or nothing happened at all: accept on.
-    Again,
-    /// It will fail again right now (no descriptors, no memory): accept on after a pause.
-    Pause,
-}
-
-/// Judges an accept's errno.
-pub(super) fn accept(errno: i32) -> AcceptError {
-    match errno {
-        // Linux hands over pending network errors of the new connection (accept(2)).
-        libc::ECANCELED
-        | libc::EINTR
-        | libc::EAGAIN
-        | libc::ECONNABORTED
-        | libc::EPROTO
-        | libc::ENETDOWN
-        | libc::ENOPROTOOPT
-        | libc::EHOSTDOWN
-        | libc::ENONET
-        | libc::EHOSTUNREACH
-        | libc::ENETUNREACH
-        | libc::ETIMEDOUT => AcceptError::Again,
-        _ => AcceptError::Pause,
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -89,16 +60,6 @@ mod tests {
         ];
         for (result, wanted) in cases {
             assert_eq!(receive(result, 0), wanted, "{result}");
-        }
-    }
-
-    #[test]
-    fn an_accept_error_that_stays_makes_a_pause_and_one_that_passes_does_not() {
-        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EPERM] {
-            assert_eq!(accept(errno), AcceptError::Pause);
-        }
-        for errno in [libc::ECONNABORTED, libc::EINTR, libc::EHOSTUNREACH] {
-            assert_eq!(accept(errno), AcceptError::Again);
         }
     }
 }

@@ -15,7 +15,6 @@ mod place;
 mod pool;
 mod receive;
 mod ring;
-mod selftest;
 mod send;
 mod setup;
 #[cfg(all(test, not(loom)))]
@@ -32,85 +31,26 @@ use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{opcode, squeue};
 
 use crate::{
-    Acknowledged, Chunk, Conn, Event, IoUnavailable, ListenerId, Reactor, Wait, WakeHandle, clock,
-    sockets,
+    Acknowledged, Chunk, Conn, Counts, Event, IoUnavailable, ListenerId, Options, Reactor, Wait,
+    WakeHandle, clock, probe, self_test, send as message, sockets,
 };
 use name::Kind;
 use place::{Place, Receiving};
 use receive::Source;
 use ring::{Completion, Ring};
-pub use selftest::self_test;
 use send::{Gather, Sending};
+pub(crate) use setup::need_bytes;
 
 /// Smallest page of the machines that DKV runs on; only for sums of sizes.
 const PAGE_BYTES: u64 = 4096;
 /// Completions taken in one turn. More wait in the ring and make the next turn return at once.
 const COMPLETIONS_PER_TURN: usize = 2048;
-/// How long accepting pauses after an error that would come again at once (no descriptors, no memory).
-const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 /// How long a dropped reactor waits for the kernel to let go of its memory. It takes microseconds; when it does not, the
 /// memory is kept for good instead of given away under the kernel's hands.
 const DRAIN_NS_MAX: u64 = 5_000_000_000;
 /// A cancellation that found nothing is repeated this often, for kernels whose look-up misses an operation that is just
 /// being run.
 const CANCEL_TRIES_MAX: u8 = 3;
-
-/// Sizes of a reactor.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// What wakes the reactor.
-    pub wake: WakeHandle,
-    /// Operations submitted in one system call; more than that take several. A power of two.
-    pub sq_entries: u32,
-    /// Completions that fit. Too few cost time (receives must be armed again), never data. A power of two.
-    pub cq_entries: u32,
-    /// Receive buffers. A power of two.
-    pub buffers: u16,
-    /// Bytes of each.
-    pub buffer_bytes: usize,
-    /// Buffers that circulate at first; the others join when these run out, so that an idle reactor stays small.
-    pub buffers_at_first: u16,
-    /// Greater receive buffers, for great arguments, each filled piece after piece where the kernel can (6.12 and later).
-    /// A power of two.
-    pub great_buffers: u16,
-    /// Bytes of each.
-    pub great_buffer_bytes: usize,
-    /// Of these circulate at first.
-    pub great_buffers_at_first: u16,
-    /// Whether the kernel is asked to fill them piece after piece. Without, each piece takes a whole buffer.
-    pub great_in_pieces: bool,
-    /// Fewer expected bytes are received through the small buffers: changing over costs more than it saves.
-    pub expect_bytes_min: usize,
-    /// Most bytes of one send operation; the rest of a buffer follows in the next. The kernel counts them in an `int`.
-    pub send_bytes_max: usize,
-}
-
-impl Options {
-    /// The sizes that were measured best for a shard: about 200 KiB of lockable memory and up to 5 MiB of buffers,
-    /// of which an idle reactor touches next to none.
-    pub fn new(wake: WakeHandle) -> Self {
-        Self {
-            wake,
-            sq_entries: 1024,
-            cq_entries: 8192,
-            buffers: 1024,
-            buffer_bytes: 4096,
-            buffers_at_first: 64,
-            // All of them fit a second-level cache: with 4 MiB a message of 256 KiB costs a quarter more.
-            great_buffers: 8,
-            great_buffer_bytes: 128 * 1024,
-            great_buffers_at_first: 4,
-            great_in_pieces: true,
-            expect_bytes_min: 8 * 1024,
-            send_bytes_max: 1 << 30,
-        }
-    }
-
-    /// Lockable memory (`RLIMIT_MEMLOCK`) that a reactor of these sizes is charged for, in bytes.
-    pub fn locked_bytes(&self) -> u64 {
-        setup::need_bytes(self.sq_entries, self.cq_entries, self)
-    }
-}
 
 struct Listener {
     /// Kept until the accept's final completion.
@@ -160,20 +100,6 @@ pub struct UringReactor {
     not_send: PhantomData<*mut ()>,
 }
 
-/// What happened to a reactor so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counts {
-    /// Receives that found no buffer.
-    pub buffers_missed: u64,
-    /// Receives that ended although data came: the completion queue overflowed.
-    pub receives_cut: u64,
-    /// Sends that took more than one operation.
-    pub sends_continued: u64,
-    /// Wakes that could not be delivered through the ring and went through the eventfd.
-    pub wakes_failed: u64,
-}
-
 impl UringReactor {
     /// Makes a reactor, on the thread that will use it.
     ///
@@ -184,7 +110,7 @@ impl UringReactor {
         let other =
             |step, error: io::Error| IoUnavailable::Other { step, error: error.to_string() };
         let duplicate = ring.duplicate().map_err(|error| other("duplicating the ring", error))?;
-        if !options.wake.attach(duplicate) {
+        if !options.wake.attach(Some(duplicate)) {
             let error = io::Error::other("the wake handle belongs to another reactor already");
             return Err(other("taking over the wake handle", error));
         }
@@ -215,6 +141,20 @@ impl UringReactor {
             not_send: PhantomData,
         };
         reactor.arm_poll();
+        Ok(reactor)
+    }
+
+    /// The same, put through a small exchange over loopback before anybody relies on it.
+    ///
+    /// # Errors
+    /// There is no usable ring; the error says why and what to type.
+    pub fn tested(options: Options) -> Result<Self, IoUnavailable> {
+        let wake = options.wake.clone();
+        let mut reactor = Self::new(options)?;
+        self_test(&mut reactor, &wake).map_err(|error| IoUnavailable::SelfTest {
+            kernel: probe::kernel(),
+            what: error.to_string(),
+        })?;
         Ok(reactor)
     }
 
@@ -426,7 +366,7 @@ impl Reactor for UringReactor {
         let mut bytes = buffer.len();
         let mut gather = None;
         if !inserts.is_empty() {
-            bytes = send::check(&buffer, &inserts);
+            bytes = message::check(&buffer, &inserts);
             gather = Some(self.gathers.pop().unwrap_or_else(|| Box::new(Gather::new())));
         }
         let Some(place) = self.place(conn) else { return };

@@ -9,16 +9,14 @@
 //! of the next piece, and the last one that the kernel is done with the buffer. It goes back into the ring when the kernel
 //! is done and all the pieces are given back.
 
-use std::ffi::c_void;
 use std::io;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use super::ring::Ring;
 use crate::Chunk;
+use crate::mapping::{self, Mapping};
 
 /// The buffer groups of a ring.
 pub(super) const SMALL_GROUP: u16 = 0;
@@ -52,44 +50,6 @@ struct Parts {
     done: bool,
 }
 
-/// Anonymous, private, zeroed, page-aligned memory that is paged in on first touch.
-struct Mapping {
-    start: NonNull<u8>,
-    bytes: usize,
-    leaked: bool,
-}
-
-impl Mapping {
-    fn new(bytes: usize) -> io::Result<Self> {
-        // SAFETY: an anonymous mapping at an address of the kernel's choice cannot replace one that is in use.
-        let start = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
-            )
-        }?;
-        // Where huge pages are always on, the first touch would bring in 2 MiB. A refusal costs memory only.
-        // SAFETY: advice about pages that were mapped just now and that nobody else knows.
-        let _ = unsafe { madvise(start, bytes, Advice::LinuxNoHugepage) };
-        let start = NonNull::new(start.cast()).expect("mmap never maps the zero page");
-        Ok(Self { start, bytes, leaked: false })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        if self.leaked {
-            return;
-        }
-        let start: *mut c_void = self.start.as_ptr().cast();
-        // SAFETY: the range is what mmap gave us; nothing borrows from it (borrows of it borrow the pool), and the kernel
-        // is done with it: the ring is closed before its pool is dropped, or `leaked` is set.
-        let _ = unsafe { munmap(start, self.bytes) };
-    }
-}
-
 pub(super) struct Pool {
     /// Whose the chunks are.
     id: u32,
@@ -121,7 +81,6 @@ impl Pool {
         sizes: &Sizes,
         filling: Filling,
     ) -> io::Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let Sizes { count, bytes, at_first } = *sizes;
         assert!(count.is_power_of_two() && count <= 1 << 15, "{count} buffers");
         let (flags, counted) = match filling {
@@ -129,7 +88,7 @@ impl Pool {
             Filling::InPieces => (IN_PIECES, usize::from(count)),
         };
         let pool = Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            id: mapping::next_pool(),
             filling,
             parts: vec![Parts::default(); counted],
             buffers: Mapping::new(usize::from(count) * bytes)?,
@@ -141,7 +100,7 @@ impl Pool {
             in_kernel: 0,
             circulating: 0,
         };
-        let address = pool.ring.start.as_ptr() as u64;
+        let address = pool.ring.start() as u64;
         let submitter = owner.submitter();
         // SAFETY: the address is page-aligned, holds `count` zeroed entries, and stays mapped until the owner is closed:
         // the reactor's fields drop in that order.
@@ -178,10 +137,10 @@ impl Pool {
     /// Bytes of the buffers that are in memory.
     #[cfg(all(test, not(loom)))]
     pub(super) fn touched(&self) -> usize {
-        let mut pages = vec![0_u8; self.buffers.bytes / 4096];
-        let start = self.buffers.start.as_ptr().cast();
+        let mut pages = vec![0_u8; self.buffers.len() / 4096];
+        let start = self.buffers.start().cast();
         // SAFETY: mincore(2) writes one byte for each page of the mapping.
-        let done = unsafe { libc::mincore(start, self.buffers.bytes, pages.as_mut_ptr()) };
+        let done = unsafe { libc::mincore(start, self.buffers.len(), pages.as_mut_ptr()) };
         assert_eq!(done, 0);
         pages.iter().filter(|&&page| page & 1 == 1).count() * 4096
     }
@@ -202,14 +161,14 @@ impl Pool {
     fn start_of(&self, buffer: u16) -> *mut u8 {
         assert!(buffer < self.count, "buffer {buffer} of {}", self.count);
         // SAFETY: `buffer < count`, and the mapping holds `count * buffer_bytes` bytes.
-        unsafe { self.buffers.start.as_ptr().add(usize::from(buffer) * self.buffer_bytes) }
+        unsafe { self.buffers.start().add(usize::from(buffer) * self.buffer_bytes) }
     }
 
     /// Puts a buffer at the ring's tail, not yet visible.
     fn provide(&mut self, buffer: u16) {
         let start = self.start_of(buffer);
         let place = usize::from(self.tail & (self.count - 1));
-        let entries: *mut BufRingEntry = self.ring.start.as_ptr().cast();
+        let entries: *mut BufRingEntry = self.ring.start().cast();
         // SAFETY: `place < count`, and the mapping holds `count` entries.
         let entry = unsafe { entries.add(place) };
         // SAFETY: aligned, mapped and zeroed or written before; the kernel does not look at entries from the published tail
@@ -228,7 +187,7 @@ impl Pool {
             return;
         }
         self.published = self.tail;
-        let entries: *const BufRingEntry = self.ring.start.as_ptr().cast();
+        let entries: *const BufRingEntry = self.ring.start().cast();
         // SAFETY: `entries` is the first entry of the registered ring, zeroed at least.
         let tail = unsafe { BufRingEntry::tail(entries) };
         // SAFETY: the tail is two aligned bytes inside the mapping, writable because the mapping is, and shared with the
@@ -289,7 +248,7 @@ impl Pool {
 
     /// Keeps the memory for good, because the kernel may still write to it.
     pub(super) fn leak(&mut self) {
-        self.buffers.leaked = true;
-        self.ring.leaked = true;
+        self.buffers.leak();
+        self.ring.leak();
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use io_uring::{IoUring, opcode};
 
+use super::PAGE_BYTES;
 use super::pool::{Filling, GREAT_GROUP, Pool, SMALL_GROUP, Sizes};
 use super::ring::Ring;
-use super::{Options, PAGE_BYTES};
+use crate::Options;
 use crate::probe::surroundings;
 use crate::unavailable::{IoUnavailable, judge};
 
@@ -37,7 +38,7 @@ const PATIENCE: u32 = 5;
 const PATIENCE_STEP: Duration = Duration::from_millis(100);
 
 /// Lockable memory that a ring of these sizes is charged for.
-pub(super) fn need_bytes(sq: u32, cq: u32, options: &Options) -> u64 {
+pub(crate) fn need_bytes(sq: u32, cq: u32, options: &Options) -> u64 {
     let queues = u64::from(sq) * (64 + 4) + u64::from(cq) * 16;
     let buffers = u64::from(options.buffers) + u64::from(options.great_buffers);
     queues + buffers * 16 + 4 * PAGE_BYTES

@@ -8,6 +8,7 @@ pub(crate) mod handshake;
 use dkv_protocol::control::NodeStatus;
 use dkv_protocol::eviction::Eviction;
 use dkv_protocol::ids::{Epoch, NodeIndex, StoreId};
+use dkv_protocol::io::IoChoice;
 use dkv_protocol::launch::{LAUNCH_VERSION, LaunchDocument, ReadyLine};
 use dkv_protocol::map::{NodeInfo, StoreMap};
 use dkv_protocol::ranges::Replication;
@@ -23,6 +24,14 @@ use std::time::{Duration, Instant};
 
 /// The longest that anything here may take on a loaded machine before it counts as never.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The way of input and output under which these tests are run: `DKV_TEST_IO`.
+pub(crate) fn asked_io() -> IoChoice {
+    match std::env::var("DKV_TEST_IO") {
+        Ok(text) => text.parse().unwrap_or_else(|error| panic!("DKV_TEST_IO is {text:?}: {error}")),
+        Err(_) => IoChoice::Auto,
+    }
+}
 
 /// A store whose nodes are started and killed one by one.
 pub(crate) struct Store {
@@ -81,6 +90,7 @@ impl Store {
                 memory_bytes_max: 0,
                 eviction: Eviction::None,
                 replication: None,
+                io: asked_io(),
                 control_socket: directory.path().join(format!("{node}.sock")).display().to_string(),
                 lock_file: directory.path().join(format!("{node}.lock")).display().to_string(),
             })

@@ -260,7 +260,11 @@ fn server(text: &mut Text, facts: &Facts<'_>) {
     text.field("redis_mode", "cluster");
     text.field("os", if cfg!(target_arch = "aarch64") { "Linux aarch64" } else { "Linux x86_64" });
     text.field("arch_bits", usize::BITS);
-    text.field("multiplexing_api", "io_uring");
+    let api = match dkv_protocol::io::short_name(&env.io) {
+        Some("uring") => "io_uring",
+        other => other.unwrap_or("unknown"),
+    };
+    text.field("multiplexing_api", api);
     text.field("process_id", env.pid);
     text.field("process_supervised", "no");
     text.field("run_id", &env.run_id);

@@ -1,13 +1,13 @@
-//! Limits of the process: too little lockable memory, too few descriptors.
+//! What only a ring has: lockable memory that may be short, a completion queue that may overflow, descriptors of rings.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use dkv_io::{Event, IoUnavailable, Options, Reactor, UringReactor, Wait};
-use rustix::process::{Resource, Rlimit, getuid, setrlimit};
+use dkv_io::{IoUnavailable, Options, Reactor, UringReactor, Wait, WakeHandle};
+use rustix::process::getuid;
 
-use crate::rig::{PATIENCE, connect, in_child, is_child, listener, options, turn_until};
+use super::echo::echo_under;
+use super::rig::{in_child, is_child, options};
 
 /// The user "nobody": without CAP_IPC_LOCK, and its counter of locked memory is hardly anybody else's.
 const NOBODY: u32 = 65534;
@@ -40,7 +40,7 @@ fn open_to_all(path: &std::path::Path) {
 
 #[test]
 fn no_lockable_memory_is_named_with_the_fix() {
-    const NAME: &str = "limits::no_lockable_memory_is_named_with_the_fix";
+    const NAME: &str = "uring::limits::no_lockable_memory_is_named_with_the_fix";
     if !is_child(NAME) {
         return with_lockable_memory(NAME, 0);
     }
@@ -65,92 +65,48 @@ fn no_lockable_memory_is_named_with_the_fix() {
 
 #[test]
 fn little_lockable_memory_makes_smaller_rings_that_work() {
-    const NAME: &str = "limits::little_lockable_memory_makes_smaller_rings_that_work";
+    const NAME: &str = "uring::limits::little_lockable_memory_makes_smaller_rings_that_work";
     if !is_child(NAME) {
         // Enough for half of the full size, not for all of it.
         return with_lockable_memory(NAME, options().locked_bytes() / 1024 * 2 / 3);
     }
-    let mut reactor = UringReactor::new(options()).expect("a ring");
+    let wake = WakeHandle::new().expect("an eventfd");
+    let mut reactor = UringReactor::new(Options::new(wake.clone())).expect("a reactor");
     let described = reactor.describe();
     let full = described.contains("sq=1024");
     assert!(full || described.contains("sq=512") || described.contains("sq=256"), "{described}");
-    dkv_io::self_test(&mut reactor).expect("works");
+    dkv_io::self_test(&mut reactor, &wake).expect("works");
 }
 
 #[test]
 fn the_declared_need_of_lockable_memory_is_enough() {
-    const NAME: &str = "limits::the_declared_need_of_lockable_memory_is_enough";
+    const NAME: &str = "uring::limits::the_declared_need_of_lockable_memory_is_enough";
     if !is_child(NAME) {
         return with_lockable_memory(NAME, options().locked_bytes().div_ceil(1024));
     }
-    let reactor = UringReactor::new(options()).expect("a ring");
+    let reactor = UringReactor::new(options()).expect("a reactor");
     assert!(reactor.describe().contains("sq=1024 cq=8192"), "{}", reactor.describe());
 }
 
 #[test]
-fn running_out_of_descriptors_pauses_accepting_and_does_not_spin() {
-    const NAME: &str = "limits::running_out_of_descriptors_pauses_accepting_and_does_not_spin";
-    if !is_child(NAME) {
-        return in_child(NAME, |_| {});
-    }
-    let (listener, address) = listener();
-    let mut reactor = UringReactor::new(options()).expect("a ring");
-    reactor.listen(listener).expect("listens");
-    // The clients first: they need descriptors too.
-    let clients: Vec<_> = (0..10).map(|_| connect(address)).collect();
-    let open = std::fs::read_dir("/proc/self/fd").expect("reads").count() as u64;
-    let limit = Rlimit { current: Some(open + 3), maximum: Some(open + 100) };
-    setrlimit(Resource::Nofile, limit).expect("lowers");
-    let mut accepted = Vec::new();
-    let mut pauses = 0;
-    let mut turns = 0;
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_millis(550) {
-        let mut events = Vec::new();
-        reactor.turn(Wait::Until(Duration::from_secs(1)), &mut events).expect("the ring works");
-        turns += 1;
-        for event in events {
-            match event {
-                Event::Accepted { socket, .. } => accepted.push(socket),
-                Event::AcceptPaused { error, .. } => {
-                    assert_eq!(error.raw_os_error(), Some(24), "EMFILE");
-                    pauses += 1;
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-    assert!(accepted.len() < 10 && pauses >= 2, "{} accepted, {pauses} pauses", accepted.len());
-    assert!(turns < 50, "{turns} turns: it spins");
-    // Descriptors come back, and so do the peers.
-    let limit = Rlimit { current: Some(open + 100), maximum: Some(open + 100) };
-    setrlimit(Resource::Nofile, limit).expect("raises");
-    let start = Instant::now();
-    while accepted.len() < 10 {
-        turn_until(&mut reactor, "the accept", |_, event| match event {
-            Event::Accepted { socket, .. } => {
-                accepted.push(socket);
-                true
-            }
-            _ => false,
-        });
-        assert!(start.elapsed() < PATIENCE);
-    }
-    drop(clients);
-}
-
-#[test]
 fn rings_in_a_row_do_not_pile_up() {
-    const NAME: &str = "limits::rings_in_a_row_do_not_pile_up";
+    const NAME: &str = "uring::limits::rings_in_a_row_do_not_pile_up";
     if !is_child(NAME) {
         // Alone, because it counts the descriptors of the process.
         return in_child(NAME, |_| {});
     }
     for _ in 0..300 {
         let small = Options { sq_entries: 64, cq_entries: 128, buffers: 16, ..options() };
-        let mut reactor = UringReactor::new(small).expect("a ring");
+        let mut reactor = UringReactor::new(small).expect("a reactor");
         reactor.turn(Wait::Now, &mut Vec::new()).expect("works");
     }
     let open = std::fs::read_dir("/proc/self/fd").expect("reads").count();
     assert!(open < 20, "{open} descriptors are open");
+}
+
+#[test]
+fn an_overflowing_completion_queue_loses_nothing() {
+    let tiny = Options { sq_entries: 4, cq_entries: 8, ..options() };
+    let echo = echo_under(tiny, 48, 150_000, 0);
+    assert!(echo.reactor.counts().receives_cut > 0, "the test did not overflow the queue");
 }

@@ -3,16 +3,13 @@
 use std::io::Write;
 use std::thread;
 
-use dkv_io::{Chunk, Conn, Event, Options, Reactor, UringReactor, Wait};
+use dkv_io::{Chunk, Conn, Event, Options, Reactor, Wait};
 
-use crate::rig::{Noise, options, pair, turn_until};
+use super::Tested;
+use super::rig::{Noise, options, pair, turn_until};
 
 /// Turns until so many bytes came; checks them, and returns the pieces they came in, none given back.
-fn receive(
-    reactor: &mut UringReactor,
-    wanted: &[u8],
-    mut each: impl FnMut(&mut UringReactor, Conn, Chunk),
-) {
+fn receive(reactor: &mut Tested, wanted: &[u8], mut each: impl FnMut(&mut Tested, Conn, Chunk)) {
     let mut place = 0;
     turn_until(reactor, "all bytes", |reactor, event| {
         match event {
@@ -32,7 +29,7 @@ fn receive(
 fn pieces_of_eight_megabytes(options: Options) -> usize {
     const TOTAL: usize = 8 << 20;
     let (socket, mut client) = pair();
-    let mut reactor = UringReactor::new(options).expect("a ring");
+    let mut reactor = Tested::new(options).expect("a reactor");
     let conn = reactor.adopt(socket).expect("a socket");
     let bytes = Noise::new(8).bytes(TOTAL);
     let mut pieces = 0;
@@ -70,7 +67,7 @@ fn an_expected_argument_comes_in_few_pieces_and_without_expecting_in_many() {
 #[test]
 fn many_pieces_of_one_buffer_may_be_held_and_given_back_in_any_order() {
     let (socket, mut client) = pair();
-    let mut reactor = UringReactor::new(options()).expect("a ring");
+    let mut reactor = Tested::new(options()).expect("a reactor");
     let conn = reactor.adopt(socket).expect("a socket");
     reactor.expect(conn, 1 << 20);
     let mut noise = Noise::new(5);
@@ -110,7 +107,7 @@ fn running_out_of_great_buffers_loses_nothing() {
             expect_bytes_min: 1,
             ..options()
         };
-        let mut reactor = UringReactor::new(few).expect("a ring");
+        let mut reactor = Tested::new(few).expect("a reactor");
         let conns: Vec<_> = (0..4)
             .map(|number| {
                 let (socket, client) = pair();
@@ -150,7 +147,7 @@ fn running_out_of_great_buffers_loses_nothing() {
 #[test]
 fn pieces_outlive_their_connection_and_the_reactor_goes_before_them() {
     let (socket, mut client) = pair();
-    let mut reactor = UringReactor::new(options()).expect("a ring");
+    let mut reactor = Tested::new(options()).expect("a reactor");
     let conn = reactor.adopt(socket).expect("a socket");
     reactor.expect(conn, 1 << 20);
     let mut held = Vec::new();
@@ -168,7 +165,7 @@ fn pieces_outlive_their_connection_and_the_reactor_goes_before_them() {
     held.drain(..half).for_each(|chunk| reactor.give_back(chunk));
     receive(&mut reactor, &vec![8; 50_000], |reactor, _, chunk| reactor.give_back(chunk));
     assert!(held.iter().all(|chunk| reactor.bytes(chunk).iter().all(|byte| *byte == 7)));
-    reactor.turn(Wait::Now, &mut Vec::new()).expect("the ring works");
+    reactor.turn(Wait::Now, &mut Vec::new()).expect("the reactor works");
     drop(reactor);
     drop(held);
 }

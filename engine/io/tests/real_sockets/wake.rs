@@ -5,9 +5,10 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dkv_io::{Event, Inbox, Outbox, Reactor, UringReactor, Wait, WakeHandle, Wakeup, mailbox};
+use dkv_io::{Event, Inbox, Outbox, Reactor, Wait, WakeHandle, Wakeup, mailbox};
 
-use crate::rig::{Echo, Noise, PATIENCE, connect, listener, options};
+use super::Tested;
+use super::rig::{Echo, Noise, PATIENCE, connect, listener, options};
 
 const ROUND_TRIPS: u32 = 100_000;
 /// A sleep that only this ends is a lost wake.
@@ -15,7 +16,7 @@ const SLEEP: Duration = Duration::from_secs(20);
 
 /// One side of the ping-pong: sleeps, spins or just looks, at random, until the next number is there.
 fn next(
-    reactor: &mut UringReactor,
+    reactor: &mut Tested,
     inbox: &mut Inbox<u32>,
     noise: &mut Noise,
     events: &mut Vec<Event>,
@@ -27,20 +28,20 @@ fn next(
         let spun = noise.below(4) == 0
             && reactor
                 .spin(Duration::from_micros(noise.below(30)), &mut || !inbox.is_empty())
-                .expect("the ring works");
+                .expect("the reactor works");
         let before = Instant::now();
         if !spun && inbox.park() {
-            reactor.turn(Wait::Until(SLEEP), events).expect("the ring works");
+            reactor.turn(Wait::Until(SLEEP), events).expect("the reactor works");
             inbox.unpark();
             assert!(before.elapsed() < SLEEP, "a wake was lost");
         } else {
-            reactor.turn(Wait::Now, events).expect("the ring works");
+            reactor.turn(Wait::Now, events).expect("the reactor works");
         }
         events.clear();
     }
 }
 
-fn push(reactor: &mut UringReactor, outbox: &Outbox<u32>, number: u32) {
+fn push(reactor: &mut Tested, outbox: &Outbox<u32>, number: u32) {
     if outbox.push(number).expect("there is room") == Wakeup::Needed {
         reactor.wake_peer(outbox.wake_handle());
     }
@@ -54,15 +55,15 @@ fn no_wake_is_lost_between_two_rings() {
     let (mut inbox_b, outbox_b) = mailbox::<u32>(4, wake_b.clone());
     thread::scope(|scope| {
         scope.spawn(move || {
-            let mut reactor = UringReactor::new(dkv_io::Options::new(wake_b)).expect("a ring");
+            let mut reactor = Tested::new(dkv_io::Options::new(wake_b)).expect("a reactor");
             let (mut noise, mut events) = (Noise::new(1), Vec::new());
             for number in 0..ROUND_TRIPS {
                 assert_eq!(next(&mut reactor, &mut inbox_b, &mut noise, &mut events), number);
                 push(&mut reactor, &outbox_a, number);
             }
-            reactor.turn(Wait::Now, &mut events).expect("the ring works");
+            reactor.turn(Wait::Now, &mut events).expect("the reactor works");
         });
-        let mut reactor = UringReactor::new(dkv_io::Options::new(wake_a)).expect("a ring");
+        let mut reactor = Tested::new(dkv_io::Options::new(wake_a)).expect("a reactor");
         let (mut noise, mut events) = (Noise::new(2), Vec::new());
         for number in 0..ROUND_TRIPS {
             push(&mut reactor, &outbox_b, number);
@@ -80,7 +81,7 @@ fn no_wake_is_lost_from_a_thread_without_a_ring() {
     let (answer, answers) = std::sync::mpsc::sync_channel(4);
     thread::scope(|scope| {
         scope.spawn(move || {
-            let mut reactor = UringReactor::new(dkv_io::Options::new(wake)).expect("a ring");
+            let mut reactor = Tested::new(dkv_io::Options::new(wake)).expect("a reactor");
             let (mut noise, mut events) = (Noise::new(3), Vec::new());
             for number in 0..ROUND_TRIPS {
                 assert_eq!(next(&mut reactor, &mut inbox, &mut noise, &mut events), number);
@@ -99,17 +100,17 @@ fn a_wake_before_the_reactor_exists_is_remembered_and_one_after_it_is_harmless()
     let wake = WakeHandle::new().expect("an eventfd");
     wake.wake();
     wake.wake();
-    let mut reactor = UringReactor::new(dkv_io::Options::new(wake.clone())).expect("a ring");
+    let mut reactor = Tested::new(dkv_io::Options::new(wake.clone())).expect("a reactor");
     let mut events = Vec::new();
-    reactor.turn(Wait::Until(SLEEP), &mut events).expect("the ring works");
+    reactor.turn(Wait::Until(SLEEP), &mut events).expect("the reactor works");
     assert!(matches!(&events[..], [Event::Woken]), "{events:?}");
     events.clear();
-    reactor.turn(Wait::Now, &mut events).expect("the ring works");
-    reactor.turn(Wait::Until(Duration::from_millis(5)), &mut events).expect("the ring works");
+    reactor.turn(Wait::Now, &mut events).expect("the reactor works");
+    reactor.turn(Wait::Until(Duration::from_millis(5)), &mut events).expect("the reactor works");
     assert!(events.is_empty(), "told twice: {events:?}");
 
     reactor.wake_peer(&wake);
-    reactor.turn(Wait::Until(SLEEP), &mut events).expect("the ring works");
+    reactor.turn(Wait::Until(SLEEP), &mut events).expect("the reactor works");
     assert!(matches!(&events[..], [Event::Woken]), "a reactor may wake itself: {events:?}");
     drop(reactor);
     wake.wake();
@@ -119,27 +120,27 @@ fn a_wake_before_the_reactor_exists_is_remembered_and_one_after_it_is_harmless()
 fn waking_a_ring_whose_thread_is_gone_is_harmless() {
     let wake = WakeHandle::new().expect("an eventfd");
     let gone = wake.clone();
-    thread::spawn(move || drop(UringReactor::new(dkv_io::Options::new(gone)).expect("a ring")))
+    thread::spawn(move || drop(Tested::new(dkv_io::Options::new(gone)).expect("a reactor")))
         .join()
         .expect("no panic");
-    let mut reactor = UringReactor::new(options()).expect("a ring");
+    let mut reactor = Tested::new(options()).expect("a reactor");
     let mut events = Vec::new();
     for _ in 0..100 {
         reactor.wake_peer(&wake);
-        reactor.turn(Wait::Now, &mut events).expect("the ring works");
+        reactor.turn(Wait::Now, &mut events).expect("the reactor works");
     }
     assert!(events.is_empty(), "{events:?}");
 }
 
 #[test]
 fn spinning_ends_with_work_with_other_work_or_with_its_limit() {
-    let mut reactor = UringReactor::new(options()).expect("a ring");
-    let spin = |reactor: &mut UringReactor, limit: Duration, also: bool| {
-        reactor.spin(limit, &mut || also).expect("the ring works")
+    let mut reactor = Tested::new(options()).expect("a reactor");
+    let spin = |reactor: &mut Tested, limit: Duration, also: bool| {
+        reactor.spin(limit, &mut || also).expect("the reactor works")
     };
     assert!(!spin(&mut reactor, Duration::from_micros(50), false));
     assert!(spin(&mut reactor, PATIENCE, true));
-    let (socket, client) = crate::rig::pair();
+    let (socket, client) = super::rig::pair();
     reactor.adopt(socket).expect("a socket");
     let peer = thread::spawn(move || {
         use std::io::Write;
@@ -149,7 +150,7 @@ fn spinning_ends_with_work_with_other_work_or_with_its_limit() {
     });
     assert!(spin(&mut reactor, PATIENCE, false), "bytes came in");
     let mut events = Vec::new();
-    reactor.turn(Wait::Now, &mut events).expect("the ring works");
+    reactor.turn(Wait::Now, &mut events).expect("the reactor works");
     assert!(matches!(&events[..], [Event::Received { .. }]), "{events:?}");
     drop(peer.join().expect("no panic"));
 }
@@ -179,10 +180,10 @@ fn a_connection_accepted_by_one_reactor_is_served_by_another() {
         for seed in 0..clients {
             scope.spawn(move || {
                 let client: TcpStream = connect(address);
-                crate::rig::check_echo(&client, seed as u64, 50_000, 4000);
+                super::rig::check_echo(&client, seed as u64, 50_000, 4000);
             });
         }
-        let mut acceptor = UringReactor::new(options()).expect("a ring");
+        let mut acceptor = Tested::new(options()).expect("a reactor");
         acceptor.listen(listener).expect("listens");
         let mut accepted = 0;
         let mut events = Vec::new();

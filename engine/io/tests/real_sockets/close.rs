@@ -7,9 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use dkv_io::{Event, Reactor, UringReactor, Wait};
+use dkv_io::{Event, Reactor, Wait};
 
-use crate::rig::{connect, listener, pair, reactor, turn_until};
+use super::Tested;
+use super::rig::{connect, listener, pair, reactor, turn_until};
 
 #[test]
 fn closing_while_sending_ends_with_closed_and_no_sent() {
@@ -20,7 +21,7 @@ fn closing_while_sending_ends_with_closed_and_no_sent() {
     reactor.send(conn, vec![5; 64 << 20], Vec::new());
     let mut events = Vec::new();
     for _ in 0..3 {
-        reactor.turn(Wait::Now, &mut events).expect("the ring works");
+        reactor.turn(Wait::Now, &mut events).expect("the reactor works");
     }
     assert!(events.is_empty(), "{events:?}");
     reactor.close(conn);
@@ -40,7 +41,7 @@ fn a_peer_that_goes_in_mid_send_is_told_as_a_failure() {
     let conn = reactor.adopt(socket).expect("a socket");
     reactor.send(conn, vec![5; 64 << 20], Vec::new());
     let mut events = Vec::new();
-    reactor.turn(Wait::Now, &mut events).expect("the ring works");
+    reactor.turn(Wait::Now, &mut events).expect("the reactor works");
     // Bytes unread: the close is a reset.
     drop(client);
     let mut closed = false;
@@ -78,7 +79,7 @@ fn a_name_of_an_earlier_use_of_the_place_is_ignored() {
         drop(client);
         matches!(event, Event::Closed { .. })
     });
-    reactor.turn(Wait::Now, &mut Vec::new()).expect("the ring works");
+    reactor.turn(Wait::Now, &mut Vec::new()).expect("the reactor works");
     let (socket, mut client) = pair();
     let second = reactor.adopt(socket).expect("a socket");
     assert_eq!(first.index(), second.index(), "the place is used again");
@@ -109,7 +110,7 @@ fn a_name_of_an_earlier_use_of_the_place_is_ignored() {
 #[test]
 fn a_peer_that_only_stops_writing_still_gets_its_reply() {
     let (socket, client) = pair();
-    let mut echo = crate::rig::Echo::new(crate::rig::options());
+    let mut echo = super::rig::Echo::new(super::rig::options());
     echo.adopt(socket);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -124,11 +125,11 @@ fn a_peer_that_only_stops_writing_still_gets_its_reply() {
 }
 
 /// Nothing happens and nothing is tried over and over.
-fn stays_asleep(reactor: &mut UringReactor) {
+fn stays_asleep(reactor: &mut Tested) {
     let mut events = Vec::new();
-    reactor.turn(Wait::Now, &mut events).expect("the ring works");
+    reactor.turn(Wait::Now, &mut events).expect("the reactor works");
     let start = std::time::Instant::now();
-    reactor.turn(Wait::Until(Duration::from_millis(20)), &mut events).expect("the ring works");
+    reactor.turn(Wait::Until(Duration::from_millis(20)), &mut events).expect("the reactor works");
     assert!(events.is_empty(), "{events:?}");
     assert!(start.elapsed() >= Duration::from_millis(20), "woken after {:?}", start.elapsed());
 }
@@ -216,8 +217,8 @@ fn a_listener_that_stopped_refuses_peers() {
     let mut events = Vec::new();
     let start = std::time::Instant::now();
     while std::net::TcpStream::connect(address).is_ok() {
-        reactor.turn(Wait::Now, &mut events).expect("the ring works");
-        assert!(start.elapsed() < crate::rig::PATIENCE, "still listening");
+        reactor.turn(Wait::Now, &mut events).expect("the reactor works");
+        assert!(start.elapsed() < super::rig::PATIENCE, "still listening");
     }
     assert!(events.is_empty(), "{events:?}");
     drop(first);
@@ -246,7 +247,7 @@ fn a_reactor_may_be_dropped_with_everything_in_flight() {
         clients.push(connect(address));
         let mut events = Vec::new();
         for _ in 0..round % 4 {
-            reactor.turn(Wait::Now, &mut events).expect("the ring works");
+            reactor.turn(Wait::Now, &mut events).expect("the reactor works");
         }
         for event in events {
             if let Event::Received { chunk, .. } = event {

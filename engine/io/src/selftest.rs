@@ -7,23 +7,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::UringReactor;
-use crate::{Conn, Event, IoUnavailable, Reactor, Wait, clock, probe, sockets};
+use crate::{Conn, Event, Reactor, Wait, WakeHandle, clock, sockets};
 
 /// A machine that needs longer is stalled, not slow.
 const LIMIT_NS: u64 = 5_000_000_000;
 
-/// Accepts, receives, sends, is woken, closes; all on this thread and on loopback. To be called on a fresh reactor, which
-/// is as fresh afterwards.
+/// Accepts, receives, sends, is woken by `wake`, its own handle, closes; all on this thread and on loopback. To be called on a
+/// fresh reactor, which is as fresh afterwards.
 ///
 /// # Errors
-/// [`IoUnavailable::SelfTest`] says what did not work.
-pub fn self_test(reactor: &mut UringReactor) -> Result<(), IoUnavailable> {
-    run(reactor)
-        .map_err(|what| IoUnavailable::SelfTest { kernel: probe::kernel(), what: what.to_string() })
-}
-
-fn run(reactor: &mut UringReactor) -> io::Result<()> {
+/// The text says what did not work.
+pub fn self_test<R: Reactor>(reactor: &mut R, wake: &WakeHandle) -> io::Result<()> {
     let listener = sockets::bind_listener((Ipv4Addr::LOCALHOST, 0).into(), 8)
         .map_err(|error| io::Error::other(error.to_string()))?;
     let address = listener.local_addr()?;
@@ -48,7 +42,7 @@ fn run(reactor: &mut UringReactor) -> io::Result<()> {
     let whole = [&first[..4000], &second, &first[4000..]].concat();
     let insert = vec![(4000, Bytes::from(second))];
     test.send(conn, first, insert, &mut peer, &whole)?;
-    test.reactor.wake.clone().wake();
+    wake.wake();
     test.until("being woken", |event| matches!(event, Event::Woken).then_some(()))?;
     drop(peer);
     test.until("noticing the end of a connection", |event| {
@@ -59,13 +53,13 @@ fn run(reactor: &mut UringReactor) -> io::Result<()> {
     test.reactor.turn(Wait::Now, &mut test.events)
 }
 
-struct Test<'a> {
-    reactor: &'a mut UringReactor,
+struct Test<'a, R> {
+    reactor: &'a mut R,
     events: Vec<Event>,
     end: u64,
 }
 
-impl Test<'_> {
+impl<R: Reactor> Test<'_, R> {
     /// Turns until an event is the one waited for; events before it that are not are dropped.
     fn until<T>(
         &mut self,

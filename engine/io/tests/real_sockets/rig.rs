@@ -7,7 +7,8 @@ use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use dkv_io::{Chunk, Conn, Event, Options, Reactor, UringReactor, Wait, WakeHandle};
+use super::Tested;
+use dkv_io::{Chunk, Conn, Event, Options, Reactor, Wait, WakeHandle};
 
 /// Everything here takes milliseconds; a stalled machine gets time, a hung test ends.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -16,8 +17,8 @@ pub(crate) fn options() -> Options {
     Options::new(WakeHandle::new().expect("an eventfd"))
 }
 
-pub(crate) fn reactor() -> UringReactor {
-    UringReactor::new(options()).expect("a ring")
+pub(crate) fn reactor() -> Tested {
+    Tested::new(options()).expect("a reactor")
 }
 
 pub(crate) fn listener() -> (TcpListener, SocketAddr) {
@@ -51,7 +52,9 @@ pub(crate) fn turn_until<R: Reactor>(
     let start = Instant::now();
     let mut events = Vec::new();
     loop {
-        reactor.turn(Wait::Until(Duration::from_millis(100)), &mut events).expect("the ring works");
+        reactor
+            .turn(Wait::Until(Duration::from_millis(100)), &mut events)
+            .expect("the reactor works");
         let mut found = false;
         for event in events.drain(..) {
             found |= done(reactor, event);
@@ -105,7 +108,7 @@ struct Session {
 
 /// Echoes what it receives, one send in flight for a connection, and closes after the peer did.
 pub(crate) struct Echo {
-    pub(crate) reactor: UringReactor,
+    pub(crate) reactor: Tested,
     sessions: Vec<Session>,
     dirty: Vec<Conn>,
     /// Chunks kept for a while, to be short of buffers.
@@ -119,7 +122,7 @@ pub(crate) struct Echo {
 impl Echo {
     pub(crate) fn new(options: Options) -> Self {
         Self {
-            reactor: UringReactor::new(options).expect("a ring"),
+            reactor: Tested::new(options).expect("a reactor"),
             sessions: Vec::new(),
             dirty: Vec::new(),
             held: VecDeque::new(),
@@ -197,7 +200,7 @@ impl Echo {
         let mut events = Vec::new();
         self.reactor
             .turn(Wait::Until(Duration::from_millis(100)), &mut events)
-            .expect("the ring works");
+            .expect("the reactor works");
         let nothing = events.is_empty();
         for event in events {
             self.event(event);
@@ -264,6 +267,12 @@ pub(crate) fn check_echo(client: &TcpStream, seed: u64, total: usize, piece_max:
         assert_eq!(echo.len(), bytes.len(), "seed {seed}");
         assert!(echo == bytes, "seed {seed}: bytes differ");
     });
+}
+
+/// The name of a test for the test runner, which leaves out the program's.
+pub(crate) fn test_name(module: &str, function: &str) -> String {
+    let (_, inside) = module.split_once("::").expect("tests are in modules");
+    format!("{inside}::{function}")
 }
 
 /// Runs one test of this program again, in a process of its own, prepared by `prepare`. That test does its work only when
