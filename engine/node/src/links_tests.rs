@@ -79,8 +79,14 @@ fn leading(range: RangeId) -> Shard {
     };
     let placement = vec![shard_of(0), shard_of(1)];
     shard.link_up(shard_of(1));
-    let news =
-        RangeNews { range, config: Some(config), placement, placement_version: 1, answer: false };
+    let news = RangeNews {
+        range,
+        config: Some(config),
+        placement,
+        placement_version: 1,
+        answer: false,
+        left: Vec::new(),
+    };
     shard.news(now(), &[news]);
     shard
 }
