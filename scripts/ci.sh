@@ -35,6 +35,11 @@ if [ -n "${DKV_FRESH_SEEDS:-}" ]; then
   cargo run --quiet --release -p dkv-sim -- --minutes 3 --from "$from"
   cargo run --quiet --release -p dkv-sim -- --minutes 2 --from "$from" --shard
 fi
+if [ -n "${DKV_DIFFERENTIAL:-}" ]; then
+  step "a million commands to redis-server and to DKV"
+  cargo build --quiet --release -p dkv-cli --bin dkv
+  cargo run --quiet --release -p dkv-tests --bin differential -- --commands 1000000
+fi
 step "documentation tests"
 cargo test --quiet --workspace --doc
 step "micro-benchmarks, once and quickly"

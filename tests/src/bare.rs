@@ -21,50 +21,78 @@ pub struct Bare {
 impl Bare {
     /// Starts `dkv node`. `memory` is its limit in bytes, 0 for none, and its policy of eviction.
     pub fn start(binary: &Path, memory: (u64, &str)) -> Self {
+        Self::store(binary, memory, 1).pop().expect("one node")
+    }
+
+    /// The nodes of a store, each as [`Self::start`] makes it. The last one is returned last.
+    pub fn store(binary: &Path, memory: (u64, &str), count: usize) -> Vec<Self> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
+        let mut reserved: Vec<TcpListener> = Vec::new();
+        let nodes: Vec<(SocketAddr, serde_json::Value)> = (0..count)
+            .map(|i| {
+                // Any address of 127.0.0.0/8 is this machine's, and on one of its own no port is taken.
+                let number = std::process::id()
+                    .wrapping_mul(64)
+                    .wrapping_add(STARTED.fetch_add(1, Ordering::Relaxed));
+                let [_, a, b, c] = number.to_be_bytes();
+                let address = IpAddr::V4(Ipv4Addr::new(127, a | 2, b, c.clamp(1, 254)));
+                let mut port = || {
+                    let listener = TcpListener::bind((address, 0)).expect("a free port");
+                    let port = listener.local_addr().expect("bound").port();
+                    reserved.push(listener);
+                    port
+                };
+                let (cluster, client, shard) = (port(), port(), port());
+                let node = serde_json::json!({
+                    "name": format!("node{}", i + 1),
+                    "address": address,
+                    "cluster_port": cluster,
+                    "client_port": client,
+                    "shard_ports": [shard],
+                });
+                (SocketAddr::new(address, client), node)
+            })
+            .collect();
+        drop(reserved);
+        let all: Vec<_> = nodes.iter().map(|(_, node)| node).collect();
+        let start = |(i, (address, _)): (usize, &(SocketAddr, serde_json::Value))| {
+            let document = serde_json::json!({
+                "version": 1,
+                "store": "Measured",
+                "store_id": "0123456789abcdef0123456789abcdef",
+                "index": i,
+                "nodes": all,
+                "epoch": 1,
+                "bind": [address.ip()],
+                "cpus": [cpu()],
+                "cpus_exclusive": false,
+                "hash_seed": "00112233445566778899aabbccddeeff",
+                "cluster_secret": "5a".repeat(32),
+                "password_sha256": null,
+                "protected_mode": true,
+                "memory_bytes_max": memory.0,
+            });
+            Self::spawn(binary, document, *address, memory.1)
+        };
+        nodes.iter().enumerate().map(start).collect()
+    }
+
+    fn spawn(
+        binary: &Path,
+        mut document: serde_json::Value,
+        address: SocketAddr,
+        eviction: &str,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        // Any address of 127.0.0.0/8 is this machine's, and on one of its own no port is taken.
-        let number = std::process::id()
-            .wrapping_mul(64)
-            .wrapping_add(STARTED.fetch_add(1, Ordering::Relaxed));
-        let [_, a, b, c] = number.to_be_bytes();
-        let address = IpAddr::V4(Ipv4Addr::new(127, a | 2, b, c.clamp(1, 254)));
-        let reserved: Vec<TcpListener> =
-            (0..3).map(|_| TcpListener::bind((address, 0)).expect("a free port")).collect();
-        let port = |i: usize| reserved[i].local_addr().expect("bound").port();
-        let path = |name: &str| directory.path().join(name).display().to_string();
-        let mut document = serde_json::json!({
-            "version": 1,
-            "store": "Measured",
-            "store_id": "0123456789abcdef0123456789abcdef",
-            "index": 0,
-            "nodes": [{
-                "name": "node1",
-                "address": address,
-                "cluster_port": port(0),
-                "client_port": port(1),
-                "shard_ports": [port(2)],
-            }],
-            "epoch": 1,
-            "bind": [address],
-            "cpus": [cpu()],
-            "cpus_exclusive": false,
-            "hash_seed": "00112233445566778899aabbccddeeff",
-            "cluster_secret": "5a".repeat(32),
-            "password_sha256": null,
-            "protected_mode": true,
-            "memory_bytes_max": memory.0,
-            "control_socket": path("control"),
-            "lock_file": path("lock"),
-        });
-        if memory.1 != "noeviction" {
-            document["eviction"] = memory.1.into();
+        for (field, name) in [("control_socket", "control"), ("lock_file", "lock")] {
+            document[field] = directory.path().join(name).display().to_string().into();
+        }
+        if eviction != "noeviction" {
+            document["eviction"] = eviction.into();
         }
         if let Some(io) = crate::machine::io() {
             document["io"] = io.into();
         }
-        let address = SocketAddr::new(address, port(1));
-        drop(reserved);
         // Nothing is dropped by a process that a signal ends, and the node leaves its session, so no terminal reaches it: the
         // kernel ends it with this thread. setpriv becomes the node, and so the child has the node's pid.
         let mut child = Command::new("setpriv")

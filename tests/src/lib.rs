@@ -6,6 +6,7 @@
 //! (namespaces) and says so when it is not. What is measured on one node alone does without: [`bare`] and [`stalls`].
 
 pub mod bare;
+pub mod differential;
 pub mod failover;
 pub mod machine;
 pub mod raw;

@@ -37,6 +37,10 @@ impl Region for NodeRegion {
         self.0.bytes_mut()
     }
 
+    fn clear(&mut self, part: std::ops::Range<usize>) {
+        self.0.clear(part);
+    }
+
     fn resize(&mut self, bytes: usize) -> bool {
         self.0.resize(bytes)
     }

@@ -182,13 +182,22 @@ impl Shard {
         session.last = (spec.name, "");
         let missing: Vec<u16> = all.iter().copied().filter(|to| !shards.contains(to)).collect();
         let all = all.len() as u32;
-        let (asked, spec, merging) =
-            match (info, commands::internal(commands::info::KEYSPACE_REQUEST)) {
-                (true, Some(keyspace)) => (None, keyspace, Merging::info(args, all)),
-                _ => (Some(args), spec, Merging::new(merge, all, Vec::new())),
-            };
-        let keyspace: &[(u32, u32)] = &[(0, commands::info::KEYSPACE_REQUEST.len() as u32)];
-        let asked = asked.unwrap_or(Args::new(commands::info::KEYSPACE_REQUEST, keyspace));
+        // What the shards are asked may be something else than what the client asked.
+        let name = match merge {
+            Merge::Info => commands::info::KEYSPACE_REQUEST,
+            Merge::Random => commands::naming::RANDOM_REQUEST,
+            _ => &[],
+        };
+        let named = [(0, name.len() as u32)];
+        let merging = match merge {
+            Merge::Info => Merging::info(args, all),
+            Merge::Random => Merging::random(session.proto, self.table.chance(), all),
+            _ => Merging::new(merge, all, Vec::new()),
+        };
+        let (asked, spec) = match commands::internal(name) {
+            Some(internal) => (Args::new(name, &named), internal),
+            None => (args, spec),
+        };
         let slot = session.replies.wait_for_all(merging);
         let me = self.links.me();
         for &to in shards.iter().filter(|to| **to != me) {

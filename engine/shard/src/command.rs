@@ -220,7 +220,8 @@ pub enum Scope {
     Session,
     /// Any shard, without a key (PING, ECHO, COMMAND, CONFIG, CLUSTER SLOTS, …).
     Anywhere,
-    /// The owner of the one key at `first_key`.
+    /// The owner of the key at `first_key`. When there are more, all of them must be of one slot. A request that ends before
+    /// the key is executed by any shard (OBJECT HELP).
     Keyed,
     /// The owner of the slot in argument 2 (CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT; decided by the session).
     Slot,
@@ -246,11 +247,24 @@ pub enum Merge {
     InOrder,
     /// One array of all elements, in any order (KEYS).
     Concat,
+    /// One of the keys that the shards have each taken by chance, as likely as any other key (RANDOMKEY).
+    Random,
     /// INFO: the node's own text, with its keyspace line from the sum of all shards. See `commands::info`.
     Info,
 }
 
-/// Facts about a subcommand, as COMMAND tells them. None of them has keys.
+/// More keys of a command, of which it does something else with than with the first.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys {
+    /// Position of the first of them.
+    pub first: i8,
+    /// Position of the last; negative counts from the end.
+    pub last: i8,
+    /// As [`Spec::key_flags`].
+    pub flags: &'static [&'static str],
+}
+
+/// Facts about a subcommand, as COMMAND tells them.
 #[derive(Clone, Copy, Debug)]
 pub struct Subcommand {
     /// Lower case.
@@ -259,6 +273,8 @@ pub struct Subcommand {
     pub arity: i8,
     /// Flags as COMMAND names them.
     pub flags: &'static [&'static str],
+    /// What it does with its key, as [`Spec::key_flags`]; empty when it has none. The key is where the container says.
+    pub key_flags: &'static [&'static str],
     /// ACL categories as COMMAND names them.
     pub categories: &'static [&'static str],
     /// Hints to cluster clients.
@@ -290,6 +306,8 @@ pub struct Spec {
     pub tips: &'static [&'static str],
     /// What it does with its keys, as the key specifications of COMMAND name it (`RO`, `access`); empty without keys.
     pub key_flags: &'static [&'static str],
+    /// The keys behind the first, where the command does something else with them.
+    pub other_keys: Option<Keys>,
     /// The note that Redis gives with the key specification; mostly empty.
     pub key_notes: &'static str,
     /// Its subcommands, for COMMAND.
@@ -346,6 +364,7 @@ impl Spec {
         categories: &[],
         tips: &[],
         key_flags: &[],
+        other_keys: None,
         key_notes: "",
         subcommands: &[],
         summary: "",
@@ -355,6 +374,19 @@ impl Spec {
         write: false,
         handler: refuse,
     };
+
+    /// The key that decides who executes the command; none where the request ends before it.
+    #[inline]
+    pub fn routing_key<'a>(&self, args: Args<'a>) -> Option<&'a [u8]> {
+        let first = self.first_key as usize;
+        (first > 0 && first < args.len()).then(|| args.get(first))
+    }
+
+    /// Whether its keys must all be of one slot.
+    #[inline]
+    pub const fn has_keys_of_one_slot(&self) -> bool {
+        matches!(self.scope, Scope::Keyed) && self.last_key != self.first_key
+    }
 }
 
 /// What a command of the session answers where there is no session (a request of another shard).

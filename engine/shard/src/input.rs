@@ -479,7 +479,10 @@ impl Shard {
     #[inline]
     pub(crate) fn plan_known(&self, port: PortKind, spec: &Spec, args: Args<'_>) -> Plan {
         match spec.scope {
-            Scope::Keyed => self.plan_key(args.get(spec.first_key as usize)),
+            Scope::Keyed if spec.has_keys_of_one_slot() => self.plan_one_slot(spec, args),
+            Scope::Keyed => {
+                spec.routing_key(args).map_or(Plan::Here(None), |key| self.plan_key(key))
+            }
             Scope::Anywhere => Plan::Here(None),
             Scope::Session | Scope::Slot => Plan::Session,
             Scope::Split(merge) => self.plan_split(spec, merge, args),
@@ -506,7 +509,7 @@ impl Shard {
     #[cold]
     fn plan_copy(&self, session: &Session, spec: &Spec, args: Args<'_>) -> Option<Plan> {
         let range = self.bound_to(spec, args).filter(|_| spec.first_key > 0)?;
-        let key = args.get(spec.first_key as usize);
+        let key = spec.routing_key(args)?;
         self.reads_copy(session, spec, range)
             .then(|| Plan::Copy(self.table.place(key, slot_of(key).0)))
     }
@@ -523,6 +526,25 @@ impl Shard {
         } else {
             Plan::There(owner)
         }
+    }
+
+    /// The owner of the slot that all keys are of.
+    fn plan_one_slot(&self, spec: &Spec, args: Args<'_>) -> Plan {
+        let (first, step) = (spec.first_key as usize, spec.key_step as usize);
+        let given = args.len();
+        let behind = match spec.last_key {
+            last @ ..0 => (given + 1).saturating_sub(usize::from(last.unsigned_abs())),
+            last => last as usize + 1,
+        };
+        let keys = || args.iter_from(first).take(behind.saturating_sub(first)).step_by(step);
+        if keys().any(|key| key.len() > KEY_BYTES_MAX) {
+            return Plan::Refused(Refusal::KeyTooLong);
+        }
+        let slot = slot_of(args.get(first));
+        if keys().skip(1).any(|key| slot_of(key) != slot) {
+            return Plan::Refused(Refusal::SeveralSlots);
+        }
+        self.plan_key(args.get(first))
     }
 
     /// One owner of all keys runs the command as it stands.

@@ -2,6 +2,7 @@
 
 use crate::command::{Args, Exec, Merge};
 use crate::commands::info::{self, Keyspace};
+use crate::commands::naming;
 use crate::commands::scan::{self, WALK_BYTES_MAX, WALK_TOO_LONG};
 use crate::gates::{Gate, Noticed};
 use crate::walk::{Request, Wanted};
@@ -42,6 +43,12 @@ enum Kind {
         pieces: Vec<Vec<u8>>,
         bytes: usize,
     },
+    /// A key taken by chance: its reply, how many keys it stands for, and the next number by chance.
+    Random {
+        reply: Vec<u8>,
+        keys: u64,
+        chance: u64,
+    },
     /// Texts put one behind the other.
     Text(Proto, Vec<u8>),
     /// INFO, written when the keyspace of every shard that answers is known.
@@ -65,8 +72,8 @@ impl Merging {
     pub(crate) fn new(merge: Merge, parts: u32, order: Vec<u32>) -> Self {
         let kind = match merge {
             Merge::Sum => Kind::Sum(0),
-            // Walks and INFO have beginnings of their own.
-            Merge::Ok | Merge::Concat | Merge::Info => Kind::Ok,
+            // Walks, INFO and RANDOMKEY have beginnings of their own.
+            Merge::Ok | Merge::Concat | Merge::Info | Merge::Random => Kind::Ok,
             Merge::InOrder => {
                 Kind::InOrder { parts: (0..parts).map(|_| Vec::new()).collect(), order, bytes: 0 }
             }
@@ -138,6 +145,14 @@ impl Merging {
         matches!(&self.kind, Kind::Walk { ends, .. } if !ends.is_empty())
     }
 
+    /// For a key that is taken by chance; `chance` decides.
+    pub(crate) fn random(proto: Proto, chance: u64, parts: u32) -> Self {
+        let mut none = Vec::new();
+        reply::null(&mut none, proto);
+        let kind = Kind::Random { reply: none, keys: 0, chance };
+        Self { kind, left: parts, error: None, gates: Vec::new() }
+    }
+
     /// For texts that are put one behind the other.
     pub(crate) fn texts(proto: Proto, parts: u32) -> Self {
         Self { kind: Kind::Text(proto, Vec::new()), left: parts, error: None, gates: Vec::new() }
@@ -190,6 +205,19 @@ impl Merging {
                 }
                 None => false,
             },
+            Kind::Random { reply: chosen, keys, chance } => match naming::random_of(reply) {
+                Some((0, _)) => true,
+                Some((more, key)) => {
+                    *keys = keys.saturating_add(more);
+                    // As likely to be chosen as its keys are many among all so far.
+                    if *chance % *keys < more && !is_null(key) {
+                        *chosen = key.to_vec();
+                    }
+                    *chance = chance.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
+                    true
+                }
+                None => false,
+            },
             Kind::Text(_, text) => match text_of(reply) {
                 Some(more) => {
                     text.extend_from_slice(more);
@@ -237,6 +265,7 @@ impl Merging {
             Kind::Sum(_) | Kind::Ok => 0,
             Kind::InOrder { order, bytes, .. } => order.len() * size_of::<u32>() + bytes,
             Kind::Walk { bytes, ends, .. } => *bytes + size_of_val(&**ends),
+            Kind::Random { reply, .. } => reply.len(),
             Kind::Text(_, text) => text.len(),
             Kind::Info { request, .. } => request.len(),
         };
@@ -277,6 +306,7 @@ impl Merging {
                     out.extend_from_slice(piece);
                 }
             }
+            Kind::Random { reply, .. } => out.extend_from_slice(reply),
             Kind::Text(proto, text) => reply::verbatim(out, *proto, text),
             Kind::Info { keyspace, request, spans } => {
                 info::render(exec, Args::new(request, spans), keyspace, out);
@@ -312,6 +342,10 @@ fn interleave(parts: &[Vec<u8>], order: &[u32], out: &mut Vec<u8>) -> Option<()>
         out.extend_from_slice(element);
     }
     Some(())
+}
+
+fn is_null(reply: &[u8]) -> bool {
+    reply.starts_with(b"$-1") || reply.starts_with(b"_")
 }
 
 /// The text of a bulk or verbatim string.

@@ -6,9 +6,11 @@
 //! is a reason to wait for the next turn, too.
 
 use crate::command::{Args, Now, Scope, Spec};
+use crate::commands;
 use crate::face::Order;
 use crate::session::{End, Session, Stall};
 use crate::shard::Shard;
+use dkv_protocol::slots::slot_of;
 use dkv_table::{HEAP_BYTES_MAX, Place, Room};
 
 /// Units after which a call ends: about 250 µs. Input that the driver gives at a time is far below it but for commands
@@ -113,8 +115,39 @@ impl Shard {
             bytes +=
                 old.map(|old| old.value.len()).filter(|len| *len <= HEAP_BYTES_MAX).unwrap_or(0);
         }
+        bytes += self.growth_beyond(now, spec, place, args);
         // A record takes the next size that there is.
         (bytes + bytes / 4) as u64
+    }
+
+    /// What a command writes besides its arguments: values of other keys, and the zeros before an offset.
+    fn growth_beyond(&self, now: Now, spec: &Spec, place: Option<Place>, args: Args<'_>) -> usize {
+        let len_of = |key: &[u8]| {
+            let at = self.table.place(key, slot_of(key).0);
+            self.table.get_quietly(now.boot_ms(), at, key)
+        };
+        let old = || {
+            let key = spec.routing_key(args)?;
+            self.table.get_quietly(now.boot_ms(), place?, key)
+        };
+        match spec.name {
+            "SETRANGE" | "SETBIT" | "BITFIELD" => {
+                let old = old().map_or(0, |old| old.value.len());
+                let end = commands::end_of_write(spec, args);
+                // A value that grows may move.
+                if end > old { end - old + old.min(HEAP_BYTES_MAX) } else { 0 }
+            }
+            // A great value is shared, not copied.
+            "COPY" => len_of(args.get(1))
+                .filter(|old| old.large.is_none())
+                .map_or(0, |old| old.value.len()),
+            "BITOP" => args
+                .iter_from(3)
+                .filter_map(|key| Some(len_of(key)?.value.len()))
+                .max()
+                .unwrap_or(0),
+            _ => 0,
+        }
     }
 
     /// A connection goes on at the end of the turn.

@@ -26,6 +26,8 @@ pub(crate) enum Refusal {
     InTransaction,
     /// It would write to all shards between MULTI and EXEC.
     WholeStoreInTransaction,
+    /// The keys must be of one slot, and are not.
+    SeveralSlots,
     /// An argument would not fit the memory of the table, and was not kept.
     OutOfMemory,
 }
@@ -36,6 +38,8 @@ const _: () = assert!(KEY_BYTES_MAX == 65536);
 const IN_TRANSACTION: &str = "ERR Command not allowed inside a transaction";
 const WHOLE_STORE: &str = "ERR a transaction is of one slot and this command writes to all of them; send it outside of \
                            MULTI and EXEC";
+
+const SEVERAL_SLOTS: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 
 /// Writes the error.
 #[cold]
@@ -58,6 +62,7 @@ fn write_plain(refusal: Refusal, spec: Option<&Spec>, args: Args<'_>, out: &mut 
         (Refusal::WholeStoreInTransaction, _) => reply::error(out, WHOLE_STORE),
         (Refusal::OutOfMemory, _) => reply::error(out, commands::OUT_OF_MEMORY),
         (Refusal::KeyTooLong, _) => reply::error(out, KEY_TOO_LONG),
+        (Refusal::SeveralSlots, _) => reply::error(out, SEVERAL_SLOTS),
         (Refusal::Arity, Some(spec)) => commands::wrong_arity(spec.name, out),
         (Refusal::SubcommandArity, Some(spec)) => {
             let mut name = String::from(spec.name);

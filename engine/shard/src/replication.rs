@@ -391,7 +391,7 @@ impl Shard {
 /// The range whose leader runs a command; none when that is not a matter of one range.
 pub(crate) fn range_of(spec: &Spec, args: Args<'_>) -> Option<RangeId> {
     match spec.scope {
-        Scope::Keyed | Scope::Split(_) => Some(slot_of(args.get(spec.first_key as usize)).range()),
+        Scope::Keyed | Scope::Split(_) => Some(slot_of(spec.routing_key(args)?).range()),
         Scope::Cursor if spec.name == "SCAN" => scan::cursor_range(args),
         Scope::Range => scan::cursor_range(args),
         _ => None,

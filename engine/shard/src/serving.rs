@@ -139,7 +139,7 @@ impl Shard {
     /// The place of the key of a command with one, when it is this shard's.
     fn place_of(&self, spec: Option<&'static Spec>, args: Args<'_>) -> Option<Place> {
         let spec = spec.filter(|s| s.first_key > 0 && commands::fits(s, args.len()))?;
-        let key = args.get(spec.first_key as usize);
+        let key = spec.routing_key(args)?;
         let slot = slot_of(key);
         let here = self.copies.is_some() || self.links.owner(slot) == self.links.me();
         here.then(|| self.table.place(key, slot.0))
@@ -219,7 +219,9 @@ impl Shard {
                 }
                 return refusal::write(Refusal::Unknown, None, args, out);
             }
-            Scope::Keyed | Scope::Split(_) if request.place.is_none() => {
+            Scope::Keyed | Scope::Split(_)
+                if request.place.is_none() && spec.routing_key(args).is_some() =>
+            {
                 // Both sides have the same map, so this is a store in the middle of a change.
                 return reply::error(out, "CLUSTERDOWN Hash slot not served here");
             }

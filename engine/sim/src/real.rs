@@ -344,7 +344,16 @@ fn env(me: Machine, machines: u8, now: Now) -> Arc<Env> {
 fn command_of(request: &Request) -> Vec<u8> {
     let ms = |ttl_ns: u64| (ttl_ns / MS).to_string().into_bytes();
     let (key, value) = (request.key.as_bytes().to_vec(), request.value.to_vec());
+    // Half of the requests are put in other words that mean the same.
+    let otherwise = request.serial.0 % 2 == 1;
     let words: Vec<Vec<u8>> = match request.ask {
+        Ask::SetFor(_, ttl_ns) if otherwise => {
+            vec![b"PSETEX".to_vec(), key, ms(ttl_ns), value]
+        }
+        Ask::SetIf(..) if otherwise && request.expected.is_none() => {
+            vec![b"SETNX".to_vec(), key, value]
+        }
+        Ask::Incr if otherwise => vec![b"INCRBYFLOAT".to_vec(), key, b"1".to_vec()],
         Ask::Get => vec![b"GET".to_vec(), key],
         Ask::Set(_) => vec![b"SET".to_vec(), key, value],
         Ask::SetFor(_, ttl_ns) => vec![b"SET".to_vec(), key, value, b"PX".to_vec(), ms(ttl_ns)],
@@ -417,6 +426,11 @@ impl Reply {
             Self::Bulk(None) if compares => answer(Answer::Flag(false)),
             Self::Bulk(value) if ask.reads() => {
                 Ok(Outcome::Answer(Told::Value(value.map(Rc::from))))
+            }
+            Self::Bulk(Some(digits)) if ask == Ask::Incr => {
+                let text = String::from_utf8_lossy(&digits).into_owned();
+                let number = text.parse().map_err(|_| text)?;
+                answer(Answer::Number(number))
             }
             Self::Number(number) if counts => answer(Answer::Number(number)),
             Self::Number(number) if !ask.reads() => answer(Answer::Flag(number == 1)),

@@ -7,6 +7,8 @@
 //! - Delete: 4, place of the slot, key
 //! - Clear: 5, 0
 //! - Unit: 6, 0, difference of clocks (8), then each effect that it holds, none of them a unit, behind its length (4)
+//! - Patch: 7, place of the slot, length before (8; all ones: there is no such key yet), offset (8), length of the key (4),
+//!   key, bytes. What lies between the length before and the offset is zero.
 //!
 //! The place of the slot is that of the key's slot in its range, a byte, so that nobody has to work out the slot again. A
 //! deadline is CLOCK_BOOTTIME of the machine that holds the effect, in milliseconds, 0 for none; it stands where
@@ -23,6 +25,10 @@ const APPEND: u8 = 3;
 const DELETE: u8 = 4;
 const CLEAR: u8 = 5;
 const UNIT: u8 = 6;
+const PATCH: u8 = 7;
+
+/// What stands for the length before in a patch that makes its key.
+const NO_LENGTH: u64 = u64::MAX;
 
 const DEADLINE: Range<usize> = 2..10;
 
@@ -32,7 +38,7 @@ const DEADLINE: Range<usize> = 2..10;
 pub struct Effect<'a> {
     /// The encoding, up to `value` if there is one.
     pub head: &'a [u8],
-    /// The value of a put or the tail of an append, when it is long enough to be worth a handle.
+    /// The value of a put, the tail of an append or the bytes of a patch, when it is long enough to be worth a handle.
     pub value: Option<&'a Large>,
 }
 
@@ -107,6 +113,7 @@ pub(crate) enum Said<'a> {
     Put { slot: u16, expires_at_ms: Option<u64>, key: &'a [u8], value: &'a [u8] },
     Expire { slot: u16, expires_at_ms: Option<u64>, key: &'a [u8] },
     Append { slot: u16, before: u64, key: &'a [u8], tail: &'a [u8] },
+    Patch { slot: u16, before: Option<u64>, offset: u64, key: &'a [u8], bytes: &'a [u8] },
     Delete { slot: u16, key: &'a [u8] },
     Clear,
 }
@@ -158,6 +165,11 @@ impl<'a> Effect<'a> {
                 let (before, key) = (take_word(rest)?, take_key(rest)?);
                 Said::Append { slot, before, key, tail: self.end(rest)? }
             }
+            PATCH => {
+                let before = Some(take_word(rest)?).filter(|before| *before != NO_LENGTH);
+                let (offset, key) = (take_word(rest)?, take_key(rest)?);
+                Said::Patch { slot, before, offset, key, bytes: self.end(rest)? }
+            }
             _ if self.value.is_some() => return None,
             EXPIRE => Said::Expire { slot, expires_at_ms: expiry(take_word(rest)?), key: rest },
             DELETE => Said::Delete { slot, key: rest },
@@ -198,6 +210,7 @@ impl<'a> Said<'a> {
             Self::Put { slot, key, .. }
             | Self::Expire { slot, key, .. }
             | Self::Append { slot, key, .. }
+            | Self::Patch { slot, key, .. }
             | Self::Delete { slot, key } => Some((slot, key)),
             Self::Clear => None,
         }
@@ -205,7 +218,7 @@ impl<'a> Said<'a> {
 }
 
 impl Said<'_> {
-    /// Writes its encoding; `value` and `tail` too, or nothing of them when they are empty.
+    /// Writes its encoding; `value`, `tail` and `bytes` too, or nothing of them when they are empty.
     pub(crate) fn write(self, out: &mut Vec<u8>) {
         match self {
             Self::Put { slot, expires_at_ms, key, value } => {
@@ -224,6 +237,13 @@ impl Said<'_> {
                 out.extend_from_slice(&before.to_le_bytes());
                 with_length(out, key);
                 out.extend_from_slice(tail);
+            }
+            Self::Patch { slot, before, offset, key, bytes } => {
+                start(out, PATCH, slot);
+                out.extend_from_slice(&before.unwrap_or(NO_LENGTH).to_le_bytes());
+                out.extend_from_slice(&offset.to_le_bytes());
+                with_length(out, key);
+                out.extend_from_slice(bytes);
             }
             Self::Delete { slot, key } => {
                 start(out, DELETE, slot);
@@ -281,6 +301,14 @@ mod tests {
                 Said::Append { slot, before: 258, key, tail: b"tail" },
                 b"\x03\x09\x02\x01\0\0\0\0\0\0\x03\0\0\0keytail",
             ),
+            (
+                Said::Patch { slot, before: Some(258), offset: 3, key, bytes: b"new" },
+                b"\x07\x09\x02\x01\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x03\0\0\0keynew",
+            ),
+            (
+                Said::Patch { slot, before: None, offset: 1, key, bytes: b"" },
+                b"\x07\x09\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\0\0\x03\0\0\0key",
+            ),
             (Said::Delete { slot, key }, b"\x04\x09key"),
             (Said::Delete { slot: 3 * 64, key: b"" }, b"\x04\x00"),
             (Said::Clear, b"\x05\x00"),
@@ -297,7 +325,10 @@ mod tests {
             b"",
             b"\x01",
             b"\x00\x00",
+            b"\x08\x00",
+            b"\x07\x00",
             b"\x06\x00",
+            b"\x07\x00\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0key",
             b"\x04\x40key",
             b"\x05\x01",
             b"\x05\x00more",

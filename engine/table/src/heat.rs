@@ -5,7 +5,7 @@
 //! days, in steps of a round. Least frequently used: the logarithmic counter of Redis, which loses one a minute, and the
 //! minute that it was last written in; the round writes it anew before the minutes come round.
 
-use crate::Eviction;
+use crate::{Eviction, Usage};
 
 /// What is kept of the use of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,19 @@ pub(crate) fn coldness(kind: Kind, now_ms: u64, heat: u16) -> u64 {
     }
 }
 
+/// How a key was used, as far as its heat says: an idle time beyond half the circle is one of whole rounds.
+pub(crate) fn usage(kind: Kind, now_ms: u64, heat: u16) -> Option<Usage> {
+    match kind {
+        Kind::Nothing => None,
+        Kind::Recency if heat < GENERATIONS => {
+            let rounds = u64::from(GENERATIONS - 1 - heat);
+            Some(Usage::IdleMs((u64::from(CIRCLE / 2) << TICK_BITS) + rounds * ROUND_MS))
+        }
+        Kind::Recency => Some(Usage::IdleMs(u64::from(ticks_since(now_ms, heat)) << TICK_BITS)),
+        Kind::Frequency => Some(Usage::Frequency(count(now_ms, heat))),
+    }
+}
+
 /// What a round makes of a heat.
 #[inline]
 pub(crate) fn grow_old(kind: Kind, now_ms: u64, heat: u16) -> u16 {
@@ -142,6 +155,23 @@ mod tests {
             coldness(Kind::Recency, end, heats[0]) > coldness(Kind::Recency, end, heats[2000]),
             "a day's difference is still seen"
         );
+    }
+
+    #[test]
+    fn the_idle_time_is_told_in_ticks_and_then_in_rounds() {
+        let start = 1 << 40;
+        let mut heat = first(Kind::Recency, start);
+        assert_eq!(usage(Kind::Recency, start + 640, heat), Some(Usage::IdleMs(640)));
+        let mut now = start;
+        for _ in 0..20 {
+            now += ROUND_MS;
+            heat = grow_old(Kind::Recency, now, heat);
+            let Some(Usage::IdleMs(idle)) = usage(Kind::Recency, now, heat) else { panic!() };
+            assert!(idle.abs_diff(now - start) <= 2 * ROUND_MS, "{idle} of {}", now - start);
+        }
+        let counted = first(Kind::Frequency, start);
+        assert_eq!(usage(Kind::Frequency, start, counted), Some(Usage::Frequency(COUNT_AT_FIRST)));
+        assert_eq!(usage(Kind::Nothing, start, 0), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! effects on one range get the same version, and become one effect that holds them.
 
 use crate::effect::{Effect, Said, begin_unit, unit_part};
-use crate::large::Large;
+use crate::large::{Large, Tail};
 use crate::ranges::Flags;
 use crate::record::View;
 use crate::table::Table;
@@ -88,6 +88,17 @@ pub(crate) enum Change {
     Expire,
     /// The value grew from this length.
     Append(usize),
+    /// So many bytes at an offset are others, in a value that was so long before; what was missing before them is zero.
+    Patch {
+        before: usize,
+        offset: usize,
+        bytes: usize,
+    },
+    /// The key is new, and zero before these bytes at its end.
+    Made {
+        offset: usize,
+        bytes: usize,
+    },
 }
 
 impl Table {
@@ -177,7 +188,9 @@ impl Table {
         begin_unit(&mut self.journal.heads);
         // Only in a process without any memory there is none for a handle.
         let value = (parts.len() >= LARGE_BYTES_MIN)
-            .then(|| Large::from_parts(&mut *self.memory, self.records.meter(), &[&parts], 0))
+            .then(|| {
+                Large::from_parts(&mut *self.memory, self.records.meter(), &parts, Tail::of(&[]), 0)
+            })
             .and_then(Result::ok);
         if value.is_none() {
             self.journal.heads.extend_from_slice(&parts);
@@ -198,7 +211,8 @@ impl Table {
         let range = slot as usize / crate::SLOTS_PER_RANGE % RANGES;
         let r = &self.ranges[range];
         if !r.leads() {
-            self.following.len += u64::from(matches!(change, Change::New));
+            let is_new = matches!(change, Change::New | Change::Made { .. });
+            self.following.len += u64::from(is_new);
             self.following.with_expiry = self.following.with_expiry.wrapping_add_signed(expiries);
         }
         if !r.flags.any_of(Flags::JOURNALED) {
@@ -206,16 +220,30 @@ impl Table {
         }
         let View { key, entry: Entry { value, expires_at_ms, large, .. } } =
             self.records.view(reference);
+        let (memory, meter) = (&mut *self.memory, self.records.meter());
+        // Only in a process without any memory there is none for a handle.
+        let mut handle_of = |bytes: &[u8]| {
+            (bytes.len() >= LARGE_BYTES_MIN)
+                .then(|| Large::from_parts(memory, meter, bytes, Tail::of(&[]), 0))
+                .and_then(Result::ok)
+        };
         let (said, handle) = match change {
             Change::Expire => (Said::Expire { slot, expires_at_ms, key }, None),
             Change::Append(before) => {
                 let tail = &value[before..];
-                // Only in a process without any memory there is none for a handle.
-                let handle = (tail.len() >= LARGE_BYTES_MIN)
-                    .then(|| Large::from_parts(&mut *self.memory, self.records.meter(), &[tail], 0))
-                    .and_then(Result::ok);
+                let handle = handle_of(tail);
                 let tail = if handle.is_some() { &[] } else { tail };
                 (Said::Append { slot, before: before as u64, key, tail }, handle)
+            }
+            Change::Patch { offset, bytes, .. } | Change::Made { offset, bytes } => {
+                let bytes = &value[offset..offset + bytes];
+                let handle = handle_of(bytes);
+                let bytes = if handle.is_some() { &[] } else { bytes };
+                let before = match change {
+                    Change::Patch { before, .. } => Some(before as u64),
+                    _ => None,
+                };
+                (Said::Patch { slot, before, offset: offset as u64, key, bytes }, handle)
             }
             Change::New | Change::Put => {
                 let handle = large.filter(|_| value.len() >= LARGE_BYTES_MIN).cloned();

@@ -22,6 +22,29 @@ pub(crate) const OVERHEAD_BYTES: u64 = 128;
 /// Regions are touched by the page.
 const PAGE_BYTES: usize = 4096;
 
+/// What comes to the end of a value: zeros, then bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Tail<'a> {
+    pub(crate) zeros: usize,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> Tail<'a> {
+    pub(crate) const fn of(bytes: &'a [u8]) -> Self {
+        Self { zeros: 0, bytes }
+    }
+
+    pub(crate) const fn len(self) -> usize {
+        self.zeros + self.bytes.len()
+    }
+
+    /// Writes it to the end of a list that is reserved, or small.
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        out.resize(out.len() + self.zeros, 0);
+        out.extend_from_slice(self.bytes);
+    }
+}
+
 /// Counts the bytes of the large values of one table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meter(Arc<AtomicU64>);
@@ -125,6 +148,28 @@ impl Body {
         self.count();
     }
 
+    /// Adds what there is room for.
+    fn extend_by(&mut self, tail: Tail<'_>) {
+        match &mut self.store {
+            Store::Heap(heap) => heap.resize(heap.len() + tail.zeros, 0),
+            Store::Mapped(region, len, touched) => {
+                region.clear(*len..*len + tail.zeros);
+                *len += tail.zeros;
+                *touched = (*touched).max(*len);
+            }
+        }
+        self.extend(tail.bytes);
+    }
+
+    /// Puts other bytes in the place of some.
+    fn patch(&mut self, offset: usize, bytes: &[u8]) {
+        let all = match &mut self.store {
+            Store::Heap(heap) => &mut heap[..],
+            Store::Mapped(region, len, _) => &mut region.bytes_mut()[..*len],
+        };
+        all[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
     /// Another value in the same memory, if it fits and does not leave more than half of it empty.
     pub(crate) fn rewrite(&mut self, value: &[u8]) -> bool {
         let (least, most) = match &self.store {
@@ -148,7 +193,7 @@ impl Body {
     fn append(
         &mut self,
         memory: &mut dyn Memory,
-        tail: &[u8],
+        tail: Tail<'_>,
         room: u64,
     ) -> Result<usize, OutOfMemory> {
         let (len, before) = (self.bytes().len(), self.capacity());
@@ -157,7 +202,7 @@ impl Body {
             if cost_of(wanted).saturating_sub(self.held) > room && self.is_mapped() {
                 return Err(OutOfMemory);
             }
-            self.extend(tail);
+            self.extend_by(tail);
             return Ok(0);
         }
         let needed = cost_of(wanted).saturating_sub(self.held);
@@ -169,12 +214,12 @@ impl Body {
                 if !region.resize(bytes) {
                     return Err(OutOfMemory);
                 }
-                self.extend(tail);
+                self.extend_by(tail);
                 Ok(0)
             }
             Store::Heap(heap) if wanted + spare <= HEAP_BYTES_MAX => {
                 heap.try_reserve_exact(tail.len() + spare).map_err(|_| OutOfMemory)?;
-                heap.extend_from_slice(tail);
+                tail.write(heap);
                 self.count();
                 Ok(len)
             }
@@ -182,7 +227,7 @@ impl Body {
                 let bytes = (wanted + spare_for(wanted)).max(HEAP_BYTES_MAX + 1);
                 let mut other = Self::new(memory, &self.meter, bytes)?;
                 other.extend(heap);
-                other.extend(tail);
+                other.extend_by(tail);
                 *self = other;
                 Ok(len)
             }
@@ -274,14 +319,13 @@ impl Large {
     pub(crate) fn from_parts(
         memory: &mut dyn Memory,
         meter: &Meter,
-        parts: &[&[u8]],
+        value: &[u8],
+        tail: Tail<'_>,
         spare: usize,
     ) -> Result<Self, OutOfMemory> {
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        let mut body = Body::new(memory, meter, len + spare)?;
-        for part in parts {
-            body.extend(part);
-        }
+        let mut body = Body::new(memory, meter, value.len() + tail.len() + spare)?;
+        body.extend(value);
+        body.extend_by(tail);
         Ok(Self(Arc::new(body)))
     }
 
@@ -315,7 +359,7 @@ impl Large {
     pub(crate) fn append(
         &mut self,
         memory: &mut dyn Memory,
-        tail: &[u8],
+        tail: Tail<'_>,
         room: u64,
     ) -> Result<usize, OutOfMemory> {
         if let Some(body) = Arc::get_mut(&mut self.0) {
@@ -329,8 +373,31 @@ impl Large {
         } else {
             spare_within(wanted, left).min(HEAP_BYTES_MAX - wanted)
         };
-        *self = Self::from_parts(memory, &self.0.meter, &[self, tail], spare)?;
+        *self = Self::from_parts(memory, &self.0.meter, self, tail, spare)?;
         Ok(len)
+    }
+
+    /// Puts other bytes in the place of some. A value that is shared is copied, for which what it holds may grow by `room`.
+    /// Returns how many bytes were copied.
+    pub(crate) fn patch(
+        &mut self,
+        memory: &mut dyn Memory,
+        offset: usize,
+        bytes: &[u8],
+        room: u64,
+    ) -> Result<usize, OutOfMemory> {
+        let mut copied = 0;
+        if Arc::get_mut(&mut self.0).is_none() {
+            if cost_of(self.len()) > room {
+                return Err(OutOfMemory);
+            }
+            copied = self.len();
+            *self = Self::from_parts(memory, &self.0.meter, self, Tail::of(&[]), 0)?;
+        }
+        if let Some(body) = Arc::get_mut(&mut self.0) {
+            body.patch(offset, bytes);
+        }
+        Ok(copied)
     }
 }
 

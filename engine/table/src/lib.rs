@@ -30,6 +30,7 @@ mod large;
 mod lead;
 mod memory;
 mod old;
+mod patch;
 mod prefetch;
 mod ranges;
 mod record;
@@ -94,6 +95,15 @@ pub struct Entry<'a> {
     pub expires_at_ms: Option<u64>,
     /// The value as a handle, which can be sent without a copy, when it has memory of its own.
     pub large: Option<&'a Large>,
+}
+
+/// How a key was used, as the policy of eviction looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// Milliseconds since the last use, in steps of 64; of minutes when it is longer ago than half an hour.
+    IdleMs(u64),
+    /// The logarithmic counter of Redis.
+    Frequency(u8),
 }
 
 /// What a write does to the expiry of its key.

@@ -6,6 +6,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt::Debug;
+use core::ops::Range;
 use crossbeam_queue::SegQueue;
 
 /// Bytes of a chunk: a huge page.
@@ -27,6 +28,10 @@ pub trait Region: Send + Sync + Debug {
     fn bytes(&self) -> &[u8];
     /// The same, to write.
     fn bytes_mut(&mut self) -> &mut [u8];
+    /// Makes a part of it zero: at once, however long it is, where whole pages can be exchanged for untouched ones.
+    fn clear(&mut self, part: Range<usize>) {
+        self.bytes_mut()[part].fill(0);
+    }
     /// Changes its capacity; the contents stay. False: there is no memory, and nothing was changed.
     fn resize(&mut self, bytes: usize) -> bool;
 }

@@ -8,7 +8,7 @@
 //!   too long for a slot and kept beside the block.
 
 use crate::blocks::Blocks;
-use crate::large::{self, Large, Meter, spare_for, spare_within};
+use crate::large::{self, Large, Meter, Tail, spare_for, spare_within};
 use crate::slab::{Class, FINE_BYTES_MAX, SLOT_BYTES_MAX, Slab};
 use crate::{Entry, Memory, OutOfMemory};
 use alloc::vec::Vec;
@@ -220,6 +220,12 @@ impl Records {
         slot + self.block(reference).map_or(0, |id| self.blocks.cost(id))
     }
 
+    /// What a record takes in the slab, in bytes, with a key that is kept beside it.
+    pub(crate) fn slot_bytes(&self, reference: u32) -> u64 {
+        let key = self.block(reference).map_or(0, |id| self.blocks.key(id).len() as u64);
+        self.slab.class(reference).bytes() as u64 + key
+    }
+
     /// Whether a record's value has memory of its own.
     pub(crate) fn is_large(&self, reference: u32) -> bool {
         self.block(reference).is_some()
@@ -243,7 +249,7 @@ impl Records {
     ) -> Result<u32, OutOfMemory> {
         let shape = Shape::of(key.len(), value.len(), expires_at_ms.is_some());
         if shape.form == LARGE {
-            let large = Large::from_parts(memory, &self.meter, &[value], 0)?;
+            let large = Large::from_parts(memory, &self.meter, value, Tail::of(&[]), 0)?;
             return self.insert_large(memory, key, large, version, expires_at_ms);
         }
         let reference = self.slab.alloc(memory, shape.class).ok_or(OutOfMemory)?;
@@ -333,7 +339,7 @@ impl Records {
         memory: &mut dyn Memory,
         reference: u32,
         key: &[u8],
-        tail: &[u8],
+        tail: Tail<'_>,
         version: u64,
         room: u64,
     ) -> Result<u32, OutOfMemory> {
@@ -351,7 +357,9 @@ impl Records {
             // The key and the start of the value are where they must be.
             let start = write_head(slot, form, key.len(), len, version, expires_at_ms);
             let end = start + key.len() + len;
-            slot[end - tail.len()..end].copy_from_slice(tail);
+            let (zeros, bytes) = slot[end - tail.len()..end].split_at_mut(tail.zeros);
+            zeros.fill(0);
+            bytes.copy_from_slice(tail.bytes);
             return Ok(reference);
         }
         let budget = room + slot.len() as u64;
@@ -377,7 +385,7 @@ impl Records {
         memory: &mut dyn Memory,
         key: &[u8],
         value: &mut Vec<u8>,
-        tail: &[u8],
+        tail: Tail<'_>,
         version: u64,
         expires_at_ms: Option<u64>,
         budget: u64,
@@ -389,13 +397,13 @@ impl Records {
         if let Some(class) = Class::for_bytes(head + key.len() + len + len / 2)
             && class.bytes() as u64 <= budget
         {
-            value.extend_from_slice(tail);
+            tail.write(value);
             let reference = self.slab.alloc(memory, class).ok_or(OutOfMemory)?;
             write(self.slab.get_mut(reference), WIDE, key, value, version, expires_at_ms);
             return Ok(reference);
         }
         if exact.form != LARGE {
-            value.extend_from_slice(tail);
+            tail.write(value);
             return self.insert(memory, key, value, version, expires_at_ms);
         }
         let spare = if len > large::HEAP_BYTES_MAX {
@@ -403,8 +411,35 @@ impl Records {
         } else {
             spare_within(len, left).min(large::HEAP_BYTES_MAX - len)
         };
-        let large = Large::from_parts(memory, &self.meter, &[value, tail], spare)?;
+        let large = Large::from_parts(memory, &self.meter, value, tail, spare)?;
         self.insert_large(memory, key, large, version, expires_at_ms)
+    }
+
+    /// Puts other bytes in the place of some. `room` is how much the record's cost may grow, for a copy of what is shared.
+    pub(crate) fn patch(
+        &mut self,
+        memory: &mut dyn Memory,
+        reference: u32,
+        offset: usize,
+        bytes: &[u8],
+        version: u64,
+        room: u64,
+    ) -> Result<(), OutOfMemory> {
+        if let Some(id) = self.block(reference) {
+            let copied = self.blocks.get_mut(id).patch(memory, offset, bytes, room)?;
+            self.copied += copied as u64;
+        }
+        let View { key, entry: Entry { value, expires_at_ms, large, .. } } = self.view(reference);
+        let (key, len, in_block) = (key.len(), value.len(), large.is_some());
+        let slot = self.slab.get_mut(reference);
+        let form = u64_at(slot, 0) & FORM;
+        if in_block {
+            write_start(slot, LARGE, version, expires_at_ms);
+        } else {
+            let start = write_head(slot, form, key, len, version, expires_at_ms) + key + offset;
+            slot[start..start + bytes.len()].copy_from_slice(bytes);
+        }
+        Ok(())
     }
 
     /// Sets or clears the expiry and returns where the record is now. It fails only when the system has no memory at

@@ -55,6 +55,12 @@ const fn given(expires_at_ms: Option<u64>) -> Expiry {
     }
 }
 
+/// The offset of a patch: such a value fits an address space.
+fn offset_of(offset: u64) -> Result<usize, ApplyError> {
+    let offset = usize::try_from(offset).ok().filter(|offset| *offset < isize::MAX as usize / 2);
+    offset.ok_or(ApplyError::Malformed)
+}
+
 impl Table {
     /// Does what an effect of another table says, and gives it the version that it had there. Its deadline is one of this
     /// machine, see [`convert_deadline`](crate::convert_deadline).
@@ -226,6 +232,18 @@ impl Table {
                 if here.is_some_and(|entry| entry.value.len() as u64 != before) =>
             {
                 return Err(ApplyError::Conflict);
+            }
+            (Said::Patch { before, .. }, _)
+                if here.map(|entry| entry.value.len() as u64) != before
+                    && (here.is_some() || !resync) =>
+            {
+                return Err(ApplyError::Conflict);
+            }
+            (Said::Patch { before: None, offset, bytes, .. }, None) => {
+                self.make(now_ms, place, key, offset_of(offset)?, bytes)?;
+            }
+            (Said::Patch { offset, bytes, .. }, Some(found)) => {
+                self.overlay(now_ms, place, key, &found, offset_of(offset)?, bytes)?;
             }
             (Said::Append { tail, .. }, Some(found)) => {
                 self.grow(now_ms, place, key, &found, tail)?;

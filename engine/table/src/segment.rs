@@ -22,7 +22,7 @@ const STASH: usize = HOMES;
 /// Entries of a segment.
 pub(crate) const SEGMENT_LANES: usize = BUCKETS * LANES;
 /// What a segment costs, in bytes.
-const SEGMENT_BYTES: u64 = (size_of::<Segment>() + size_of::<About>()) as u64;
+pub(crate) const SEGMENT_BYTES: u64 = (size_of::<Segment>() + size_of::<About>()) as u64;
 /// Segments of a piece of the pool, which is a chunk.
 const PIECE: usize = CHUNK_BYTES / size_of::<Segment>();
 

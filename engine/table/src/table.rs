@@ -5,7 +5,7 @@ use crate::growth::{MERGE_LOW, Moving};
 use crate::hash::KeyHash;
 use crate::heat;
 use crate::journal::{Change, Journal};
-use crate::large::{self, Body};
+use crate::large::{self, Body, Tail};
 use crate::lead::Following;
 use crate::old::{Detached, Old};
 use crate::ranges::{DIRECTORY_ENTRY_BYTES, OPENING_BYTES, Range};
@@ -13,7 +13,8 @@ use crate::record::{Records, VERSION_MAX, View, cost_of, cost_of_large};
 use crate::segment::{self, Segments, Spot, buckets_of, home_of};
 use crate::sweep::Sweep;
 use crate::{
-    Block, Entry, Expiry, Large, Memory, Options, OutOfMemory, Place, RANGES, SLOTS_PER_RANGE, tick,
+    Block, Entry, Expiry, Large, Memory, Options, OutOfMemory, Place, RANGES, SLOTS_PER_RANGE,
+    Usage, tick,
 };
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -42,7 +43,7 @@ pub struct Table {
     pub(crate) following: Following,
     pub(crate) journal: Journal,
     /// What the last write that found no room had asked for, in bytes.
-    lacking: Option<u64>,
+    pub(crate) lacking: Option<u64>,
     /// The time of the last write or slice of background work, for what is not told the time.
     pub(crate) now_ms: u64,
     pub(crate) memory: Box<dyn Memory>,
@@ -83,9 +84,11 @@ impl Place {
 
 /// A value that comes.
 #[derive(Clone, Copy)]
-enum Value<'a> {
+pub(crate) enum Value<'a> {
     Bytes(&'a [u8]),
     Large(&'a Large),
+    /// One that is zero up to this offset.
+    Patched(&'a Large, usize),
 }
 
 /// The expiry of a key before a write, and after it.
@@ -101,10 +104,10 @@ fn expiries(found: Option<&Found>, expiry: Expiry) -> (Option<u64>, Option<u64>)
 
 /// A key that was found.
 pub(crate) struct Found {
-    spot: Spot,
+    pub(crate) spot: Spot,
     pub(crate) reference: u32,
     pub(crate) live: bool,
-    expires_at_ms: Option<u64>,
+    pub(crate) expires_at_ms: Option<u64>,
 }
 
 impl Table {
@@ -200,9 +203,35 @@ impl Table {
         view.live(now_ms).then_some(view.entry)
     }
 
+    /// The same, and the key is not used by it.
+    pub fn get_quietly(&self, now_ms: u64, place: Place, key: &[u8]) -> Option<Entry<'_>> {
+        let (_, _, view) = self.lookup(place, key)?;
+        view.live(now_ms).then_some(view.entry)
+    }
+
+    /// How a key was used lately, if the policy of eviction asks; none as well when there is no such key.
+    pub fn usage(&self, now_ms: u64, place: Place, key: &[u8]) -> Option<Usage> {
+        let (spot, ..) = self.lookup(place, key).filter(|(.., view)| view.live(now_ms))?;
+        heat::usage(self.evictor.kind, now_ms, self.segments.heat(spot)?.get())
+    }
+
+    /// What a key costs, in bytes: its record, its value, and its share of a bucket.
+    pub fn cost(&self, now_ms: u64, place: Place, key: &[u8]) -> Option<u64> {
+        let (_, reference, view) = self.lookup(place, key)?;
+        let value = view.entry.large.map_or(0, Large::held);
+        let share = segment::SEGMENT_BYTES / segment::SEGMENT_LANES as u64;
+        let slot = self.records.slot_bytes(reference);
+        view.live(now_ms).then_some(slot + value + share)
+    }
+
+    /// A number taken by chance.
+    pub fn chance(&self) -> u64 {
+        self.evictor.chance()
+    }
+
     /// Notes that a key was used, for the policies that ask.
     #[inline]
-    fn used(&self, now_ms: u64, spot: Spot) {
+    pub(crate) fn used(&self, now_ms: u64, spot: Spot) {
         if let Some(heat) = self.segments.heat(spot) {
             let chance = || self.evictor.chance();
             heat.set(heat::again(self.evictor.kind, now_ms, heat.get(), chance));
@@ -232,14 +261,14 @@ impl Table {
 
     /// After a write that found no room: makes a slice of room for it, and says that it may be tried again.
     #[cold]
-    fn make_way(&mut self, now_ms: u64, place: Place, key: &[u8]) -> bool {
+    pub(crate) fn make_way(&mut self, now_ms: u64, place: Place, key: &[u8]) -> bool {
         let Some(bytes) = self.lacking.take() else { return false };
         let protected = self.lookup(place, key).map(|(_, reference, _)| reference);
         self.free_up(now_ms, bytes, protected);
         true
     }
 
-    fn room(&self) -> u64 {
+    pub(crate) fn room(&self) -> u64 {
         match self.memory_bytes_max {
             0 => u64::MAX / 2,
             max => max.saturating_sub(self.memory_bytes()),
@@ -247,14 +276,14 @@ impl Table {
     }
 
     /// The version that the next write of a range gets; it is taken with `wrote`.
-    fn next_version(&self, place: Place) -> u64 {
+    pub(crate) fn next_version(&self, place: Place) -> u64 {
         // 48 bits last for 2^48 writes less the seconds since 1970 << 16: centuries.
         self.ranges[place.range()].version + 1
     }
 
     /// Notes a write: its version, where its record is, and how the number of keys with an expiry changes.
     #[expect(clippy::too_many_arguments, reason = "what a write knows, none of it twice")]
-    fn wrote(
+    pub(crate) fn wrote(
         &mut self,
         now_ms: u64,
         place: Place,
@@ -410,7 +439,7 @@ impl Table {
     }
 
     /// A key that is not there.
-    fn insert(
+    pub(crate) fn insert(
         &mut self,
         now_ms: u64,
         place: Place,
@@ -436,7 +465,7 @@ impl Table {
         let memory = &mut *self.memory;
         let reference = match value {
             Value::Bytes(value) => self.records.insert(memory, key, value, version, after)?,
-            Value::Large(value) => {
+            Value::Large(value) | Value::Patched(value, _) => {
                 self.records.insert_large(memory, key, value.clone(), version, after)?
             }
         };
@@ -458,7 +487,11 @@ impl Table {
         if let Some(heat) = self.segments.heat(spot) {
             heat.set(heat::first(self.evictor.kind, now_ms));
         }
-        Ok(self.wrote(now_ms, place, spot, reference, None, after, Change::New))
+        let change = match value {
+            Value::Patched(value, offset) => Change::Made { offset, bytes: value.len() - offset },
+            _ => Change::New,
+        };
+        Ok(self.wrote(now_ms, place, spot, reference, None, after, change))
     }
 
     fn is_full_for(&self, place: Place) -> bool {
@@ -510,22 +543,31 @@ impl Table {
         found: &Found,
         tail: &[u8],
     ) -> Result<usize, OutOfMemory> {
-        let version = self.next_version(place);
-        let room = self.room();
         let expiry = found.expires_at_ms;
-        let result =
-            self.records.append(&mut *self.memory, found.reference, key, tail, version, room);
-        let Ok(reference) = result else {
-            let len = self.records.view(found.reference).entry.value.len() + tail.len();
-            let cost = cost_of(key.len(), len, expiry.is_some());
-            self.lacking = Some(cost.saturating_sub(self.records.cost(found.reference)));
-            return Err(OutOfMemory);
-        };
+        let (reference, len) = self.extend(place, key, found, Tail::of(tail))?;
         self.used(now_ms, found.spot);
-        let len = self.records.view(reference).entry.value.len();
         let change = Change::Append(len - tail.len());
         self.wrote(now_ms, place, found.spot, reference, expiry, expiry, change);
         Ok(len)
+    }
+
+    /// The same without noting it: where the record is then, and how long its value.
+    pub(crate) fn extend(
+        &mut self,
+        place: Place,
+        key: &[u8],
+        found: &Found,
+        tail: Tail<'_>,
+    ) -> Result<(u32, usize), OutOfMemory> {
+        let version = self.next_version(place);
+        let room = self.room();
+        let len = self.records.view(found.reference).entry.value.len() + tail.len();
+        let result =
+            self.records.append(&mut *self.memory, found.reference, key, tail, version, room);
+        result.map(|reference| (reference, len)).inspect_err(|_| {
+            let cost = cost_of(key.len(), len, found.expires_at_ms.is_some());
+            self.lacking = Some(cost.saturating_sub(self.records.cost(found.reference)));
+        })
     }
 
     /// Sets or clears the expiry of a key and returns the new version, or `None` when there is no such key. A moment

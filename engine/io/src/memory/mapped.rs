@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use super::chunk::Ruin;
 use super::keeper::Handle;
-use super::pages;
+use super::pages::{self, PAGE_BYTES};
+
+/// From so many bytes on it pays to exchange pages instead of writing zeros.
+const CLEARED_BYTES_MIN: usize = 64 << 10;
 
 /// Memory of its own, in whole pages, with anything in it at first. The pages are small: a value is filled as it comes, the
 /// first touch of a huge page can take milliseconds, and a value of which only a little has come would hold all of one.
@@ -47,6 +50,23 @@ impl Mapped {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `bytes`, mapped for writing too, and borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
+    }
+
+    /// Makes a part of it zero. Whole pages are given back, and untouched ones are there instead: it takes as long as there
+    /// were pages to give, whatever the length.
+    pub fn clear(&mut self, part: std::ops::Range<usize>) {
+        let (first, last) = (part.start.next_multiple_of(PAGE_BYTES), part.end & !(PAGE_BYTES - 1));
+        if last < first + CLEARED_BYTES_MIN {
+            return self.bytes_mut()[part].fill(0);
+        }
+        self.bytes_mut()[part.start..first].fill(0);
+        self.bytes_mut()[last..part.end].fill(0);
+        // SAFETY: `part` was found to lie inside the mapping just above, and `first..last` in it.
+        let start = unsafe { self.start.add(first) };
+        // SAFETY: inside the mapping and borrowed mutably here; what is read there from now on is zero.
+        if unsafe { pages::discard(start, last - first) }.is_err() {
+            self.bytes_mut()[first..last].fill(0);
+        }
     }
 
     /// Makes it as large as asked (in whole pages), larger or smaller; the contents stay, anything is in what is new. `false`:

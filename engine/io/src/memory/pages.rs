@@ -11,7 +11,7 @@ use rustix::mm::{
 /// Bytes of a chunk, and the alignment of everything here: a huge page of the machines that DKV runs on.
 pub const CHUNK_BYTES: usize = 2 << 20;
 /// The smallest page of those machines.
-const PAGE_BYTES: usize = 4096;
+pub(super) const PAGE_BYTES: usize = 4096;
 
 /// Rounds up to whole pages, at least one. `None`: more than an address space has.
 pub(super) fn whole_pages(bytes: usize) -> Option<usize> {

@@ -69,6 +69,19 @@ pub fn verbatim(out: &mut Vec<u8>, proto: Proto, text: &[u8]) {
     }
 }
 
+/// A number with a fraction: a bulk string in RESP2.
+pub fn double(out: &mut Vec<u8>, proto: Proto, n: f64) {
+    let text = alloc::format!("{n}");
+    match proto {
+        Proto::Resp2 => bulk(out, text.as_bytes()),
+        Proto::Resp3 => {
+            out.push(b',');
+            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
 /// The absence of a value: a null bulk string in RESP2.
 #[inline]
 pub fn null(out: &mut Vec<u8>, proto: Proto) {

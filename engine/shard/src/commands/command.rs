@@ -2,7 +2,7 @@
 
 use super::glob::{PATTERN_BYTES_MAX, Pattern};
 use super::{ALL, COUNT, errors, help, lookup, unknown_subcommand, wrong_arity};
-use crate::command::{Args, Exec, Scope, Spec, Subcommand};
+use crate::command::{Args, Exec, Keys, Scope, Spec, Subcommand};
 use alloc::string::String;
 use alloc::vec::Vec;
 use dkv_protocol::resp::{Proto, reply};
@@ -11,6 +11,7 @@ const SUB: Subcommand = Subcommand {
     name: "",
     arity: 2,
     flags: &["loading", "stale"],
+    key_flags: &[],
     categories: &["@slow", "@connection"],
     tips: &[],
     summary: "",
@@ -169,16 +170,19 @@ fn describe(spec: &Spec, proto: Proto, out: &mut Vec<u8>) {
     lower(spec.name, out);
     reply::integer(out, spec.arity.into());
     simple_set(spec.flags, proto, out);
-    reply::integer(out, spec.first_key.into());
-    reply::integer(out, spec.last_key.into());
-    reply::integer(out, spec.key_step.into());
+    // The keys of a container are those of its subcommands.
+    let keyed = spec.first_key > 0 && spec.subcommands.is_empty();
+    positions(spec, keyed, out);
     simple_set(spec.categories, proto, out);
     bulk_set(spec.tips, proto, out);
-    if spec.first_key == 0 {
-        reply::set(out, proto, 0);
-    } else {
-        reply::set(out, proto, 1);
-        key_specification(spec, proto, out);
+    reply::set(out, proto, if keyed { 1 + usize::from(spec.other_keys.is_some()) } else { 0 });
+    if keyed {
+        let last = if spec.other_keys.is_some() { spec.first_key } else { spec.last_key };
+        let keys = Keys { first: spec.first_key, last, flags: spec.key_flags };
+        key_specification(spec, keys, proto, out);
+        if let Some(keys) = spec.other_keys {
+            key_specification(spec, keys, proto, out);
+        }
     }
     reply::set(out, proto, spec.subcommands.len());
     for sub in spec.subcommands {
@@ -191,21 +195,34 @@ fn describe_subcommand(spec: &Spec, sub: &Subcommand, proto: Proto, out: &mut Ve
     lower_subcommand(spec, sub, out);
     reply::integer(out, sub.arity.into());
     simple_set(sub.flags, proto, out);
-    (0..3).for_each(|_| reply::integer(out, 0));
+    let keyed = !sub.key_flags.is_empty();
+    positions(spec, keyed, out);
     simple_set(sub.categories, proto, out);
     bulk_set(sub.tips, proto, out);
-    (0..2).for_each(|_| reply::set(out, proto, 0));
+    reply::set(out, proto, usize::from(keyed));
+    if keyed {
+        let keys = Keys { first: spec.first_key, last: spec.last_key, flags: sub.key_flags };
+        key_specification(spec, keys, proto, out);
+    }
+    reply::set(out, proto, 0);
+}
+
+/// Where the keys are in the older form.
+fn positions(spec: &Spec, keyed: bool, out: &mut Vec<u8>) {
+    for at in [spec.first_key, spec.last_key, spec.key_step] {
+        reply::integer(out, if keyed { at.into() } else { 0 });
+    }
 }
 
 /// Where the keys are in the newer form: an index to begin at, and a range from there.
-fn key_specification(spec: &Spec, proto: Proto, out: &mut Vec<u8>) {
+fn key_specification(spec: &Spec, keys: Keys, proto: Proto, out: &mut Vec<u8>) {
     reply::map(out, proto, 3 + usize::from(!spec.key_notes.is_empty()));
     if !spec.key_notes.is_empty() {
         reply::bulk(out, b"notes");
         reply::bulk(out, spec.key_notes.as_bytes());
     }
     reply::bulk(out, b"flags");
-    simple_set(spec.key_flags, proto, out);
+    simple_set(keys.flags, proto, out);
     reply::bulk(out, b"begin_search");
     reply::map(out, proto, 2);
     reply::bulk(out, b"type");
@@ -213,7 +230,7 @@ fn key_specification(spec: &Spec, proto: Proto, out: &mut Vec<u8>) {
     reply::bulk(out, b"spec");
     reply::map(out, proto, 1);
     reply::bulk(out, b"index");
-    reply::integer(out, spec.first_key.into());
+    reply::integer(out, keys.first.into());
     reply::bulk(out, b"find_keys");
     reply::map(out, proto, 2);
     reply::bulk(out, b"type");
@@ -222,7 +239,7 @@ fn key_specification(spec: &Spec, proto: Proto, out: &mut Vec<u8>) {
     reply::map(out, proto, 3);
     reply::bulk(out, b"lastkey");
     // Counted from the first key; negative stays counted from the end.
-    let last = if spec.last_key < 0 { spec.last_key } else { spec.last_key - spec.first_key };
+    let last = if keys.last < 0 { keys.last } else { keys.last - keys.first };
     reply::integer(out, last.into());
     reply::bulk(out, b"keystep");
     reply::integer(out, spec.key_step.into());
@@ -312,11 +329,18 @@ fn getkeys(args: Args<'_>, out: &mut Vec<u8>) {
         return reply::error(out, "ERR Invalid command specified");
     };
     let given = args.len() - 2;
-    if spec.first_key == 0 {
+    let named = spec
+        .subcommands
+        .iter()
+        .find(|sub| given > 1 && sub.name.as_bytes().eq_ignore_ascii_case(args.get(3)));
+    // Of a container it is the subcommand that has a key, or none.
+    let keyless = named.is_some_and(|sub| sub.key_flags.is_empty());
+    if spec.first_key == 0 || keyless || !spec.subcommands.is_empty() && named.is_none() {
         return reply::error(out, "ERR The command has no key arguments");
     }
-    let wanted = usize::from(spec.arity.unsigned_abs());
-    if given < wanted || (spec.arity > 0 && given > wanted) {
+    let arity = named.map_or(spec.arity, |sub| sub.arity);
+    let wanted = usize::from(arity.unsigned_abs());
+    if given < wanted || (arity > 0 && given > wanted) {
         return reply::error(out, "ERR Invalid number of arguments specified for command");
     }
     let first = spec.first_key as usize;

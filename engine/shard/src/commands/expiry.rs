@@ -198,6 +198,10 @@ fn conditions(args: Args<'_>, out: &mut Vec<u8>) -> Option<Conditions> {
             () => {
                 let mut text = Vec::from(b"ERR Unsupported option ");
                 text.extend_from_slice(super::head(word, super::QUOTED_BYTES_MAX));
+                // Line breaks at its end are not quoted, as in Redis.
+                while text.last().is_some_and(|byte| matches!(byte, b'\r' | b'\n')) {
+                    text.pop();
+                }
                 reply::error_bytes(out, &text);
                 return None;
             }

@@ -7,44 +7,67 @@
 //! Commands that clients never send (what shards ask each other) stand apart in [`internal`], so that COMMAND does not
 //! name them and a client cannot reach them.
 
+mod bitfield;
+mod bits;
 pub(crate) mod checksum;
 mod command;
 mod config;
 mod connection;
 mod counters;
+mod dump;
 mod errors;
 mod expiry;
+mod extended;
+mod floats;
 mod glob;
 pub mod info;
 pub(crate) mod keys;
+mod lcs;
+pub(crate) mod naming;
 mod number;
+mod object;
 mod record;
 pub mod scan;
+mod server;
 mod sessions;
+mod setters;
 mod strings;
+mod substrings;
 pub(crate) mod transactions;
 
 #[cfg(test)]
 mod tests;
 
-use crate::command::{Args, Scope, Spec};
+use crate::command::{Args, Spec};
 use alloc::vec::Vec;
+use dkv_protocol::limits::VALUE_BYTES_MAX;
 use dkv_protocol::resp::reply;
 pub(crate) use errors::OUT_OF_MEMORY;
 
 /// The families, in the order in which COMMAND lists them.
-const FAMILIES: [&[Spec]; 10] = [
+const FAMILIES: [&[Spec]; 18] = [
     strings::SPECS,
+    setters::SPECS,
+    substrings::SPECS,
+    SINGLE,
+    bits::SPECS,
+    bitfield::SPECS,
     counters::SPECS,
     keys::SPECS,
+    naming::SPECS,
+    dump::SPECS,
     expiry::SPECS,
     scan::SPECS,
     connection::SPECS,
     sessions::SPECS,
     transactions::SPECS,
     command::SPECS,
+    server::SPECS,
     INTROSPECTION,
 ];
+
+/// Commands that are alone in their files.
+const SINGLE: &[Spec] = &[floats::INCRBYFLOAT, lcs::LCS, object::OBJECT];
 
 const INTROSPECTION: &[Spec] = &[info::INFO, config::CONFIG, checksum::CHECKSUM];
 
@@ -55,6 +78,7 @@ const INTERNAL: &[Spec] = &[
     scan::WALK_RANGES,
     keys::COUNT,
     keys::CLEAR,
+    naming::RANDOM,
     transactions::WATCHING,
     transactions::EXECUTING,
     transactions::EXECUTING_READS,
@@ -153,8 +177,22 @@ pub fn fits(spec: &Spec, args: usize) -> bool {
         return args == wanted;
     }
     args >= wanted
-        && (!matches!(spec.scope, Scope::Split(_))
+        && (spec.key_step < 2
             || (args - spec.first_key as usize).is_multiple_of(spec.key_step as usize))
+}
+
+/// How long a value will be at least after a write into its middle, as far as a glance at the arguments shows.
+pub(crate) fn end_of_write(spec: &Spec, args: Args<'_>) -> usize {
+    let offset = |i: usize| number::parse_i64(args.get(i)).and_then(|n| usize::try_from(n).ok());
+    let end = match spec.name {
+        "SETRANGE" if !args.get(3).is_empty() => {
+            offset(2).map(|at| at.saturating_add(args.get(3).len()))
+        }
+        "SETBIT" => bits::offset(args.get(2)).map(|at| at / 8 + 1),
+        "BITFIELD" => bitfield::end_of_writes(args),
+        _ => None,
+    };
+    end.filter(|end| *end <= VALUE_BYTES_MAX).unwrap_or(0)
 }
 
 /// `-ERR wrong number of arguments for 'get' command`.

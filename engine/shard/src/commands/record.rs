@@ -5,11 +5,12 @@ use crate::command::{Args, Exec, Inserts};
 use crate::gates::Gates;
 use crate::stats::ShardStats;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 use dkv_protocol::ids::{RangeId, Slot};
 use dkv_protocol::limits::{FRAME_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use dkv_protocol::resp::reply;
 use dkv_protocol::slots::slot_of;
-use dkv_table::{Entry, Expiry, LARGE_BYTES_MIN, Place, Table};
+use dkv_table::{Entry, Expiry, LARGE_BYTES_MIN, Large, Place, Table};
 
 /// Where `key` is; none after a refusal was written. To be called for the command's first key before any other: that
 /// one's place may be known already.
@@ -34,6 +35,14 @@ pub(super) fn place_as_it_is(x: &mut Exec<'_>, key: &[u8], out: &mut Vec<u8>) ->
         Some(place) => place,
         None => x.table.place(key, slot_of(key).0),
     })
+}
+
+/// Where a further key of a command is; none after a refusal was written.
+pub(super) fn another(x: &mut Exec<'_>, key: &[u8], out: &mut Vec<u8>) -> Option<Place> {
+    let first = x.place.take();
+    let place = place(x, key, out);
+    x.place = first;
+    place
 }
 
 /// A key was not found. If that is because it expired, its copies must know before the reply leaves.
@@ -144,10 +153,39 @@ pub(super) fn write_value(
     }
 }
 
+/// Writes a part of a value, or has it sent from where it is when it is a long one.
+pub(super) fn write_part(
+    entry: Entry<'_>,
+    part: RangeInclusive<usize>,
+    inserts: &mut Option<&mut Inserts>,
+    out: &mut Vec<u8>,
+) {
+    let bytes = &entry.value[part.clone()];
+    match (entry.large, inserts) {
+        (Some(large), Some(inserts)) if bytes.len() > LARGE_BYTES_MIN => {
+            reply::bulk_head(out, bytes.len());
+            inserts.push((out.len(), large.share().slice(part)));
+            out.extend_from_slice(b"\r\n");
+        }
+        _ => reply::bulk(out, bytes),
+    }
+}
+
 /// Looks a key up on the way to changing it, which no counter of reads sees.
 #[inline]
 pub(super) fn peek<'t>(x: &'t Exec<'_>, place: Place, key: &[u8]) -> Option<Entry<'t>> {
     look(x.table, x.gates, x.now.boot_ms(), place, key)
+}
+
+/// The same without being a use of the key.
+pub(super) fn peek_quietly<'t>(x: &'t Exec<'_>, place: Place, key: &[u8]) -> Option<Entry<'t>> {
+    let entry = x.table.get_quietly(x.now.boot_ms(), place, key);
+    if let Some(gates) = x.gates {
+        let range = Slot(place.slot()).range();
+        let removal = || x.table.last_removal(u16::from(range.0));
+        gates.saw(range, entry.map_or_else(removal, |entry| entry.version));
+    }
+    entry
 }
 
 /// Stores argument `value` of the command: without a copy when it was received into memory of its own. Otherwise as
@@ -183,6 +221,53 @@ pub(super) fn store(
 ) -> bool {
     let stored = x.table.set(x.now.boot_ms(), place, key, value, expiry).is_ok();
     stored_or_refused(x, stored, out)
+}
+
+/// Stores what is another key's entry: without a copy when it has memory of its own.
+pub(super) fn store_entry(
+    x: &mut Exec<'_>,
+    place: Place,
+    key: &[u8],
+    value: &Kept,
+    expiry: Expiry,
+    out: &mut Vec<u8>,
+) -> bool {
+    let now_ms = x.now.boot_ms();
+    let stored = match value {
+        Kept::Bytes(bytes) => x.table.set(now_ms, place, key, bytes, expiry),
+        Kept::Large(large) => x.table.set_large(now_ms, place, key, large.clone(), expiry),
+    };
+    stored_or_refused(x, stored.is_ok(), out)
+}
+
+/// A value that was taken out of the table's hands: copied, or as a handle.
+pub(super) enum Kept {
+    Bytes(Vec<u8>),
+    Large(Large),
+}
+
+impl Kept {
+    pub(super) fn of(entry: Entry<'_>) -> Self {
+        match entry.large {
+            Some(large) => Self::Large(large.clone()),
+            None => Self::Bytes(entry.value.to_vec()),
+        }
+    }
+}
+
+/// Puts bytes into a value, behind its end or into none, and counts it. Its length then; none after the refusal for want
+/// of memory was written.
+pub(super) fn patch(
+    x: &mut Exec<'_>,
+    place: Place,
+    key: &[u8],
+    offset: usize,
+    bytes: &[u8],
+    out: &mut Vec<u8>,
+) -> Option<usize> {
+    let patched = x.table.patch(x.now.boot_ms(), place, key, offset, bytes);
+    stored_or_refused(x, patched.is_ok(), out);
+    patched.ok()
 }
 
 #[inline]

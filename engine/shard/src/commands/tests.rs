@@ -269,6 +269,9 @@ macro_rules! case_files {
 
 case_files! {
     strings_answer_as_redis_does: "strings.txt",
+    parts_of_strings_answer_as_redis_does: "substrings.txt",
+    bits_answer_as_redis_does: "bits.txt",
+    names_and_dumps_answer_as_redis_does: "naming.txt",
     counters_answer_as_redis_does: "counters.txt",
     keys_answer_as_redis_does: "keys.txt",
     expiry_answers_as_redis_does: "expiry.txt",

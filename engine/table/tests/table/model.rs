@@ -1,7 +1,7 @@
 //! Random operations on the table and on a plain map, which must always agree; but for evicted keys, which may be gone.
 
 use crate::counted::{Counted, Out};
-use dkv_table::{Eviction, Expiry, Options, OutOfMemory, Room, Table};
+use dkv_table::{Eviction, Expiry, LARGE_BYTES_MIN, Options, OutOfMemory, Room, Table};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -20,6 +20,7 @@ enum Op {
     Set { key: u16, len: usize, expiry: Expire },
     SetLarge { key: u16, len: usize, expiry: Expire },
     Append { key: u16, len: usize },
+    Patch { key: u16, offset: usize, len: usize },
     SetExpiry { key: u16, after_ms: Option<u64> },
     Remove { key: u16 },
     Get { key: u16 },
@@ -66,6 +67,8 @@ fn ops(keys: u16) -> impl Strategy<Value = Op> {
         6 => (0..keys, prop_oneof![8 => lengths(), 1 => 1_000_000usize..1_200_000], expiry())
             .prop_map(|(key, len, expiry)| Op::SetLarge { key, len, expiry }),
         20 => (0..keys, prop_oneof![4 => 0usize..40, 1 => lengths()]).prop_map(|(key, len)| Op::Append { key, len }),
+        15 => (0..keys, lengths(), prop_oneof![4 => 1usize..40, 1 => lengths()])
+            .prop_map(|(key, offset, len)| Op::Patch { key, offset, len: len.max(1) }),
         10 => (0..keys, prop::option::of(1u64..5_000)).prop_map(|(key, after_ms)| Op::SetExpiry { key, after_ms }),
         30 => (0..keys).prop_map(|key| Op::Remove { key }),
         20 => (0..keys).prop_map(|key| Op::Get { key }),
@@ -258,6 +261,36 @@ impl Both {
                     // It may have to move what is there.
                     let moved = self.live(key).map_or(0, |h| h.value.len());
                     self.refused(before, (len + moved) as u64 + 6000);
+                }
+                self.check_key(key);
+            }
+            Op::Patch { key, offset, len } => {
+                let bytes = key_bytes(key);
+                let place = self.table.place(&bytes, slot_of(key));
+                let part = vec![offset as u8; len];
+                let before = self.table.memory_bytes();
+                if offset >= LARGE_BYTES_MIN && self.live(key).is_none() {
+                    // An expired key goes as an effect of its own before so long a value is made.
+                    self.table.remove(now, place, &bytes);
+                    self.versions = self.versions();
+                }
+                let result = self.table.patch(now, place, &bytes, offset, &part);
+                self.forget_evicted(Some(key));
+                if let Ok(new_len) = result {
+                    let mut held = self.live(key).cloned().unwrap_or(Held {
+                        value: Vec::new(),
+                        version: 0,
+                        expires_at_ms: None,
+                    });
+                    let end = offset + len;
+                    held.value.resize(held.value.len().max(end), 0);
+                    held.value[offset..end].copy_from_slice(&part);
+                    assert_eq!(new_len, held.value.len());
+                    held.version = self.next_version(key);
+                    self.model.insert(key, held);
+                } else {
+                    let moved = self.live(key).map_or(0, |h| h.value.len());
+                    self.refused(before, (offset + len + moved) as u64 + 6000);
                 }
                 self.check_key(key);
             }

@@ -29,6 +29,11 @@ enum Op {
         key: u16,
         len: usize,
     },
+    Patch {
+        key: u16,
+        offset: usize,
+        len: usize,
+    },
     SetExpiry {
         key: u16,
         after_ms: Option<u64>,
@@ -78,6 +83,8 @@ fn ops(keys: u16) -> impl Strategy<Value = Op> {
             .prop_map(|(key, len, after_ms)| Op::Set { key, len, after_ms }),
         3 => (0..keys, 4_000usize..40_000).prop_map(|(key, len)| Op::SetLarge { key, len }),
         20 => (0..keys, prop_oneof![9 => 0usize..40, 1 => lengths()]).prop_map(|(key, len)| Op::Append { key, len }),
+        15 => (0..keys, prop_oneof![9 => lengths(), 1 => 16_000usize..60_000], prop_oneof![9 => 0usize..40, 1 => lengths()])
+            .prop_map(|(key, offset, len)| Op::Patch { key, offset, len }),
         15 => (0..keys, prop::option::of(1u64..5_000)).prop_map(|(key, after_ms)| Op::SetExpiry { key, after_ms }),
         20 => (0..keys).prop_map(|key| Op::Remove { key }),
         10 => (0..keys).prop_map(|key| Op::Get { key }),
@@ -280,6 +287,10 @@ impl Pair {
             Op::Append { key, len } => {
                 let (bytes, place) = self.at(key);
                 let _ = self.primary.append(now, place, &bytes, &vec![now as u8; len]);
+            }
+            Op::Patch { key, offset, len } => {
+                let (bytes, place) = self.at(key);
+                let _ = self.primary.patch(now, place, &bytes, offset, &vec![now as u8; len]);
             }
             Op::SetExpiry { key, after_ms } => {
                 let (bytes, place) = self.at(key);
