@@ -22,7 +22,18 @@ pub(crate) fn check_base(inner: &Inner, request: &ReservationRequest) -> Result<
         )),
         // Copies move to a new node while the store runs; without copies its ranges would have to be somewhere else at once.
         Some(_) if record.definition.replication.is_some() => Ok(()),
-        Some(_) => check_at_rest(entry, "extended"),
+        Some(_) => check_at_rest(entry, "extended").map_err(|refusal| Refusal {
+            message: format!(
+                "{}: with one copy of each range, a range cannot move to another node while it is served",
+                refusal.message
+            ),
+            hint: format!(
+                "stop it, which gives up what it holds, add the node, and start it again: dkv store stop {name}; dkv store \
+                 add-instance {name}; dkv store start {name}. A store that was created with --replicas 1 or more grows while it \
+                 runs"
+            ),
+            ..refusal
+        }),
     }
 }
 

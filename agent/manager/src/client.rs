@@ -352,6 +352,12 @@ impl AdminClient {
         self.delete(&format!("/admin/v1/managers/{}", segment(machine)))
     }
 
+    /// Has a machine come first in its group: of two, its manager decides alone from then on.
+    pub fn prefer_manager(&self, machine: &str) -> Result<ManagersView, AdminError> {
+        let path = format!("/admin/v1/managers/{}/prefer", segment(machine));
+        self.post(&path, &serde_json::json!({}))
+    }
+
     /// Asks to be taken into its group.
     pub fn take_in(&self, request: &TakeInRequest) -> Result<GroupView, AdminError> {
         self.post("/admin/v1/raft/join", request)

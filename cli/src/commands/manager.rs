@@ -49,6 +49,21 @@ dkv agent --witness --listen 10.0.0.13:7801 --token-file group.token")]
         #[command(flatten)]
         shared: Shared,
     },
+    /// Which of two managers decides: it goes on alone when the other machine fails
+    #[command(after_help = "\
+Example:
+  dkv manager prefer 10.0.0.12:7801
+
+Of two managers one decides alone. When the other machine fails it goes on by itself; when its own fails, the other one is
+promoted by hand. Both must be up, and nothing stops meanwhile. Of three or more the one that comes first always votes. A
+third manager as a witness settles it for good: dkv manager add --help")]
+    Prefer {
+        /// The manager, as HOST or HOST:PORT
+        #[arg(value_name = "HOST:PORT")]
+        host: String,
+        #[command(flatten)]
+        shared: Shared,
+    },
     /// Removes a machine without nodes from the group; it may be down
     #[command(after_help = "Example:\n  dkv manager remove 10.0.0.13:7801")]
     Remove {
@@ -75,6 +90,13 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
                 "the managers that were asked go on joining; look with: dkv manager status",
             );
             ended(shared, &coordinate::add_managers(&mut group, &new, coordinate::TOGETHER_MAX))
+        }
+        Command::Prefer { host, shared } => {
+            let machine = address(host, shared)?.to_string();
+            let reached = shared.reach.group(None, spelling)?;
+            let most = coordinate::TOGETHER_MAX;
+            interrupt::goes_on("the managers go on; look with: dkv manager status");
+            ended(shared, &coordinate::prefer_manager(&reached.group, &machine, most))
         }
         Command::Remove { host, shared } => {
             let machine = address(host, shared, "remove")?.to_string();
@@ -153,10 +175,15 @@ fn row(one: &Standing, all: &[Standing]) -> Vec<Value> {
     };
     let view = one.view.as_ref();
     let apart = view.ok().zip(latest).is_some_and(|(v, latest)| v.group.number != latest.number);
+    let decides_alone = latest.is_some_and(|group| {
+        let first = group.members.first().map(|member| member.machine.as_str());
+        group.members.len() == 2 && first == Some(one.machine.as_str())
+    });
     let message = match &one.view {
         Err(error) => error.to_string(),
         Ok(_) if apart => "keeps a group of its own".to_owned(),
         Ok(view) if view.group.leader.is_none() => "reaches too few to decide".to_owned(),
+        Ok(_) if decides_alone => "preferred: it decides when the other is away".to_owned(),
         Ok(_) => String::new(),
     };
     let runs = match view {

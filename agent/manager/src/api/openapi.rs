@@ -81,6 +81,9 @@ fn paths() -> Value {
         "/admin/v1/managers/{machine}": {
             "delete": call("Remove a machine from the group; asked of itself, it goes on alone.", &[&machine], None, "200", "ManagersView")
         },
+        "/admin/v1/managers/{machine}/prefer": {
+            "post": call("Have a machine come first: of two, its manager decides alone.", &[&machine], None, "200", "ManagersView")
+        },
         "/admin/v1/raft": { "post": {
             "summary": "Messages between managers: the sender's machine and a line feed, then each with its length in four bytes.",
             "requestBody": { "required": true, "content": { "application/octet-stream": {} } },

@@ -49,6 +49,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/admin/v1/stores/{store}/force", post(go_on_without))
         .route("/admin/v1/stores/{store}/accept-loss", post(accept_loss))
         .route("/admin/v1/managers/{machine}", delete(remove_manager))
+        .route("/admin/v1/managers/{machine}/prefer", post(prefer_manager))
         // The gate has bounded it.
         .route(MESSAGES_PATH, post(messages).layer(DefaultBodyLimit::disable()))
         .route("/admin/v1/raft/join", post(take_in))
@@ -327,6 +328,16 @@ async fn remove_manager(
     Path(machine): Path<String>,
 ) -> Result<Json<ManagersView>, Refusal> {
     api.agent.remove_manager(&machine).await?;
+    Ok(Json(api.agent.managers_view()))
+}
+
+async fn prefer_manager(
+    State(api): Shared,
+    Path(machine): Path<String>,
+    uri: Uri,
+) -> Result<Json<ManagersView>, Refusal> {
+    query(&uri, &[])?;
+    api.agent.prefer_manager(&machine).await?;
     Ok(Json(api.agent.managers_view()))
 }
 

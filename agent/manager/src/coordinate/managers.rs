@@ -217,6 +217,32 @@ pub fn remove_manager(
     (report, together)
 }
 
+/// Has a machine come first, so that of two its manager decides alone, and waits until it does, at most so long. It must be
+/// up, and so must be who decided until now.
+pub fn prefer_manager(
+    group: &Group,
+    machine: &str,
+    most: Duration,
+) -> (Report, Result<(), NotTogether>) {
+    let action = "PreferManager";
+    let one = |row: ActionRow| Report { rows: vec![row], ..Report::default() };
+    let Some(own) = group.client(machine) else {
+        let managers = group.managers();
+        let message =
+            format!("{machine} is not a manager of the group; it has {}", managers.join(", "));
+        let first = managers.first().cloned().unwrap_or_default();
+        let hint = "dkv manager list".to_string();
+        let row = ActionRow::failed(&first, action, "no_such_manager", message, hint);
+        return (one(row), Ok(()));
+    };
+    // By itself, so that one that is down is never preferred.
+    if let Err(error) = own.prefer_manager(machine) {
+        return (one(ActionRow::error(machine, action, &error)), Ok(()));
+    }
+    let together = wait(group, None, most);
+    (one(ActionRow::success(machine, action, "Comes first")), together)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,8 +20,8 @@ use std::time::Duration;
 pub use change::{NewInstance, add_instance, create, delete};
 pub use copies::{accept_loss, failover, force, offline_ranges, remove_instance, restart_rolling};
 pub use managers::{
-    NotTogether, Standing, TOGETHER_MAX, add_managers, await_together, fates, remove_manager,
-    standing,
+    NotTogether, Standing, TOGETHER_MAX, add_managers, await_together, fates, prefer_manager,
+    remove_manager, standing,
 };
 pub use run::{NotWhole, await_whole, start, stop};
 

@@ -206,6 +206,32 @@ impl Agent {
         self.keep_members(|member| member != machine)
     }
 
+    /// Has a machine come first: of two, its manager decides alone. Nothing moves before its log is as long as that of the
+    /// one that decided until then, and the vote goes there by way of both having one.
+    pub(crate) async fn prefer_manager(&self, machine: &str) -> Result<(), Refusal> {
+        let members = self.ranges().group().members;
+        if members.iter().all(|member| member.machine != machine) {
+            let all: Vec<String> = members.into_iter().map(|member| member.machine).collect();
+            return Err(Refusal::absent(
+                "no_such_manager",
+                format!("{machine} is not a manager of the group; it has {}", all.join(", ")),
+                "dkv manager list",
+            ));
+        }
+        if machine != self.machine() {
+            let client = self.client_of(machine, ASK_MAX);
+            let asked = tokio::task::spawn_blocking(move || client.map(|client| client.health()));
+            if !matches!(asked.await, Ok(Some(Ok(_)))) {
+                return Err(Refusal::conflict(
+                    "manager_away",
+                    format!("{machine} does not answer, so it cannot be the one that decides"),
+                    "start its manager first, and look with: dkv manager status",
+                ));
+            }
+        }
+        self.decide_group(GroupChange::Prefer { machine: Machine(machine.to_string()) }).await
+    }
+
     fn keep_members(&self, keep: impl Fn(&str) -> bool) -> Result<(), Refusal> {
         let mut inner = self.lock();
         self.change(&mut inner, |ledger| {

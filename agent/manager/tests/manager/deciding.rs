@@ -109,6 +109,53 @@ fn a_manager_that_lost_its_log_is_taken_in_again() {
 }
 
 #[test]
+fn of_two_the_preferred_one_decides_and_goes_on_alone() {
+    let machines = [Machine::new(), Machine::new()];
+    let [a, b] = &machines;
+    let mut managers = together(&[a, b]);
+    running_store(&[a, b], 1);
+    let both = group(&[a, b]);
+    let votes_are = |of: &Machine, at: &Machine| {
+        let votes = |m: &Machine| {
+            let member = view(at).members.into_iter().find(|e| e.machine == m.address.to_string());
+            member.is_some_and(|member| member.votes)
+        };
+        machines.iter().all(|machine| votes(machine) == (machine.address == of.address))
+    };
+    assert!(votes_are(a, a) && votes_are(a, b));
+    let nobody = coordinate::prefer_manager(&both, "127.0.0.1:1", MOST).0;
+    assert_eq!(nobody.rows[0].code, "no_such_manager");
+
+    let (report, settled) = coordinate::prefer_manager(&both, &b.address.to_string(), MOST);
+    assert_done(&report);
+    assert_eq!(settled, Ok(()));
+    assert!(votes_are(b, a) && votes_are(b, b));
+    assert_eq!(view(a).leader, Some(b.address.to_string()));
+    let fates = coordinate::fates(&coordinate::standing(&both));
+    let fate = |of: &Machine| {
+        let of = of.address.to_string();
+        fates.iter().find(|(machine, _)| *machine == of).expect("it is one of them").1.clone()
+    };
+    assert!(fate(b).contains("promoted by hand") && fate(a).contains("by themselves"), "{fates:?}");
+
+    // What was promised: without the first machine the second decides.
+    let first = managers.remove(0);
+    first.end();
+    kill(pid(&b.client(), "node2"));
+    until("the end of a process is decided on", || {
+        let copies = b.client().store("S").expect("it has it").copies;
+        let of = |name: &str| copies.iter().flat_map(|c| &c.nodes).any(|n| n.name == name && n.up);
+        of("node2") && node(&b.client(), "S", "node2").restarts == 1
+    });
+    // One that is away is not preferred, and the one that decides goes on.
+    let away = coordinate::prefer_manager(&both, &a.address.to_string(), MOST).0;
+    assert_eq!(away.rows[0].code, "not_connected", "{away:?}");
+    let refused = b.client().prefer_manager(&a.address.to_string()).unwrap_err();
+    assert_eq!(refused.code(), "manager_away");
+    assert!(votes_are(b, b));
+}
+
+#[test]
 fn of_two_the_first_decides_and_the_other_goes_on_by_order_of_its_operator() {
     let machines = [Machine::new(), Machine::new()];
     let [a, b] = &machines;
