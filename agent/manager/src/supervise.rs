@@ -94,6 +94,8 @@ struct Supervisor {
     node: String,
     paths: NodePaths,
     phase: Phase,
+    /// Whether its process was found by its lock alone, so that it has to make its control socket anew before it can answer.
+    unanswering: bool,
     restarts: Restarts,
     /// Who waits for the start.
     starters: Vec<oneshot::Sender<Answer>>,
@@ -118,6 +120,7 @@ pub(crate) async fn supervise(
         node,
         paths,
         phase: Phase::Down,
+        unanswering: false,
         restarts: Restarts::default(),
         starters: Vec::new(),
         stoppers: Vec::new(),
@@ -227,7 +230,7 @@ impl Supervisor {
 
     /// The process of this node: by its number and birth, by what answers on its control socket, or, when the files that
     /// would lead there are gone, by the lock that it holds. It makes the files anew, so that it can be talked to then.
-    async fn find_process(&self, entry: &NodeEntry) -> Option<Process> {
+    async fn find_process(&mut self, entry: &NodeEntry) -> Option<Process> {
         let known = entry.process.as_ref().and_then(process::find);
         if known.is_some() {
             return known;
@@ -238,7 +241,9 @@ impl Supervisor {
         }
         let lock = self.paths.lock.clone();
         let holder = tokio::task::spawn_blocking(move || process::holder(&lock)).await;
-        process::adopt_holder(&self.paths.lock, holder.ok().flatten()?)
+        let found = process::adopt_holder(&self.paths.lock, holder.ok().flatten()?);
+        self.unanswering = found.is_some();
+        found
     }
 
     async fn find_by_socket(&self) -> Option<Process> {
@@ -415,8 +420,13 @@ impl Supervisor {
         });
         running.follower = self.follow(&running.process);
         let watched = self.key.clone().map(|key| (key, running.process.signaller()));
-        let sampler =
-            watch(Arc::clone(&self.agent), Arc::clone(&self.live), self.paths.clone(), watched);
+        let sampler = watch(
+            Arc::clone(&self.agent),
+            Arc::clone(&self.live),
+            self.paths.clone(),
+            watched,
+            std::mem::take(&mut self.unanswering),
+        );
         running.sampler = Some(tokio::spawn(sampler));
         self.phase = Phase::Up { running, since };
     }

@@ -38,15 +38,20 @@ impl Live {
 }
 
 /// Asks a node for its counters at every beat, and keeps its log within its bound. A `watched` one that does not answer
-/// for long is killed, because what it leads cannot be led by others before it is certainly gone.
+/// for long is killed, because what it leads cannot be led by others before it is certainly gone. An `unanswering` one
+/// has to make its control socket anew first, and is given as long as for a start.
 pub(crate) async fn watch(
     agent: Arc<Agent>,
     live: Arc<Live>,
     paths: NodePaths,
     watched: Option<(NodeKey, Signaller)>,
+    unanswering: bool,
 ) {
     live.silent.store(0, Relaxed);
     let pace = agent.options().pace;
+    // Until its first answer, as much time as for a start.
+    let mut silence_max =
+        if unanswering { pace.ready_max.max(pace.silence_max) } else { pace.silence_max };
     let mut silent_since: Option<Instant> = None;
     let mut beat = tokio::time::interval(pace.sample);
     let fenced = |key: &NodeKey| agent.ranges().is_fenced(key);
@@ -65,12 +70,13 @@ pub(crate) async fn watch(
         if let Ok(status) = control::ask(&paths.socket, ControlRequest::Status).await {
             live.silent.store(0, Relaxed);
             silent_since = None;
+            silence_max = pace.silence_max;
             let mut samples = live.samples.lock().expect("no holder of this lock panics");
             samples.add(Instant::now(), status);
         } else {
             live.silent.fetch_add(1, Relaxed);
             let since = *silent_since.get_or_insert(asked);
-            let long = since.elapsed() > pace.silence_max;
+            let long = since.elapsed() > silence_max;
             if let (true, Some((key, signaller))) = (long, &watched) {
                 if agent.ranges().is_last_copy(key) {
                     tracing::warn!(log = %paths.log.display(), "silent; not killed, it has the last copy of some ranges");
