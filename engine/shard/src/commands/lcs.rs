@@ -98,14 +98,14 @@ fn lcs(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     if options.length {
         return reply::integer(out, table.length as i64);
     }
-    let mut common = vec![0; table.length];
+    let mut shared = vec![0; table.length];
     let mut ranges = Vec::new();
     table.walk_back(a, b, &mut |range, byte| match byte {
-        Some((at, byte)) => common[at] = byte,
+        Some((at, byte)) => shared[at] = byte,
         None => ranges.push(range),
     });
     if !options.index {
-        return reply::bulk(out, &common);
+        return reply::bulk(out, &shared);
     }
     ranges.retain(|range| range.len as i64 >= options.length_min);
     write_ranges(x.proto, &ranges, options.with_lengths, out);
@@ -231,11 +231,11 @@ mod tests {
             }
         }
         let (mut i, mut j) = (a.len(), b.len());
-        let (mut common, mut ranges, mut run) = (vec![], vec![], Range::default());
+        let (mut shared, mut ranges, mut run) = (vec![], vec![], Range::default());
         while i > 0 && j > 0 {
             if a[i - 1] == b[j - 1] {
                 (i, j) = (i - 1, j - 1);
-                common.insert(0, a[i]);
+                shared.insert(0, a[i]);
                 run = Range { a: i, b: j, len: run.len + 1 };
                 continue;
             }
@@ -251,7 +251,7 @@ mod tests {
         if run.len > 0 {
             ranges.push(run);
         }
-        (common, ranges)
+        (shared, ranges)
     }
 
     proptest! {
@@ -264,12 +264,12 @@ mod tests {
             let table = Table::new(&a, &b, true);
             prop_assert_eq!(table.length, wanted.len());
             prop_assert_eq!(Table::new(&a, &b, false).length, wanted.len());
-            let (mut common, mut ranges) = (vec![0; table.length], vec![]);
+            let (mut shared, mut ranges) = (vec![0; table.length], vec![]);
             table.walk_back(&a, &b, &mut |range, byte| match byte {
-                Some((at, byte)) => common[at] = byte,
+                Some((at, byte)) => shared[at] = byte,
                 None => ranges.push(range),
             });
-            prop_assert_eq!(common, wanted);
+            prop_assert_eq!(shared, wanted);
             prop_assert_eq!(ranges, runs);
         }
     }
