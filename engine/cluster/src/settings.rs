@@ -147,4 +147,6 @@ planted! {
     LeaseFromArrival leases_from_arrival
     /// R2: a new member is required only once its expand is confirmed.
     ExpandWhenConfirmed expands_when_confirmed
+    /// For the shard: what a transaction writes is as many effects as writes.
+    SplitTransactions splits_transactions
 }

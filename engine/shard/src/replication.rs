@@ -101,6 +101,9 @@ impl Shard {
         let confirms = settings.read == ReadMode::Confirm;
         (0..RANGES as u16).for_each(|range| self.table.lead(range, false));
         self.links.keep();
+        if settings.planted.splits_transactions() {
+            self.table.split_units();
+        }
         let mut cluster = Cluster::new(self.me, boot, settings);
         self.links.down_ones().for_each(|addr| cluster.link_down(0, addr));
         self.copies = Some(Box::new(Copies {

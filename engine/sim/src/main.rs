@@ -128,12 +128,15 @@ fn find_planted(arguments: &Arguments) -> ExitCode {
     let mut missing = 0;
     for (name, planted, _) in planted::ALL {
         let seeds = arguments.from..arguments.from.saturating_add(count);
+        // Only the whole shard has transactions.
+        let of_shard = planted.rule().splits_transactions();
+        let (driven, of) = if of_shard { (Driven::Shard, "shard ") } else { (Driven::Copies, "") };
         let found = seeds.into_iter().find_map(|seed| {
-            let first = run(seed, *planted, Driven::Copies, false).breaches.into_iter().next()?;
+            let first = run(seed, *planted, driven, false).breaches.into_iter().next()?;
             Some((seed, first.lines().next().unwrap_or_default().to_owned()))
         });
         if let Some((seed, first)) = found {
-            println!("{name} {seed} {first:.60}");
+            println!("{name} {of}{seed} {first:.60}");
         } else {
             println!("# {name}: none in {count} seeds");
             missing += 1;

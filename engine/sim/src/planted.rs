@@ -79,6 +79,11 @@ pub const ALL: &[(&str, Planted, &str)] = &[
         "R2: a new member counts only once confirmed",
     ),
     (
+        "split-transactions",
+        Planted::Rule(Rule::SplitTransactions),
+        "what a transaction writes is as many entries (of the shard alone)",
+    ),
+    (
         "wild-clocks",
         Planted::WildClocks,
         "clocks run up to 40 % fast or slow (stale reads, never a lost write)",

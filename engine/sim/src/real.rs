@@ -3,8 +3,12 @@
 //!
 //! Around it stands what a driver does at each turn: bytes in, batches and replies out, in order. It runs over links that
 //! keep order only, since that is what a shard is promised.
+//!
+//! Every other key is a *pair*: two keys of one slot, to which everything is done in one transaction. For the histories it
+//! is one key, and a transaction of which a half can be seen is found out by two answers that differ. A pair is compared
+//! and set by WATCH, GET and a transaction behind them.
 
-use crate::face::{Content, Held, Input, Node, Now, Out, Outcome, Request, Sent, Serial, Told};
+use crate::face::{Content, Held, Input, Node, Now, Out, Outcome, Request, Sent, Told};
 use crate::model::{Answer, Ask};
 use crate::net::{Link, Machine, Parcel};
 use crate::peers;
@@ -30,7 +34,13 @@ const SLICES_MAX: usize = 20;
 struct Session {
     id: SessionId,
     /// The request that it has not answered.
-    asked: Option<(Serial, Ask)>,
+    asked: Option<Request>,
+    /// What has to be sent when it has told what the key holds, as long as that is what is expected.
+    then: Option<Vec<u8>>,
+    /// How many replies are to come.
+    replies: usize,
+    /// Whether one comes first that nobody waits for.
+    leftover: bool,
     received: Vec<u8>,
 }
 
@@ -135,8 +145,24 @@ impl ShardNode {
             },
         };
         let session = &mut self.sessions[index];
-        session.asked = Some((request.serial, request.ask));
-        self.shard.input(now, session.id, &command_of(request));
+        session.asked = Some(request.clone());
+        let mut bytes;
+        (bytes, session.then, session.replies) = (command_of(request), None, 1);
+        if is_pair(&request.key) {
+            let whole = in_transaction(request);
+            session.replies = replies_of(request);
+            bytes = whole.clone();
+            if matches!(request.ask, Ask::SetIf(..)) {
+                session.replies = 2;
+                session.then = Some(whole);
+                bytes = words(&[b"WATCH", request.key.as_bytes()]);
+                bytes.extend(words(&[b"GET", request.key.as_bytes()]));
+            } else if request.ask.reads() && request.serial.0.is_multiple_of(2) {
+                session.replies = 1;
+                bytes = words(&[b"MGET", request.key.as_bytes(), &other_of(&request.key)]);
+            }
+        }
+        self.shard.input(now, session.id, &bytes);
     }
 
     fn open(&mut self, now: dkv_shard::command::Now) -> Result<usize, Vec<u8>> {
@@ -145,7 +171,14 @@ impl ShardNode {
         let local = SocketAddr::new(address(self.me), 7861);
         let opened = Opened { port: PortKind::Client, peer, local, id: self.opened };
         let id = self.shard.open(now, opened)?;
-        self.sessions.push(Session { id, asked: None, received: Vec::new() });
+        self.sessions.push(Session {
+            id,
+            asked: None,
+            then: None,
+            replies: 0,
+            leftover: false,
+            received: Vec::new(),
+        });
         Ok(self.sessions.len() - 1)
     }
 
@@ -190,7 +223,7 @@ impl ShardNode {
     }
 
     /// What a driver does with the orders of a turn.
-    fn orders(&mut self, out: &mut Out) {
+    fn orders(&mut self, now: dkv_shard::command::Now, out: &mut Out) {
         let orders: Vec<Order> = self.shard.orders().drain(..).collect();
         for order in orders {
             match order {
@@ -211,11 +244,51 @@ impl ShardNode {
             }
         }
         for session in &mut self.sessions {
-            let Some((serial, ask)) = session.asked else { continue };
-            let Some(reply) = Reply::read(&session.received) else { continue };
+            let Some(request) = &session.asked else { continue };
+            let (serial, ask) = (request.serial, request.ask);
+            let count = session.replies + usize::from(session.leftover);
+            let Some(mut replies) = Reply::all(&session.received, count) else { continue };
+            session.leftover = false;
             session.received.clear();
+            if let Some(transaction) = session.then.take() {
+                let told = Reply::last(&mut replies);
+                self.busy = true;
+                if matches!(&told, Reply::Bulk(value) if value.as_deref() == request.expected.as_deref())
+                {
+                    session.replies = replies_of(request);
+                    self.shard.input(now, session.id, &transaction);
+                    continue;
+                }
+                // Another value, or an error: nothing was done, and the key is watched no more.
+                let outcome = match told {
+                    Reply::Bulk(_) => Ok(Outcome::Answer(Told::Other(Answer::Flag(false)))),
+                    told => told.outcome(Ask::Get),
+                };
+                self.shard.input(now, session.id, &words(&[b"UNWATCH"]));
+                (session.asked, session.leftover) = (None, true);
+                match outcome {
+                    Ok(outcome) => out.replies.push((serial, outcome)),
+                    Err(text) => {
+                        out.breach.get_or_insert(format!("WATCH is answered {text}"));
+                    }
+                }
+                continue;
+            }
+            let pair = is_pair(&request.key);
             session.asked = None;
-            match reply.outcome(ask) {
+            let outcome = match Reply::last(&mut replies) {
+                Reply::Null if matches!(ask, Ask::SetIf(..)) => Ok(Outcome::Refused("aborted")),
+                Reply::Array(both) if pair => {
+                    Reply::agreed(both).and_then(|one| match (one, ask) {
+                        (Reply::Simple(_), Ask::SetIf(..)) => {
+                            Ok(Outcome::Answer(Told::Other(Answer::Flag(true))))
+                        }
+                        (one, ask) => one.outcome(ask),
+                    })
+                }
+                reply => reply.outcome(ask),
+            };
+            match outcome {
                 Ok(outcome) => out.replies.push((serial, outcome)),
                 Err(text) => {
                     out.breach.get_or_insert(format!("{ask:?} is answered {text}"));
@@ -268,7 +341,7 @@ impl Node for ShardNode {
         }
         // Messages that were made may have let something go.
         self.serve(now, out);
-        self.orders(out);
+        self.orders(now, out);
         self.shard.take_asks(&mut out.asks);
     }
 
@@ -340,13 +413,56 @@ fn env(me: Machine, machines: u8, now: Now) -> Arc<Env> {
     })
 }
 
+/// Whether a key stands for two.
+fn is_pair(key: &str) -> bool {
+    key.ends_with(['1', '3', '5', '7', '9'])
+}
+
+/// Whether a transaction on a pair writes something long between the two, which fills a message of its own: so the two
+/// would come apart if they were two entries.
+fn fills(request: &Request) -> bool {
+    !request.ask.reads() && request.serial.0.is_multiple_of(2)
+}
+
+/// What that is, in bytes.
+const FILLING_BYTES: usize = 5000;
+
+/// Replies to a transaction on a pair.
+fn replies_of(request: &Request) -> usize {
+    if fills(request) { 5 } else { 4 }
+}
+
+/// The other one.
+fn other_of(key: &str) -> Vec<u8> {
+    format!("{key}'").into_bytes()
+}
+
+/// A command for both keys of a pair.
+fn in_transaction(request: &Request) -> Vec<u8> {
+    let mut both = request.clone();
+    // What is compared is watched.
+    if let Ask::SetIf(_, value) = both.ask {
+        both.ask = Ask::Set(value);
+    }
+    let mut bytes = words(&[b"MULTI"]);
+    bytes.extend(command_of(&both));
+    if fills(request) {
+        let filling = [b'.'; FILLING_BYTES];
+        bytes.extend(words(&[b"SET", format!("{}''", request.key).as_bytes(), &filling]));
+    }
+    both.key = format!("{}'", request.key).into();
+    bytes.extend(command_of(&both));
+    bytes.extend(words(&[b"EXEC"]));
+    bytes
+}
+
 /// A command as clients send it.
 fn command_of(request: &Request) -> Vec<u8> {
     let ms = |ttl_ns: u64| (ttl_ns / MS).to_string().into_bytes();
     let (key, value) = (request.key.as_bytes().to_vec(), request.value.to_vec());
     // Half of the requests are put in other words that mean the same.
     let otherwise = request.serial.0 % 2 == 1;
-    let words: Vec<Vec<u8>> = match request.ask {
+    let all: Vec<Vec<u8>> = match request.ask {
         Ask::SetFor(_, ttl_ns) if otherwise => {
             vec![b"PSETEX".to_vec(), key, ms(ttl_ns), value]
         }
@@ -369,39 +485,84 @@ fn command_of(request: &Request) -> Vec<u8> {
         Ask::Expire(ttl_ns) => vec![b"PEXPIRE".to_vec(), key, ms(ttl_ns)],
         Ask::Persist => vec![b"PERSIST".to_vec(), key],
     };
+    words(&all.iter().map(Vec::as_slice).collect::<Vec<_>>())
+}
+
+fn words(words: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
         bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-        bytes.extend_from_slice(&word);
+        bytes.extend_from_slice(word);
         bytes.extend_from_slice(b"\r\n");
     }
     bytes
 }
 
 /// One reply.
+#[derive(Debug, PartialEq, Eq)]
 enum Reply {
     Simple(String),
     Error(String),
     Number(i64),
     Bulk(Option<Vec<u8>>),
+    Array(Vec<Reply>),
+    /// The null array.
+    Null,
 }
 
 impl Reply {
-    /// Reads it, if it is complete.
-    fn read(bytes: &[u8]) -> Option<Self> {
+    /// So many replies, if they are complete.
+    fn all(mut bytes: &[u8], count: usize) -> Option<Vec<Self>> {
+        (0..count).map(|_| Self::read(&mut bytes)).collect()
+    }
+
+    /// Reads one and goes on behind it, if it is complete.
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
         let end = bytes.windows(2).position(|two| two == b"\r\n")?;
         let (line, rest) =
             (std::str::from_utf8(&bytes[1..end]).ok()?.to_owned(), &bytes[end + 2..]);
-        match bytes[0] {
+        let kind = bytes[0];
+        *bytes = rest;
+        match kind {
             b'+' => Some(Self::Simple(line)),
             b'-' => Some(Self::Error(line)),
             b':' => Some(Self::Number(line.parse().ok()?)),
             b'$' if line == "-1" => Some(Self::Bulk(None)),
             b'$' => {
                 let len: usize = line.parse().ok()?;
-                (rest.len() >= len + 2).then(|| Self::Bulk(Some(rest[..len].to_vec())))
+                let value = rest.get(..len)?.to_vec();
+                *bytes = rest.get(len + 2..)?;
+                Some(Self::Bulk(Some(value)))
             }
+            b'*' if line == "-1" => Some(Self::Null),
+            b'*' => Some(Self::Array(Self::all_of(bytes, line.parse().ok()?)?)),
             _ => None,
+        }
+    }
+
+    fn all_of(bytes: &mut &[u8], count: usize) -> Option<Vec<Self>> {
+        (0..count).map(|_| Self::read(bytes)).collect()
+    }
+
+    /// The reply that counts of several: the first error, which says why the others are errors too, or the last.
+    fn last(replies: &mut Vec<Self>) -> Self {
+        let failed = replies.iter().position(|reply| matches!(reply, Self::Error(_)));
+        match failed {
+            Some(at) => replies.swap_remove(at),
+            None => replies.pop().unwrap_or(Self::Null),
+        }
+    }
+
+    /// What both keys of a pair answered.
+    fn agreed(mut both: Vec<Self>) -> Result<Self, String> {
+        if both.len() == 3 && both[1] == Self::Simple("OK".into()) {
+            both.remove(1);
+        }
+        match (both.pop(), both.pop()) {
+            (Some(one), Some(other)) if one == other => Ok(one),
+            (one, other) => {
+                Err(format!("by two keys that were always changed together: {other:?}, {one:?}"))
+            }
         }
     }
 
@@ -436,7 +597,7 @@ impl Reply {
             Self::Number(number) if !ask.reads() => answer(Answer::Flag(number == 1)),
             Self::Simple(text) => Err(text),
             Self::Number(number) => Err(number.to_string()),
-            Self::Bulk(_) => Err("a value".into()),
+            Self::Bulk(_) | Self::Array(_) | Self::Null => Err("a value".into()),
         }
     }
 }

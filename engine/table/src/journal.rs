@@ -48,6 +48,8 @@ pub(crate) struct Journal {
     /// Ranges that are journaled.
     ranges: u16,
     unit: Option<Unit>,
+    /// Whether there are none.
+    no_units: bool,
 }
 
 impl Journal {
@@ -141,7 +143,7 @@ impl Table {
     /// Nothing changes where the range is not journaled. There is one unit at a time.
     pub fn begin_unit(&mut self, range: u16) {
         debug_assert!(self.journal.unit.is_none(), "units do not lie in one another");
-        if !self.journals(range) {
+        if !self.journals(range) || self.journal.no_units {
             return;
         }
         self.journal.unit = Some(Unit {
@@ -151,6 +153,11 @@ impl Table {
             heads: self.journal.heads.len(),
             bytes: 0,
         });
+    }
+
+    /// From now on units are as many effects as were made: for a simulator, which is to notice it.
+    pub fn split_units(&mut self) {
+        self.journal.no_units = true;
     }
 
     /// Bytes of the effects of the unit that has begun.
