@@ -34,6 +34,9 @@ impl Store for Copied<'_> {
         self.0.set_journal(u16::from(range.0), on);
     }
 
+    /// Always as in a resync: only the state machine knows whether the copy is still being made, and it alone sees to it that
+    /// no position is left out (R7). The price is that an effect which needs a key that is not here is passed over in a
+    /// copy that is whole, too, where it would be a sign that the two have come apart; comparing the copies shows that.
     fn apply(&mut self, now_ms: u64, range: RangeId, index: u64, effect: Effect<'_>) -> bool {
         let range = u16::from(range.0);
         let body = effect.body.map(|body| self.large(body));

@@ -368,7 +368,7 @@ pub(crate) fn write_failure(wrote: bool, out: &mut Vec<u8>) {
     reply::error(out, if wrote { UNCERTAIN } else { UNCOMMITTED_READ });
 }
 
-/// What a batch of replies for another shard waits for. It belongs to the bytes of that batch; see `Shard::requests`.
+/// What a batch of replies for another shard waits for. It belongs to the bytes of that batch; see `Shard::requests_held`.
 #[derive(Debug, Default)]
 pub struct Hold {
     /// For each reply that waits: its number in the batch, and its gates.

@@ -35,26 +35,12 @@ impl Shard {
     /// ([`REPLIES_BYTES_SOFT_MAX`]), when they are to be sent and the rest given again when there is room for more; or
     /// when it took long, and the rest is for later in this turn or the next; none when it must be the next.
     ///
-    /// For a store without copies, where replies may leave at once; otherwise [`Self::requests_held`].
+    /// The batch came from the shard `from`. `hold` belongs to `replies` and grows with them over the calls; in a store
+    /// without copies it stays empty. When it is not empty afterwards the replies must not leave yet: they are kept with it,
+    /// those behind them wait too, and [`Self::release`] says when they may.
     ///
     /// # Errors
     /// The batch is not one: drop the link it came over. What was executed before the error stays executed.
-    pub fn requests(
-        &mut self,
-        now: Now,
-        batch: &[u8],
-        replies: &mut Vec<u8>,
-    ) -> Result<usize, BatchError> {
-        debug_assert!(self.copies.is_none(), "replies of a store with copies may have to wait");
-        self.requests_held(now, self.me, batch, replies, &mut Hold::default())
-    }
-
-    /// The same in any store, for a batch of the shard `from`. `hold` belongs to `replies` and grows with them over the calls. When it is not empty
-    /// afterwards the replies must not leave yet: they are kept with it, those behind them wait too, and
-    /// [`Self::release`] says when they may.
-    ///
-    /// # Errors
-    /// As above.
     pub fn requests_held(
         &mut self,
         now: Now,

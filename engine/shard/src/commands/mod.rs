@@ -159,7 +159,7 @@ pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
     }
 }
 
-/// What shards ask each other and no client may: to be tried by `Shard::requests` where [`lookup`] finds nothing.
+/// What shards ask each other and no client may: to be tried by `Shard::requests_held` where [`lookup`] finds nothing.
 pub fn internal(name: &[u8]) -> Option<&'static Spec> {
     INTERNAL.iter().find(|spec| spec.name.as_bytes() == name)
 }
