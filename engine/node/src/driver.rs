@@ -47,6 +47,13 @@ const RECEIVED_MAX: usize = 32;
 pub(crate) const RECEIVED_BYTES_MAX: usize = 16 * 1024;
 /// Events that need no look at the clock among them.
 const EVENTS_PER_LOOK: u32 = 16;
+/// Events of clients in one turn. Each may end in a send, which is some 2 µs of the kernel's time that no clock of ours sees:
+/// the system call that hands over so many takes half a millisecond. One that would fill the ring takes several.
+const EVENTS_PER_TURN_MAX: usize = 256;
+/// What is left of them when orders have piled up.
+const EVENTS_PER_TURN_MIN: usize = 32;
+/// Orders of the shard in one turn, for the same reason: one batch of replies may serve thousands of clients.
+const ORDERS_PER_TURN_MAX: usize = 256;
 /// Rounds of orders that beget orders in one turn.
 const ROUNDS_MAX: usize = 8;
 /// How long a node that was told to stop tries to answer what it had read.
@@ -125,7 +132,10 @@ pub(crate) struct Driver<R: Reactor> {
     backlog: VecDeque<Event>,
     /// What clients sent and the shard has not been given.
     pub(crate) received: Received,
-    orders: Vec<Order>,
+    /// What the shard wants of connections, in its order.
+    orders: VecDeque<Order>,
+    /// How many of them this turn may still carry out.
+    orders_left: usize,
     /// Scratch for what the copies want of the manager.
     asks: Vec<ConfigAsk>,
     reply_buffers: Vec<Vec<u8>>,
@@ -186,7 +196,8 @@ impl<R: Reactor> Driver<R> {
             events: Vec::with_capacity(1024),
             backlog: VecDeque::new(),
             received: Received::default(),
-            orders: Vec::new(),
+            orders: VecDeque::new(),
+            orders_left: ORDERS_PER_TURN_MAX,
             asks: Vec::new(),
             reply_buffers: Vec::new(),
             unanswered: posts.iter().map(|_| VecDeque::new()).collect(),
@@ -242,12 +253,15 @@ impl<R: Reactor> Driver<R> {
         let started_ns = self.now.boot_ns;
         self.meter.turn_begins(started_ns);
         self.more = false;
+        self.orders_left = ORDERS_PER_TURN_MAX;
         self.go_on_links();
 
         self.busy = !events.is_empty() || !self.backlog.is_empty();
         // Clients wait in their order when there is much to do, but never a link behind them: its silence would be taken
         // for the end of this node.
         let mut late = !self.backlog.is_empty();
+        let mut left =
+            EVENTS_PER_TURN_MAX.saturating_sub(self.orders.len()).max(EVENTS_PER_TURN_MIN);
         for event in events.drain(..) {
             if late && !self.is_of_link(&event) {
                 self.backlog.push_back(event);
@@ -255,16 +269,18 @@ impl<R: Reactor> Driver<R> {
             }
             self.event(event);
             self.look_at_clock();
-            late |= self.is_late();
+            left = left.saturating_sub(1);
+            late |= left == 0 || self.is_late();
         }
         self.clients_received();
         self.events = events;
-        while let Some(event) = self.backlog.pop_front() {
+        while left > 0
+            && !self.is_late()
+            && let Some(event) = self.backlog.pop_front()
+        {
             self.event(event);
             self.look_at_clock();
-            if self.is_late() {
-                break;
-            }
+            left -= 1;
         }
         self.clients_received();
         self.more |= !self.backlog.is_empty();
@@ -588,12 +604,11 @@ impl<R: Reactor> Driver<R> {
             self.carry_out_orders();
             if self.shard.orders().is_empty() {
                 self.send_batches();
-                self.send_links();
-                return;
+                break;
             }
         }
         self.send_links();
-        self.more = true;
+        self.more |= !self.shard.orders().is_empty() || !self.orders.is_empty();
     }
 
     fn send_batches(&mut self) {
@@ -614,12 +629,13 @@ impl<R: Reactor> Driver<R> {
     }
 
     fn carry_out_orders(&mut self) {
-        std::mem::swap(&mut self.orders, self.shard.orders());
-        let mut orders = std::mem::take(&mut self.orders);
-        for order in orders.drain(..) {
+        self.orders.extend(self.shard.orders().drain(..));
+        while self.orders_left > 0
+            && let Some(order) = self.orders.pop_front()
+        {
+            self.orders_left -= 1;
             self.client_order(order);
         }
-        self.orders = orders;
     }
 
     fn begin_stop(&mut self, now: bool) {
