@@ -92,7 +92,7 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
             ended(shared, &coordinate::add_managers(&mut group, &new, coordinate::TOGETHER_MAX))
         }
         Command::Prefer { host, shared } => {
-            let machine = address(host, shared)?.to_string();
+            let machine = address(host, shared, "prefer")?.to_string();
             let reached = shared.reach.group(None, spelling)?;
             let most = coordinate::TOGETHER_MAX;
             interrupt::goes_on("the managers go on; look with: dkv manager status");
