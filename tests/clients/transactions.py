@@ -24,31 +24,37 @@ def fail(text):
 
 client = connect(port)
 rng = random.Random(20261122)
+# redis-py makes something of the replies to a plain pipeline, and nothing of those to a cluster's.
+OK = b"OK" if kind == "cluster" else True
 
 # What a pipeline answers, one with an error in the middle, one that is refused while it is queued.
 for number in range(rounds):
     tag = f"{{{kind}:{number}}}"
     pipe = client.pipeline(transaction=True)
     pipe.set(tag + "a", number).incrby(tag + "a", 5).append(tag + "b", "x" * rng.choice([1, 50, 30_000]))
-    pipe.mget(tag + "a", tag + "none").delete(tag + "a", tag + "b").get(tag + "a")
+    # In a cluster's pipeline redis-py has no commands of several keys, and its delete() returns nothing to go on with.
+    pipe.get(tag + "a").get(tag + "none")
+    pipe.delete(tag + "a")
+    pipe.delete(tag + "b")
+    pipe.get(tag + "a")
     got = pipe.execute()
-    wanted = [True, number + 5, got[2], [str(number + 5).encode(), None], 2, None]
+    wanted = [OK, number + 5, got[2], str(number + 5).encode(), None, 1, 1, None]
     if got != wanted:
         fail(f"pipeline: got {got!r}, wanted {wanted!r}")
 tag = f"{{{kind}:errors}}"
-got = client.pipeline().set(tag + "a", "text").incr(tag + "a").get(tag + "a").execute(raise_on_error=False)
-if got[0] is not True or not isinstance(got[1], redis.ResponseError) or got[2] != b"text":
+got = client.pipeline(transaction=True).set(tag + "a", "text").incr(tag + "a").get(tag + "a").execute(raise_on_error=False)
+if got[0] != OK or not isinstance(got[1], redis.ResponseError) or got[2] != b"text":
     fail(f"an error in a pipeline: {got!r}")
 if kind == "plain":
     try:
-        client.pipeline().set("{1}a", 1).set("{2}a", 1).execute()
+        client.pipeline(transaction=True).set("{1}a", 1).set("{2}a", 1).execute()
         fail("two slots were not refused")
     except redis.RedisError as error:
         if "same slot" not in str(error):
             fail(f"two slots: {error!r}")
     if client.exists("{1}a") + client.exists("{2}a") != 0:
         fail("a part of a refused transaction is there")
-    got = client.pipeline().ping().set(tag + "a", 1).client_id().get(tag + "a").execute()
+    got = client.pipeline(transaction=True).ping().set(tag + "a", 1).client_id().get(tag + "a").execute()
     if got[0] is not True or got[1] is not True or not isinstance(got[2], int) or got[3] != b"1":
         fail(f"commands without keys: {got!r}")
 
@@ -62,7 +68,7 @@ def change(at):
     own = connect(at)
     for _ in range(rounds):
         while True:
-            pipe = own.pipeline()
+            pipe = own.pipeline(transaction=True)
             try:
                 pipe.watch(one)
                 before = int(pipe.get(one) or 0)
@@ -78,7 +84,7 @@ def change(at):
                     aborted[0] += 1
             finally:
                 pipe.reset()
-        got = own.pipeline().get(one).get(two).execute()
+        got = own.pipeline(transaction=True).get(one).get(two).execute()
         if got[0] != got[1]:
             wrong.append(got)
 
