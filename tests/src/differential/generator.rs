@@ -142,6 +142,7 @@ impl Drawer<'_> {
             }
             Arg::Value => value(chance),
             Arg::Integer => integer(chance),
+            Arg::Fitting => fitting(chance),
             Arg::Float => float(chance),
             Arg::Offset => offset(chance),
             Arg::Span => span(chance),
@@ -213,6 +214,15 @@ fn integer(chance: &mut Chance) -> Vec<u8> {
         _ => chance.below(40).to_string(),
     };
     text.into_bytes()
+}
+
+fn fitting(chance: &mut Chance) -> Vec<u8> {
+    let drawn = integer(chance);
+    let number = std::str::from_utf8(&drawn).ok().and_then(|text| text.parse::<i64>().ok());
+    if number.is_some_and(|number| number < i64::MIN / 2) {
+        return (i64::MIN / 2).to_string().into_bytes();
+    }
+    drawn
 }
 
 fn float(chance: &mut Chance) -> Vec<u8> {

@@ -10,6 +10,9 @@ pub enum Arg {
     Value,
     /// A whole number, mostly small, also one that is none.
     Integer,
+    /// As [`Self::Integer`], and never close to the least one: there Redis 7.0 subtracts beyond its range when it saturates
+    /// (`BITFIELD OVERFLOW SAT SET`), takes the greatest value of the field for the nearest one, and goes on from it.
+    Fitting,
     /// A number with a fraction, in one of the forms of C.
     Float,
     /// A bit's or a byte's position, mostly below a few hundred.
@@ -72,7 +75,7 @@ const fn anywhere(words: &'static [&'static str], weight: u32, args: &'static [A
     Command { anywhere: true, ..plain(words, weight, args) }
 }
 
-use Arg::{Float, Integer, Key, Many, Maybe, Moment, Offset, OneOf, Span, Value, Word};
+use Arg::{Fitting, Float, Integer, Key, Many, Maybe, Moment, Offset, OneOf, Span, Value, Word};
 
 const KEYS: &[Arg] = &[Many(&[Key], 4)];
 const EXPIRY: &[Arg] = &[OneOf(&[
@@ -83,7 +86,7 @@ const EXPIRY: &[Arg] = &[OneOf(&[
 const CONDITION: Arg = Maybe(&[Word(&["NX", "XX", "GT", "LT"])]);
 const FIELD: &[Arg] = &[OneOf(&[
     &[Word(&["GET"]), KIND, Offset],
-    &[Word(&["SET"]), KIND, Offset, Integer],
+    &[Word(&["SET"]), KIND, Offset, Fitting],
     &[Word(&["INCRBY"]), KIND, Offset, Integer],
     &[Word(&["OVERFLOW"]), Word(&["WRAP", "SAT", "FAIL", "FALL"])],
 ])];
@@ -93,7 +96,7 @@ const KIND: Arg = Word(&[
 const UNIT: Arg = Maybe(&[Word(&["BIT", "BYTE", "BITE"])]);
 
 /// All commands.
-pub const COMMANDS: &[Command] = &[
+pub static COMMANDS: &[Command] = &[
     plain(&["GET"], 12, &[Key]),
     plain(
         &["SET"],
@@ -214,7 +217,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 /// What Redis 7.0.15 answers to DUMP, in hexadecimal: numbers, plain and compressed strings; and what is damaged.
-pub const PAYLOADS: &[&str] = &[
+pub static PAYLOADS: &[&str] = &[
     "00c0000a009840a778f8500308",
     "00c1d4fe0a00c6c48623febede2e",
     "00c2a08601000a00f12403506f2fa674",

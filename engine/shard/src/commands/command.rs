@@ -333,6 +333,9 @@ fn getkeys(args: Args<'_>, out: &mut Vec<u8>) {
         .subcommands
         .iter()
         .find(|sub| given > 1 && sub.name.as_bytes().eq_ignore_ascii_case(args.get(3)));
+    if !spec.subcommands.is_empty() && given > 1 && named.is_none() {
+        return reply::error(out, "ERR Invalid command specified");
+    }
     // Of a container it is the subcommand that has a key, or none.
     let keyless = named.is_some_and(|sub| sub.key_flags.is_empty());
     if spec.first_key == 0 || keyless || !spec.subcommands.is_empty() && named.is_none() {
