@@ -7,7 +7,7 @@ use crate::follow::From;
 use crate::log::Account;
 use crate::set::RangeSet;
 use crate::state::Range;
-use crate::{CopyView, Effect, Lost, PeerError, RangeView, Refused, Role, Settings, Store};
+use crate::{CopyView, Effect, Filled, Lost, PeerError, RangeView, Refused, Role, Settings, Store};
 use alloc::vec::Vec;
 use dkv_protocol::ids::{BootId, RangeId, ShardAddr};
 use dkv_protocol::limits::RANGES;
@@ -61,6 +61,8 @@ pub struct Cluster {
     pub(crate) peers: Vec<Peer>,
     pub(crate) account: Account,
     pub(crate) progress: RangeSet,
+    /// Ranges of which only the commit index has moved.
+    pub(crate) moved: RangeSet,
     pub(crate) lost: Vec<Lost>,
     pub(crate) asks: Vec<ConfigAsk>,
     /// Counts beacons.
@@ -72,9 +74,10 @@ pub struct Cluster {
     /// The peer whose batch comes next in this turn.
     pub(crate) sending: usize,
     pub(crate) walks_left: usize,
+    /// Whether copies are being filled in full, as of the last look at all ranges, or since.
+    pub(crate) filling: bool,
+    pub(crate) filled: Filled,
     pub(crate) trim_from: usize,
-    /// An empty buffer for the next batch.
-    pub(crate) spare: Vec<u8>,
     /// By range: a time before which it may be read, as long as nothing has happened since; see [`Cluster::may_read_at_once`].
     readable: Vec<Readable>,
     /// Counts what may have changed that.
@@ -100,6 +103,7 @@ impl Cluster {
             peers: Vec::new(),
             account: Account::default(),
             progress: RangeSet::default(),
+            moved: RangeSet::default(),
             lost: Vec::new(),
             asks: Vec::new(),
             round: 0,
@@ -108,8 +112,9 @@ impl Cluster {
             next_pass_ns: u64::MAX,
             sending: 0,
             walks_left: WALKS_PER_TURN,
+            filling: false,
+            filled: Filled::default(),
             trim_from: 0,
-            spare: Vec::new(),
             readable: alloc::vec![Readable { happened: 0, until_ns: 0 }; RANGES],
             happened: 1,
             misfit: false,
@@ -411,9 +416,29 @@ impl Cluster {
         self.ranges[usize::from(range.0)].lead.as_deref().map_or(0, |lead| lead.confirmed)
     }
 
-    /// The ranges whose commit, role or refusal may have changed since the last call, in order.
+    /// The ranges whose commit, role or refusal may have changed since the last call, in order; without those that
+    /// [`Cluster::take_moved`] gave.
     pub fn take_progress(&mut self, out: &mut Vec<RangeId>) {
+        self.progress.add(self.moved.take());
         out.extend(self.progress.take().iter());
+    }
+
+    /// The ranges of which nothing but the commit index has moved since the last call, in order. That is what happens to
+    /// nearly all at each write, and there is less to look at.
+    pub fn take_moved(&mut self, out: &mut Vec<RangeId>) {
+        let mut moved = self.moved.take();
+        moved.subtract(self.progress);
+        out.extend(moved.iter());
+    }
+
+    /// How copies were brought up to date so far.
+    pub const fn filled(&self) -> Filled {
+        self.filled
+    }
+
+    /// Whether messages may hold slices of a resync in full, which takes longer than anything else about them.
+    pub const fn is_filling(&self) -> bool {
+        self.filling
     }
 
     /// The ranges whose answers must not wait longer (R12). To be looked at before the progress.

@@ -17,11 +17,11 @@ pub(crate) enum Standing {
     Member,
 }
 
+/// What writes need stands first, see [`crate::state::Range`].
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Follower {
-    pub(crate) rid: Rid,
     pub(crate) peer: usize,
-    pub(crate) standing: Standing,
     /// The entry that is sent next, and how much of it went in parts.
     pub(crate) next: u64,
     pub(crate) next_part: u64,
@@ -30,19 +30,10 @@ pub(crate) struct Follower {
     pub(crate) acked_part: u64,
     /// Bytes between the two.
     pub(crate) under_way: u64,
-    /// The last index that its table has.
-    pub(crate) applied: u64,
-    /// When it last got on, when it was added, and when it was last sent to from the start.
-    pub(crate) progress_ns: u64,
-    pub(crate) added_ns: u64,
-    pub(crate) rewound_ns: u64,
-    /// Until when it grants (R4), and the last beacon it echoed.
-    pub(crate) lease_ns: u64,
-    pub(crate) echoed: u64,
+    pub(crate) resync: Option<Box<Resync>>,
+    pub(crate) standing: Standing,
     /// It could lead.
     pub(crate) whole: bool,
-    /// The highest commit index that was sent.
-    pub(crate) told: u64,
     /// A message is due even without entries.
     pub(crate) due: bool,
     /// It has acknowledged in this epoch all that it was known to hold.
@@ -51,7 +42,18 @@ pub(crate) struct Follower {
     pub(crate) hopeless: bool,
     /// Only with a planted bug: its shrink was sent, and it counts no more.
     pub(crate) left_early: bool,
-    pub(crate) resync: Option<Box<Resync>>,
+    pub(crate) rid: Rid,
+    /// The last index that its table has.
+    pub(crate) applied: u64,
+    /// The highest commit index that was sent.
+    pub(crate) told: u64,
+    /// Until when it grants (R4), and the last beacon it echoed.
+    pub(crate) lease_ns: u64,
+    pub(crate) echoed: u64,
+    /// When it last got on, when it was added, and when it was last sent to from the start.
+    pub(crate) progress_ns: u64,
+    pub(crate) added_ns: u64,
+    pub(crate) rewound_ns: u64,
 }
 
 impl Follower {

@@ -40,28 +40,30 @@ pub(crate) struct Found {
     pub(crate) commit: u64,
 }
 
+/// What writes need stands first, see [`crate::state::Range`].
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Lead {
     pub(crate) epoch: Epoch,
-    pub(crate) since_ns: u64,
-    pub(crate) followers: Vec<Follower>,
-    /// Copies that count by the configuration, this one included.
-    pub(crate) in_sync: usize,
-    /// No other copy is required.
-    pub(crate) alone: bool,
     /// The earliest end of the leases of the copies that are required.
     pub(crate) lease_ns: u64,
     /// The last beacon that all of them echoed.
     pub(crate) confirmed: u64,
-    pub(crate) transfer: Option<Transfer>,
-    pub(crate) next_transfer_ns: u64,
+    /// When the commit index last moved, or there was nothing to commit.
+    pub(crate) moved_ns: u64,
+    pub(crate) followers: Vec<Follower>,
+    /// No other copy is required.
+    pub(crate) alone: bool,
     /// The asks of this epoch must become void: an epoch is asked for that changes nothing.
     pub(crate) renew: bool,
+    pub(crate) transfer: Option<Transfer>,
+    /// Copies that count by the configuration, this one included.
+    pub(crate) in_sync: usize,
+    pub(crate) since_ns: u64,
+    pub(crate) next_transfer_ns: u64,
     /// A copy that was not let in: it may come back as another only.
     pub(crate) refused: Option<Rid>,
     pub(crate) next_probe_ns: u64,
-    /// When the commit index last moved, or there was nothing to commit.
-    pub(crate) moved_ns: u64,
 }
 
 impl Lead {
@@ -109,7 +111,7 @@ impl Cluster {
         if held > r.commit {
             r.commit = held;
             lead.moved_ns = now_ns;
-            self.progress.insert(range);
+            self.moved.insert(range);
         }
         self.happened += 1;
         if before != (lead.alone, lead.lease_ns < now_ns, lead.confirmed) {
@@ -270,8 +272,12 @@ impl Cluster {
             follower.acked = commit;
             follower.whole = true;
             follower.rewind(now_ns);
+            self.filled.partial += 1;
         } else {
             self.sessions += 1;
+            self.filling = true;
+            self.filled.full += 1;
+            self.filled.unfit += u64::from(found.state == CopyState::Whole);
             let (base, base_epoch) = (r.log.end(), r.log.last_epoch());
             follower.resync = Some(Box::new(Resync::new(self.sessions, base, base_epoch, now_ns)));
         }

@@ -117,6 +117,22 @@ pub struct Lost {
     pub committed: u64,
 }
 
+/// How copies were brought up to date by this shard, since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filled {
+    /// Copies that came and got the whole range.
+    pub full: u64,
+    /// Copies that came and got what followed on what they had.
+    pub partial: u64,
+    /// Of the former, those that had something which did not fit or was too old.
+    pub unfit: u64,
+    /// Bytes of records that were sent in slices.
+    pub full_bytes: u64,
+    /// Bytes of entries that were sent to copies that did not count yet: what followed on what they had, and what was
+    /// written while they were filled.
+    pub log_bytes: u64,
+}
+
 /// One copy, as its primary sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyView {

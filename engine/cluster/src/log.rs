@@ -102,14 +102,16 @@ pub(crate) enum Run<'a> {
     Large { epoch: Epoch, head: &'a [u8], body: &'a Bytes },
 }
 
+/// What a write needs stands first, see [`crate::state::Range`].
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Log {
-    /// The entry before the first that is kept.
-    base_index: u64,
-    base_epoch: Epoch,
     end: u64,
     end_bytes: u64,
     chunks: VecDeque<Chunk>,
+    /// The entry before the first that is kept.
+    base_index: u64,
+    base_epoch: Epoch,
 }
 
 impl Log {

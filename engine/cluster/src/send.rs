@@ -5,6 +5,7 @@
 
 use crate::Store;
 use crate::cluster::{Cluster, NS_PER_MS, Peer};
+use crate::follower::Standing;
 use crate::log::Run;
 use crate::state::Answer;
 use alloc::vec::Vec;
@@ -31,9 +32,21 @@ impl Cluster {
         now_ns: u64,
         store: &mut dyn Store,
     ) -> Option<(ShardAddr, Vec<u8>)> {
-        while self.sending < self.peers.len() {
-            if let Some(batch) = self.batch_for(self.sending, now_ns, store) {
-                return Some((self.peers[self.sending].addr, batch));
+        let mut batch = Vec::new();
+        while let Some(to) = self.next_peer() {
+            if self.write_messages(now_ns, store, &mut batch) {
+                return Some((to, batch));
+            }
+        }
+        None
+    }
+
+    /// The same for who has a place for the batch already, which is what a batch costs a copy less: whom the next one may
+    /// be for, to be followed by [`Cluster::write_messages`]. To be called until there is none.
+    pub fn next_peer(&mut self) -> Option<ShardAddr> {
+        while let Some(peer) = self.peers.get(self.sending) {
+            if peer.up && peer.has_work() {
+                return Some(peer.addr);
             }
             self.sending += 1;
         }
@@ -42,31 +55,34 @@ impl Cluster {
         None
     }
 
-    fn batch_for(&mut self, at: usize, now_ns: u64, store: &mut dyn Store) -> Option<Vec<u8>> {
-        if !self.peers[at].up || !self.peers[at].has_work() {
-            return None;
+    /// Appends the batch for that peer to `out`. False: there is none for it after all, and nothing was appended.
+    pub fn write_messages(
+        &mut self,
+        now_ns: u64,
+        store: &mut dyn Store,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let (at, start) = (self.sending, out.len());
+        if at >= self.peers.len() {
+            return false;
         }
-        let mut out = core::mem::take(&mut self.spare);
         let head = BatchHead { boot: self.me.boot, now_ms: now_ns / NS_PER_MS };
-        begin_batch(&mut out, head);
+        begin_batch(out, head);
         let echoes = core::mem::take(&mut self.peers[at].out);
         out.extend_from_slice(&echoes);
-        self.write_answers(at, &mut out);
-        self.write_beacons(at, now_ns, &mut out);
-        self.write_streams(at, now_ns, &mut out, store);
-        if out.len() > HEAD_BYTES {
-            return Some(out);
+        self.write_answers(at, out);
+        self.write_beacons(at, now_ns, out);
+        // Nobody waits longer for a batch with slices than for one slice walked and another sent again.
+        let slices_max = 2 * self.settings.slice_bytes;
+        let most = self.settings.batch_bytes_max;
+        let full = start + if self.filling { most.min(slices_max) } else { most };
+        self.write_streams(at, now_ns, out, full, store);
+        if out.len() > start + HEAD_BYTES {
+            return true;
         }
-        self.give_buffer(out);
-        None
-    }
-
-    /// Gives back the buffer of a batch that was sent: the next one is made in it.
-    pub fn give_buffer(&mut self, mut buffer: Vec<u8>) {
-        if buffer.capacity() <= 2 * self.settings.batch_bytes_max {
-            buffer.clear();
-            self.spare = buffer;
-        }
+        out.truncate(start);
+        self.sending += 1;
+        false
     }
 
     fn write_answers(&mut self, at: usize, out: &mut Vec<u8>) {
@@ -154,15 +170,23 @@ impl Cluster {
         }
     }
 
-    fn write_streams(&mut self, at: usize, now_ns: u64, out: &mut Vec<u8>, store: &mut dyn Store) {
+    /// What copies of ranges are to hold, until `out` is `full` bytes long.
+    fn write_streams(
+        &mut self,
+        at: usize,
+        now_ns: u64,
+        out: &mut Vec<u8>,
+        full: usize,
+        store: &mut dyn Store,
+    ) {
         let start = self.peers[at].stream_from;
         for range in self.peers[at].stream.iter_from(start) {
-            if out.len() >= self.settings.batch_bytes_max {
+            if out.len() >= full {
                 return;
             }
             // The next batch begins with the range after the one that was cut short.
             self.peers[at].stream_from = range.0.wrapping_add(1);
-            match self.write_stream(at, range, now_ns, out, store) {
+            match self.write_stream(at, range, now_ns, out, full, store) {
                 Sent::All => self.peers[at].stream.remove(range),
                 Sent::More => {}
                 Sent::WindowFull => return,
@@ -176,6 +200,7 @@ impl Cluster {
         range: RangeId,
         now_ns: u64,
         out: &mut Vec<u8>,
+        full: usize,
         store: &mut dyn Store,
     ) -> Sent {
         let settings = &self.settings;
@@ -206,13 +231,12 @@ impl Cluster {
                 resync.walk(range, r.log.end(), settings, store);
             }
             let before = resync.under_way();
-            while *total + resync.under_way() - before < window
-                && out.len() < settings.batch_bytes_max
-            {
+            while *total + resync.under_way() - before < window && out.len() < full {
                 if !resync.send(range, lead.epoch, out) {
                     break;
                 }
             }
+            self.filled.full_bytes += resync.under_way() - before;
             follower.recount(&r.log, total);
         }
         let commit = follower.may_apply(r.commit);
@@ -221,7 +245,7 @@ impl Cluster {
                 sent = Sent::WindowFull;
                 break;
             }
-            if out.len() >= settings.batch_bytes_max {
+            if out.len() >= full {
                 sent = Sent::More;
                 break;
             }
@@ -246,6 +270,9 @@ impl Cluster {
                     place.entry_epoch = epoch;
                     let entries = Entries::new(count, bytes);
                     Message::Prepare { place, entries }.write(out);
+                    if follower.standing == Standing::Learner {
+                        self.filled.log_bytes += bytes.len() as u64;
+                    }
                     follower.next += u64::from(count);
                     follower.under_way += bytes.len() as u64;
                     *total += bytes.len() as u64;
@@ -262,6 +289,9 @@ impl Cluster {
                     let head_bytes = head.len() as u32;
                     let part = Part { head_bytes, total_bytes, offset, bytes };
                     Message::PreparePart { place, part }.write(out);
+                    if follower.standing == Standing::Learner {
+                        self.filled.log_bytes += bytes.len() as u64;
+                    }
                     follower.next_part += bytes.len() as u64;
                     if follower.next_part == total_bytes {
                         follower.next += 1;

@@ -20,6 +20,16 @@ impl RangeSet {
         self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
     }
 
+    /// All that is in either.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word |= other);
+    }
+
+    /// All that is not in the other.
+    pub(crate) fn subtract(&mut self, other: Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word &= !other);
+    }
+
     pub(crate) fn take(&mut self) -> Self {
         core::mem::take(self)
     }
@@ -58,6 +68,13 @@ mod tests {
         let all = |set: RangeSet| set.iter().map(|range| range.0).collect::<Vec<_>>();
         assert_eq!(all(set), [0, 63, 64, 255]);
         assert_eq!(set.iter_from(64).map(|range| range.0).collect::<Vec<_>>(), [64, 255, 0, 63]);
+        let mut other = RangeSet::default();
+        [0, 7, 255].into_iter().for_each(|range| other.insert(RangeId(range)));
+        let mut left = set;
+        left.subtract(other);
+        assert_eq!(all(left), [63, 64]);
+        left.add(other);
+        assert_eq!(all(left), [0, 7, 63, 64, 255]);
         assert_eq!(all(set.take()), [0, 63, 64, 255]);
         assert!(set.is_empty());
     }

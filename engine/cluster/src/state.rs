@@ -86,43 +86,47 @@ pub(crate) struct Asked {
     pub(crate) again_ns: u64,
 }
 
+/// Writes go to all ranges in turn, so that what a write, its sending and its acknowledgement touch of a range has left the
+/// nearest caches by the next one: therefore it stands first, in as few cache lines as hold it.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Range {
-    pub(crate) id: RangeId,
-    /// The highest epoch that was heard of, and since when.
+    pub(crate) lead: Option<Box<Lead>>,
+    /// The highest epoch that was heard of.
     pub(crate) epoch: Epoch,
+    /// Every index up to here is committed. At a copy that does not lead, the table has exactly these.
+    pub(crate) commit: u64,
+    pub(crate) log: Log,
+    pub(crate) id: RangeId,
+    /// Whether changes that are made here are appended.
+    pub(crate) journal: bool,
+    pub(crate) copy: CopyState,
+    pub(crate) answer: Option<Answer>,
+    /// The copy here.
+    pub(crate) generation: u32,
+    /// The highest commit index that a primary told.
+    pub(crate) told: u64,
+    /// Up to here the log is certainly that of the leader.
+    pub(crate) matched: u64,
+    /// Who leads in `epoch`.
+    pub(crate) leader: Option<ShardAddr>,
+    /// In this epoch nothing is acknowledged any more (R6).
+    pub(crate) promised: Option<Epoch>,
+    pub(crate) part: Option<Assembly>,
+    pub(crate) load: Option<Load>,
+    pub(crate) last_beacon_ns: u64,
+    /// Since when `epoch` was heard of.
     pub(crate) entered_ns: u64,
     /// The newest configuration that was told; its epoch may be lower.
     pub(crate) config: Option<RangeConfig>,
     pub(crate) placement: Placement,
     pub(crate) placement_version: u64,
-    /// The copy here.
-    pub(crate) generation: u32,
-    pub(crate) copy: CopyState,
     /// The epoch in which the range was formed whose history this is. Positions alone do not tell one life of a range
     /// from another.
     pub(crate) formed: Epoch,
-    pub(crate) log: Log,
-    /// Every index up to here is committed. At a copy that does not lead, the table has exactly these.
-    pub(crate) commit: u64,
-    /// The highest commit index that a primary told.
-    pub(crate) told: u64,
-    /// Who leads in `epoch`.
-    pub(crate) leader: Option<ShardAddr>,
-    /// Up to here the log is certainly that of the leader.
-    pub(crate) matched: u64,
-    pub(crate) last_beacon_ns: u64,
-    /// In this epoch nothing is acknowledged any more (R6).
-    pub(crate) promised: Option<Epoch>,
-    pub(crate) load: Option<Load>,
-    pub(crate) part: Option<Assembly>,
-    pub(crate) answer: Option<Answer>,
     /// A copy that was here and is named though it is gone.
     pub(crate) stale: Option<Rid>,
     pub(crate) asked: Option<Asked>,
-    /// Whether changes that are made here are appended.
-    pub(crate) journal: bool,
-    pub(crate) lead: Option<Box<Lead>>,
 }
 
 impl Range {

@@ -26,6 +26,7 @@ impl Cluster {
             return;
         }
         self.next_pass_ns = now_ns + self.settings.tick_ns;
+        self.filling = self.resyncs() > 0;
         if now_ns >= self.next_beacon_ns {
             self.next_beacon_ns = now_ns + self.settings.beacon_ns;
             for peer in &mut self.peers {

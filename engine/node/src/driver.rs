@@ -620,10 +620,7 @@ impl<R: Reactor> Driver<R> {
                 self.shard.give_batch_buffer(batch);
             }
         }
-        while let Some((to, batch)) = self.shard.next_peer_batch() {
-            self.ask(to, FrameKind::Peer, &batch);
-            self.shard.give_peer_buffer(batch);
-        }
+        self.speak_to_copies();
         self.shard.take_asks(&mut self.asks);
         self.shared.asks.put(&mut self.asks);
     }

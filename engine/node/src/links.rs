@@ -8,7 +8,7 @@
 use crate::board::Remotes;
 use crate::driver::{Driver, Role, TURN_NS_MAX};
 use crate::mail::NewLink;
-use dkv_io::clock::boottime_ns;
+use dkv_io::clock::{boottime_ns, thread_cpu_ns};
 use dkv_io::{Chunk, Conn, Reactor};
 use dkv_protocol::frame::{self, FrameError, FrameKind, FrameReader};
 use dkv_protocol::ids::{BootId, NodeIndex, ShardAddr};
@@ -113,6 +113,15 @@ impl fmt::Display for LinkEnd {
 }
 
 impl Link {
+    /// Begins a frame behind what is to be sent, in the buffer of the last send if that is free: the same memory over and
+    /// over stays in the cache.
+    fn begin_frame(&mut self) -> usize {
+        if self.output.capacity() == 0 {
+            self.output = std::mem::take(&mut self.spare);
+        }
+        frame::begin_frame(&mut self.output)
+    }
+
     /// Whether requests may be executed: the other end takes its replies as fast as it asks.
     fn has_room(&self) -> bool {
         self.output.len() + self.waiting_bytes <= OUTPUT_BYTES_MAX
@@ -323,7 +332,7 @@ impl<R: Reactor> Driver<R> {
         if link.sending || link.output.is_empty() {
             return;
         }
-        let buffer = std::mem::replace(&mut link.output, std::mem::take(&mut link.spare));
+        let buffer = std::mem::take(&mut link.output);
         link.sending = true;
         link.said_ns = self.now.boot_ns;
         self.reactor.send(link.conn, buffer, Vec::new());
@@ -351,9 +360,34 @@ impl<R: Reactor> Driver<R> {
             tracing::error!(?to, "a batch for a link that is down is dropped");
             return;
         };
-        let start = frame::begin_frame(&mut link.output);
+        let start = link.begin_frame();
         link.output.extend_from_slice(batch);
         frame::end_frame(&mut link.output, start, kind);
+    }
+
+    /// Frames what the copies of ranges say to others, where it will be sent from.
+    pub(crate) fn speak_to_copies(&mut self) {
+        loop {
+            // Two readings beside 64 KiB of records and more; without a resync there is none.
+            let began_ns = self.shard.fills_copies().then(thread_cpu_ns);
+            let Some(to) = self.shard.next_peer() else { return };
+            let slot = self.links.remotes.number(to).and_then(|number| self.links.asking[number]);
+            let Some(link) = slot.and_then(|slot| self.links.slots[slot].as_mut()) else {
+                tracing::error!(?to, "messages for a link that is down are dropped");
+                self.shard.write_peer_batch(&mut Vec::new());
+                continue;
+            };
+            let start = link.begin_frame();
+            if self.shard.write_peer_batch(&mut link.output) {
+                frame::end_frame(&mut link.output, start, FrameKind::Peer);
+            } else {
+                link.output.truncate(start);
+            }
+            if let Some(began_ns) = began_ns {
+                let us = (thread_cpu_ns() - began_ns).div_ceil(1000);
+                self.stats.resync_us_max.raise(us);
+            }
+        }
     }
 
     /// Ends the links whose other end stands still and was replaced.
@@ -406,7 +440,7 @@ impl<R: Reactor> Driver<R> {
                 && link.output.is_empty()
                 && now_ns - link.said_ns >= PING_AFTER_NS * 3 / 4
             {
-                let start = frame::begin_frame(&mut link.output);
+                let start = link.begin_frame();
                 frame::end_frame(&mut link.output, start, FrameKind::Ping);
                 self.send_link(slot);
             }
@@ -499,11 +533,11 @@ fn release(link: &mut Link, shard: &mut dkv_shard::Shard) {
         if !shard.release(hold, replies) {
             return;
         }
-        let start = frame::begin_frame(&mut link.output);
-        link.output.extend_from_slice(replies);
+        let Some((replies, _)) = link.waiting.pop_front() else { return };
+        let start = link.begin_frame();
+        link.output.extend_from_slice(&replies);
         frame::end_frame(&mut link.output, start, FrameKind::Replies);
         link.waiting_bytes -= len;
-        link.waiting.pop_front();
     }
 }
 
@@ -540,7 +574,7 @@ fn answer(
     let mut at = 0;
     while at < batch.len() && link.has_room() {
         let before = link.output.len();
-        let start = frame::begin_frame(&mut link.output);
+        let start = link.begin_frame();
         let mut hold = Hold::default();
         let used = shard
             .requests_held(now, link.peer, &batch[at..], &mut link.output, &mut hold)

@@ -125,6 +125,18 @@ pub struct ShardCounters {
     pub piece_us_max: u64,
     /// The longest turn, microseconds of CPU time.
     pub turn_us_max: u64,
+    /// The longest piece of work at filling a copy (walking, writing and framing slices), microseconds of CPU time.
+    pub resync_us_max: u64,
+    /// Copies of ranges that came and were filled in full from here.
+    pub resyncs_full: u64,
+    /// Copies of ranges that came and got from here what followed on what they had.
+    pub resyncs_partial: u64,
+    /// Of those that were filled in full, those that had something which did not fit or was too old.
+    pub resyncs_unfit: u64,
+    /// Bytes of records that were sent to copies that were filled in full.
+    pub resync_bytes_full: u64,
+    /// Bytes of the log that were sent to copies which did not count yet.
+    pub resync_bytes_log: u64,
     /// Gauge: client connections.
     pub connections: u64,
     /// Gauge: keys ("Count").

@@ -91,6 +91,8 @@ pub(crate) struct Copies {
     pub(crate) next_gauges_ns: u64,
     /// Scratch.
     ranges: Vec<RangeId>,
+    moved: Vec<RangeId>,
+    ready: Vec<SessionId>,
     lost: Vec<Lost>,
 }
 
@@ -120,6 +122,8 @@ impl Shard {
             stillness: Stillness::default(),
             next_gauges_ns: 0,
             ranges: Vec::new(),
+            moved: Vec::new(),
+            ready: Vec::new(),
             lost: Vec::new(),
         }));
     }
@@ -168,22 +172,40 @@ impl Shard {
         result
     }
 
-    /// The next messages for the copies at another shard. Call it until there are none, at the end of a turn.
-    pub fn next_peer_batch(&mut self) -> Option<(ShardAddr, Vec<u8>)> {
+    /// Whom the next messages may be for, to be followed by [`Self::write_peer_batch`]. Call both until there is nobody,
+    /// at the end of a turn.
+    pub fn next_peer(&mut self) -> Option<ShardAddr> {
         let now = self.now;
-        let copies = self.copies.as_mut()?;
-        let batch = copies.cluster.take_messages(now.boot_ns, &mut Copied(&mut self.table));
-        if batch.is_none() {
+        let peer = self.copies.as_mut()?.cluster.next_peer();
+        if peer.is_none() {
             self.follow(now);
         }
-        batch
+        peer
     }
 
-    /// Gives back the buffer of messages for copies that were sent.
-    pub fn give_peer_buffer(&mut self, buffer: Vec<u8>) {
-        if let Some(copies) = &mut self.copies {
-            copies.cluster.give_buffer(buffer);
+    /// Appends the messages for that shard to `out`: the body of a frame. False: there are none after all.
+    pub fn write_peer_batch(&mut self, out: &mut Vec<u8>) -> bool {
+        let now = self.now;
+        self.copies.as_mut().is_some_and(|copies| {
+            copies.cluster.write_messages(now.boot_ns, &mut Copied(&mut self.table), out)
+        })
+    }
+
+    /// The same as a batch of its own.
+    pub fn next_peer_batch(&mut self) -> Option<(ShardAddr, Vec<u8>)> {
+        let mut batch = Vec::new();
+        while let Some(to) = self.next_peer() {
+            if self.write_peer_batch(&mut batch) {
+                return Some((to, batch));
+            }
         }
+        None
+    }
+
+    /// Whether the next messages may hold slices of ranges that copies are filled with, which is the longest work there
+    /// is with messages.
+    pub fn fills_copies(&self) -> bool {
+        self.copies.as_ref().is_some_and(|copies| copies.cluster.is_filling())
     }
 
     /// What this shard asks of the managers.
@@ -233,11 +255,13 @@ impl Shard {
         loop {
             let Some(copies) = self.copies.as_deref_mut() else { return };
             copies.cluster.take_lost(&mut copies.lost);
-            copies.cluster.take_progress(&mut copies.ranges);
             for lost in copies.lost.drain(..) {
                 copies.gates.deposed(lost.range, lost.committed);
                 copies.ranges.push(lost.range);
             }
+            self.follow_moved(now);
+            let Some(copies) = self.copies.as_deref_mut() else { return };
+            copies.cluster.take_progress(&mut copies.ranges);
             if copies.ranges.is_empty() {
                 return;
             }
@@ -268,19 +292,42 @@ impl Shard {
         }
     }
 
+    /// The same for ranges that are only committed further, which at each write is nearly all there is.
+    fn follow_moved(&mut self, now: Now) {
+        let Some(copies) = self.copies.as_deref_mut() else { return };
+        let mut moved = core::mem::take(&mut copies.moved);
+        copies.cluster.take_moved(&mut moved);
+        for range in &moved {
+            let cluster = &copies.cluster;
+            let (written, seen) = (cluster.committed(*range), cluster.committed_for_reads(*range));
+            copies.gates.committed(*range, written, seen);
+        }
+        for range in &moved {
+            self.open_gates(now, *range);
+        }
+        moved.clear();
+        if let Some(copies) = &mut self.copies {
+            copies.moved = moved;
+        }
+    }
+
     /// Lets go the replies of connections that waited for a range.
     fn open_gates(&mut self, now: Now, range: RangeId) {
         let Some(copies) = self.copies.as_deref_mut() else { return };
         let gates = &copies.gates;
-        let mut ready = Vec::new();
-        copies.waiting[usize::from(range.0)].retain(|(gate, id)| {
+        let waiting = &mut copies.waiting[usize::from(range.0)];
+        if waiting.is_empty() {
+            return;
+        }
+        let mut ready = core::mem::take(&mut copies.ready);
+        waiting.retain(|(gate, id)| {
             let shut = gates.state(*gate) == GateState::Shut;
             if !shut {
                 ready.push(*id);
             }
             shut
         });
-        for id in ready {
+        for id in ready.drain(..) {
             let Some(mut session) = self.sessions.take(id) else { continue };
             session.listed = None;
             session.replies.lend(|| self.buffers.take());
@@ -288,6 +335,9 @@ impl Shard {
                 self.stats.errors.add(session.replies.open_gates(&copies.gates));
             }
             self.wake(now, session);
+        }
+        if let Some(copies) = &mut self.copies {
+            copies.ready = ready;
         }
     }
 

@@ -165,6 +165,12 @@ impl Shard {
         self.stats.ranges_degraded.set(degraded);
         self.stats.replication_lag.set(lag);
         self.stats.copies.set(holders.len() as u64);
+        let filled = copies.cluster.filled();
+        self.stats.resyncs_full.set(filled.full);
+        self.stats.resyncs_partial.set(filled.partial);
+        self.stats.resyncs_unfit.set(filled.unfit);
+        self.stats.resync_bytes_full.set(filled.full_bytes);
+        self.stats.resync_bytes_log.set(filled.log_bytes);
     }
 
     /// WAIT: how many copies besides the primary hold the last write of this connection.

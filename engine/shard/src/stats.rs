@@ -72,13 +72,14 @@ macro_rules! counters {
         }
 
         impl ShardStats {
-            /// CONFIG RESETSTAT: [`Counter::since_reset`] counts from 0 again, and the greatest piece and turn are looked
-            /// for anew. Any thread may call it; one that the shard records at the same moment may stand.
+            /// CONFIG RESETSTAT: [`Counter::since_reset`] counts from 0 again, and the greatest pieces and turn are
+            /// looked for anew. Any thread may call it; one that the shard records at the same moment may stand.
             pub fn reset(&self) {
                 $(self.$name.count_from_here();)*
                 self.latency.iter().for_each(Counter::count_from_here);
                 self.piece_us_max.set(0);
                 self.turn_us_max.set(0);
+                self.resync_us_max.set(0);
             }
 
             /// A copy to report.
@@ -113,6 +114,12 @@ counters!(
     long_turns,
     piece_us_max,
     turn_us_max,
+    resync_us_max,
+    resyncs_full,
+    resyncs_partial,
+    resyncs_unfit,
+    resync_bytes_full,
+    resync_bytes_log,
     connections,
     keys,
     keys_with_expiry,

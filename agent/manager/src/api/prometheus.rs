@@ -75,6 +75,33 @@ const SHARD_METRICS: &[ShardMetric] = &[
         "The longest turn of the loop since the start or CONFIG RESETSTAT, CPU time.",
         |c| c.turn_us_max,
     ),
+    (
+        "resync_microseconds_max",
+        "gauge",
+        "The longest piece of work at filling a copy since the start or CONFIG RESETSTAT, CPU time.",
+        |c| c.resync_us_max,
+    ),
+    ("resyncs_full_total", "counter", "Copies of ranges that were filled in full.", |c| {
+        c.resyncs_full
+    }),
+    (
+        "resyncs_partial_total",
+        "counter",
+        "Copies of ranges that got what followed on what they had.",
+        |c| c.resyncs_partial,
+    ),
+    (
+        "resync_full_bytes_total",
+        "counter",
+        "Bytes of records sent to copies that were filled in full.",
+        |c| c.resync_bytes_full,
+    ),
+    (
+        "resync_log_bytes_total",
+        "counter",
+        "Bytes of the log sent to copies that did not count yet.",
+        |c| c.resync_bytes_log,
+    ),
     ("connections", "gauge", "Client connections.", |c| c.connections),
     ("keys", "gauge", "Keys.", |c| c.keys),
     ("keys_with_expiry", "gauge", "Keys with an expiry.", |c| c.keys_with_expiry),

@@ -324,9 +324,9 @@ fn stats(text: &mut Text, facts: &Facts<'_>) {
         text.field(name, format_args!("{:.2}", rate as f64 / 1024.0));
     }
     text.field("rejected_connections", facts.sum(|s| s.connections_refused.since_reset()));
-    for name in ["sync_full", "sync_partial_ok", "sync_partial_err"] {
-        text.field(name, 0);
-    }
+    text.field("sync_full", facts.sum(|s| s.resyncs_full.since_reset()));
+    text.field("sync_partial_ok", facts.sum(|s| s.resyncs_partial.since_reset()));
+    text.field("sync_partial_err", facts.sum(|s| s.resyncs_unfit.since_reset()));
     text.field("expired_keys", facts.sum(|s| s.expired.since_reset()));
     text.field("evicted_keys", facts.sum(|s| s.evicted.since_reset()));
     text.field("keyspace_hits", facts.sum(|s| s.hits.since_reset()));
@@ -395,6 +395,9 @@ fn dkv(text: &mut Text, facts: &Facts<'_>) {
     text.field("dkv_ranges_copied", facts.sum(|s| s.ranges_copied.get()));
     text.field("dkv_ranges_degraded", facts.sum(|s| s.ranges_degraded.get()));
     text.field("dkv_replication_lag", facts.max(|s| s.replication_lag.get()));
+    text.field("dkv_resync_bytes_full", facts.sum(|s| s.resync_bytes_full.since_reset()));
+    text.field("dkv_resync_bytes_log", facts.sum(|s| s.resync_bytes_log.since_reset()));
+    text.field("dkv_resync_us_max", facts.max(|s| s.resync_us_max.get()));
     text.field("dkv_io", &env.io);
     text.field("dkv_shards_missing", facts.keyspace.shards_missing);
     text.field("dkv_expiry_lag_ms", facts.max(|s| s.expiry_lag_ms.get()));
