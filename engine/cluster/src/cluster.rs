@@ -291,6 +291,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// Reads what a write to this range will need, so that it is near by then; what is returned means nothing. Writes go to
+    /// all ranges in turn, and those of a batch wait for memory together when each is touched before the first is done.
+    #[inline]
+    pub fn touch(&self, range: RangeId) -> u64 {
+        let r = &self.ranges[usize::from(range.0)];
+        let lead = r.lead.as_deref().map_or(0, |lead| {
+            lead.lease_ns ^ lead.followers.first().map_or(0, |follower| follower.next)
+        });
+        lead ^ r.log.touch()
+    }
+
     /// Whether a read may be served now, its answer waiting for what it saw.
     #[inline]
     pub fn may_read(&self, now_ns: u64, range: RangeId) -> Result<(), Refused> {

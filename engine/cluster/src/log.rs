@@ -142,6 +142,18 @@ impl Log {
         self.chunks.back().map_or(self.base_epoch, |chunk| chunk.epoch)
     }
 
+    /// Reads where the next entry will be written, so that it is near by then.
+    #[inline]
+    pub(crate) fn touch(&self) -> u64 {
+        match self.chunks.back().map(|chunk| &chunk.content) {
+            Some(Content::Small { bytes, ends }) => {
+                u64::from(bytes.last().copied().unwrap_or(0))
+                    ^ u64::from(ends.last().copied().unwrap_or(0))
+            }
+            _ => 0,
+        }
+    }
+
     /// Bytes that it is charged with.
     pub(crate) fn cost(&self) -> usize {
         self.chunks.iter().map(Chunk::cost).sum()

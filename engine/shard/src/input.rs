@@ -9,6 +9,7 @@ use crate::commands;
 use crate::face::{Order, PortKind, SessionId};
 use crate::gates::Noticed;
 use crate::refusal::{self, Refusal};
+use crate::replication::range_of_place;
 use crate::session::{End, OUTPUT_FAIR_BYTES, Session, Stall};
 use crate::shard::Shard;
 use alloc::boxed::Box;
@@ -442,8 +443,18 @@ impl Shard {
         (used, Ended::More)
     }
 
-    /// Asks for the records of a batch, whose buckets should have come by now.
+    /// Asks for the records of a batch, whose buckets should have come by now, and for what its writes need of their ranges.
     fn prefetch_records(&self, batch: &Batch) {
+        if let Some(copies) = &self.copies {
+            let touched =
+                batch.items[..batch.len].iter().fold(0, |touched, item| match item.planned {
+                    Some((Some(spec), Plan::Here(Some(place)))) if spec.write => {
+                        touched ^ copies.cluster.touch(range_of_place(place))
+                    }
+                    _ => touched,
+                });
+            core::hint::black_box(touched);
+        }
         for item in &batch.items[..batch.len] {
             if let Some((_, Plan::Here(Some(place)))) = item.planned {
                 self.table.prefetch_record(place);
