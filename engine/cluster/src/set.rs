@@ -69,7 +69,9 @@ mod tests {
         assert_eq!(all(set), [0, 63, 64, 255]);
         assert_eq!(set.iter_from(64).map(|range| range.0).collect::<Vec<_>>(), [64, 255, 0, 63]);
         let mut other = RangeSet::default();
-        [0, 7, 255].into_iter().for_each(|range| other.insert(RangeId(range)));
+        for range in [0, 7, 255] {
+            other.insert(RangeId(range));
+        }
         let mut left = set;
         left.subtract(other);
         assert_eq!(all(left), [63, 64]);
