@@ -31,6 +31,20 @@ fn redis_py_transactions_are_whole_through_any_node() {
 }
 
 #[test]
+fn redis_py_subscribers_on_any_node_get_what_is_published_on_any() {
+    let machine = Network::alone();
+    machine.dkv("up").ok();
+    machine
+        .python("pubsub.py", &["plain", "127.0.0.1", "7861", "7862", "500"])
+        .ok()
+        .says(&["1000 messages to 8 subscribers"]);
+    machine
+        .python("pubsub.py", &["cluster", "127.0.0.1", "7861", "7862", "500"])
+        .ok()
+        .says(&["1000 messages to 4 subscribers"]);
+}
+
+#[test]
 fn redis_cli_checks_the_cluster_and_redis_benchmark_runs_clean() {
     let machine = Network::alone();
     machine.dkv("up").ok();

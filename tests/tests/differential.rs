@@ -1,7 +1,7 @@
 //! DKV and redis-server give the same replies: some ten thousand commands here, a million with the program of that name.
 
 use dkv_tests::bare::Bare;
-use dkv_tests::differential::{Found, run};
+use dkv_tests::differential::{Found, listening, run};
 use dkv_tests::machine::{dkv, until};
 
 fn same(found: &Found, commands: u64) {
@@ -21,6 +21,14 @@ fn one_node_answers_as_redis_does() {
 fn any_node_of_two_answers_as_redis_does() {
     same(&run(&dkv(), 2, 20_260_103, 10_000, false), 10_000);
     same(&run(&dkv(), 2, 20_260_104, 10_000, true), 10_000);
+}
+
+#[test]
+fn subscribers_and_publishers_are_answered_as_by_redis() {
+    for (nodes, seed, resp3) in [(1, 1, false), (1, 2, true), (2, 3, false), (2, 4, true)] {
+        let different = listening::run(&dkv(), nodes, seed, 1500, resp3);
+        assert!(different.is_empty(), "{}", different.join("\n"));
+    }
 }
 
 #[test]

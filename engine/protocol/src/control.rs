@@ -117,6 +117,15 @@ pub struct ShardCounters {
     pub bytes_out: u64,
     /// Keys that were evicted because memory was at its limit.
     pub evicted: u64,
+    /// Messages that clients of this shard published.
+    pub published: u64,
+    /// Messages that went to subscribers of this shard, each counted once for each subscription.
+    pub delivered: u64,
+    /// Messages that did not go to a shard with subscribers because the way there was lost, each counted once for each
+    /// shard.
+    pub messages_lost: u64,
+    /// Subscribers that were cut off because they read too slowly.
+    pub subscribers_cut: u64,
     /// Pieces of work (some commands, a slice of the background) that took over 1 ms of the shard's CPU time.
     pub stalls: u64,
     /// Turns of the loop that took over 1 ms of the shard's CPU time.
@@ -145,6 +154,14 @@ pub struct ShardCounters {
     pub keys_with_expiry: u64,
     /// Gauge: bytes that count against the memory limit.
     pub memory_bytes: u64,
+    /// Gauge: channels with subscribers on this shard.
+    pub pubsub_channels: u64,
+    /// Gauge: patterns with subscribers on this shard.
+    pub pubsub_patterns: u64,
+    /// Gauge: channels of the sharded commands with subscribers on this shard.
+    pub pubsubshard_channels: u64,
+    /// Gauge: connections with subscriptions.
+    pub pubsub_clients: u64,
     /// Gauge: how far active expiry is behind, milliseconds.
     pub expiry_lag_ms: u64,
     /// Gauge: ranges that the shard leads, in a store with copies.

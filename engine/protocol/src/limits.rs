@@ -51,6 +51,17 @@ pub const OUTPUT_TOTAL_BYTES_HARD_MAX: usize = 4 * VALUE_BYTES_MAX;
 pub const UNAUTHENTICATED_OUTPUT_BYTES_MAX: usize = 1024;
 /// Commands of one connection that may wait for other shards; beyond it the connection is not read.
 pub const WAITING_PER_CONNECTION_MAX: usize = 4096;
+/// Channels and patterns that one connection may be subscribed to. Each is looked up when the connection ends.
+pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 64 * 1024;
+/// Bytes that the subscriptions of all connections of one shard may take, the compiled patterns among them.
+pub const SUBSCRIPTION_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Unsent bytes of one subscriber above which it is cut off (Redis' own default for its hard limit). A message goes to any
+/// number of subscribers, so nobody waits for a slow one.
+pub const SUBSCRIBER_OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The same when it has had so many for [`SUBSCRIBER_OUTPUT_MS_MAX`] (Redis' own default for its soft limit).
+pub const SUBSCRIBER_OUTPUT_BYTES_SOFT_MAX: usize = 8 * 1024 * 1024;
+/// See [`SUBSCRIBER_OUTPUT_BYTES_SOFT_MAX`]; milliseconds.
+pub const SUBSCRIBER_OUTPUT_MS_MAX: u64 = 60_000;
 /// Batches that one shard may have under way to another; beyond it the connections that want more are not read.
 /// Mailboxes are sized from it, so that a push can never fail.
 pub const BATCHES_UNDER_WAY_MAX: usize = 16;

@@ -5,6 +5,7 @@ use crate::commands::info::REDIS_VERSION;
 use crate::face::SessionId;
 use crate::links::Waiting;
 use crate::merge::Merging;
+use crate::pubsub::Kind;
 use crate::refusal;
 use crate::session::{End, Session};
 use crate::shard::Shard;
@@ -52,6 +53,7 @@ impl Shard {
                 session.end = End::Settling;
             }
             "RESET" => {
+                self.unsubscribe_from_all(session)?;
                 session.name = Box::default();
                 session.proto = Proto::Resp2;
                 session.readonly = false;
@@ -66,6 +68,15 @@ impl Shard {
             }
             "DKV.CHECKSUM" => self.checksum(args, &mut out),
             "WAIT" => return self.wait(now, session, args),
+            "SUBSCRIBE" | "PSUBSCRIBE" | "SSUBSCRIBE" | "UNSUBSCRIBE" | "PUNSUBSCRIBE"
+            | "SUNSUBSCRIBE" | "PUBLISH" | "SPUBLISH" | "PUBSUB" => {
+                return self.pubsub_command(session, spec, args);
+            }
+            // Only where it is not executed by any shard.
+            "PING" => {
+                Self::ping_subscribed(session, args);
+                return ControlFlow::Continue(());
+            }
             "MULTI" | "EXEC" | "DISCARD" | "WATCH" | "UNWATCH" => {
                 return self.transaction_command(now, session, spec, args);
             }
@@ -254,6 +265,8 @@ impl Shard {
 enum Filter {
     All,
     None,
+    /// Those with subscriptions, or those without.
+    Subscribed(bool),
     Ids(Vec<u64>),
 }
 
@@ -274,10 +287,12 @@ impl Filter {
         }
         if option.eq_ignore_ascii_case(b"TYPE") && args.len() == from + 2 {
             let kind = args.get(from + 1);
-            if kind.eq_ignore_ascii_case(b"normal") {
-                return Ok(Self::All);
+            for (name, subscribed) in [(&b"normal"[..], false), (b"pubsub", true)] {
+                if kind.eq_ignore_ascii_case(name) {
+                    return Ok(Self::Subscribed(subscribed));
+                }
             }
-            let known: [&[u8]; 4] = [b"master", b"slave", b"replica", b"pubsub"];
+            let known: [&[u8]; 3] = [b"master", b"slave", b"replica"];
             if known.iter().any(|k| kind.eq_ignore_ascii_case(k)) {
                 return Ok(Self::None);
             }
@@ -293,9 +308,14 @@ impl Filter {
         match self {
             Self::All => true,
             Self::None => false,
+            Self::Subscribed(wanted) => is_subscribed(session) == *wanted,
             Self::Ids(ids) => ids.contains(&session.client_id),
         }
     }
+}
+
+fn is_subscribed(session: &Session) -> bool {
+    session.listening.as_ref().is_some_and(|listening| listening.is_subscribed())
 }
 
 /// A connection as a line of CLIENT LIST, with the fields of Redis 7.2.
@@ -304,12 +324,21 @@ fn describe(now: Now, session: &Session, out: &mut Vec<u8>) {
     let SessionId { index, .. } = session.id;
     let age = now.boot_ms().saturating_sub(session.opened_ms) / 1000;
     let idle = now.boot_ms().saturating_sub(session.active_ms) / 1000;
-    let flags = match (&session.transaction, session.readonly) {
-        (Some(transaction), true) if transaction.is_open() => "xr",
-        (Some(transaction), false) if transaction.is_open() => "x",
-        (_, true) => "r",
-        (_, false) => "N",
-    };
+    let in_transaction = session.transaction.as_ref().is_some_and(|one| one.is_open());
+    let mut flags = String::new();
+    for (flag, set) in
+        [('P', is_subscribed(session)), ('x', in_transaction), ('r', session.readonly)]
+    {
+        if set {
+            flags.push(flag);
+        }
+    }
+    if flags.is_empty() {
+        flags.push('N');
+    }
+    let listens =
+        |kind: Kind| session.listening.as_ref().map_or(0, |listening| listening.len_of(kind));
+    let [sub, psub, ssub] = [Kind::Channel, Kind::Pattern, Kind::Shard].map(listens);
     let unsent = session.replies.unsent();
     // Writing to a string cannot fail.
     let _ = write!(
@@ -325,7 +354,7 @@ fn describe(now: Now, session: &Session, out: &mut Vec<u8>) {
     let queued = open.map(|transaction| transaction.queued());
     let _ = write!(
         text,
-        " age={age} idle={idle} flags={flags} db=0 sub=0 psub=0 ssub=0 multi={} qbuf={} qbuf-free={} argv-mem=0 \
+        " age={age} idle={idle} flags={flags} db=0 sub={sub} psub={psub} ssub={ssub} multi={} qbuf={} qbuf-free={} argv-mem=0 \
          multi-mem={} rbs=0 rbp=0 obl={unsent} oll={} omem={} tot-mem={} events=r cmd=",
         queued.map_or(-1, |(commands, _)| commands as i64),
         session.input.len(),

@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 
 /// A connection as the shard knows it. The generation keeps a late call for a connection that is gone from meeting its
 /// successor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId {
     pub(crate) index: u32,
     pub(crate) generation: u32,

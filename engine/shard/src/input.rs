@@ -475,6 +475,11 @@ impl Shard {
         if session.transaction.as_ref().is_some_and(|transaction| transaction.is_open()) {
             return (Some(spec), self.plan_queued(spec, args));
         }
+        if session.listening.is_some()
+            && let Some(plan) = Self::plan_subscribed(session, spec, args)
+        {
+            return (Some(spec), plan);
+        }
         let plan = match refusal::check_arguments(spec, args) {
             Some(refusal) => Plan::Refused(refusal),
             None => match self.plan_known(session.port, spec, args) {

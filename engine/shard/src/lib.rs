@@ -25,6 +25,7 @@ mod input;
 mod links;
 mod merge;
 mod pace;
+mod pubsub;
 mod queue;
 mod refusal;
 mod replication;

@@ -42,6 +42,19 @@ pub(crate) struct Waiting {
     pub(crate) range: Option<RangeId>,
 }
 
+impl Waiting {
+    /// For a request that only reads or tells, and whose answer nobody waits for.
+    pub(crate) const UNASKED: Self = Self {
+        session: SessionId { index: u32::MAX, generation: 0 },
+        slot: 0,
+        part: 0,
+        write: false,
+        shared: false,
+        weight: 16,
+        range: None,
+    };
+}
+
 /// A request that will not be answered any more.
 #[derive(Debug)]
 pub(crate) struct LostRequest {
@@ -272,6 +285,16 @@ impl Links {
     #[inline]
     pub(crate) fn is_full(&self, to: u16) -> bool {
         self.ways[to as usize].is_full()
+    }
+
+    /// The number of the next request to a shard.
+    pub(crate) fn next_id(&self, to: u16) -> u32 {
+        self.ways[to as usize].next_id()
+    }
+
+    /// Whether a request to a shard, with all before it, is answered or lost.
+    pub(crate) fn is_answered(&self, to: u16, id: u32) -> bool {
+        self.ways[to as usize].first_id.wrapping_sub(id) as i32 > 0
     }
 
     /// Puts a request into the batch for a shard that is up.

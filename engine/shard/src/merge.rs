@@ -7,6 +7,7 @@ use crate::commands::scan::{self, WALK_BYTES_MAX, WALK_TOO_LONG};
 use crate::gates::{Gate, Noticed};
 use crate::walk::{Request, Wanted};
 use alloc::borrow::Cow;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use dkv_protocol::resp::{Proto, reply, value};
@@ -51,6 +52,21 @@ enum Kind {
     },
     /// Texts put one behind the other.
     Text(Proto, Vec<u8>),
+    /// A reply that is written already, and waits for those who must know. Their answers, also none, make no difference.
+    Given(Vec<u8>),
+    /// How many received a message, and how many shards did not say. They may not have got it.
+    Receivers(i64, u64),
+    /// Names, each once; or how many there are.
+    Names {
+        names: BTreeSet<Vec<u8>>,
+        bytes: usize,
+        number: bool,
+    },
+    /// How many listen to each of some channels.
+    Counts {
+        names: Vec<Vec<u8>>,
+        counts: Vec<i64>,
+    },
     /// INFO, written when the keyspace of every shard that answers is known.
     Info {
         keyspace: Keyspace,
@@ -158,6 +174,37 @@ impl Merging {
         Self { kind: Kind::Text(proto, Vec::new()), left: parts, error: None, gates: Vec::new() }
     }
 
+    fn of(kind: Kind, parts: u32) -> Self {
+        Self { kind, left: parts, error: None, gates: Vec::new() }
+    }
+
+    /// For a reply that leaves when so many shards have answered, whatever they say.
+    pub(crate) fn given(reply: Vec<u8>, parts: u32) -> Self {
+        Self::of(Kind::Given(reply), parts)
+    }
+
+    /// For how many received a message. A shard that does not answer is left out.
+    pub(crate) fn receivers(parts: u32) -> Self {
+        Self::of(Kind::Receivers(0, 0), parts)
+    }
+
+    /// Whether it is how many received a message.
+    pub(crate) fn is_publish(&self) -> bool {
+        matches!(self.kind, Kind::Receivers(..))
+    }
+
+    /// For names, each of which is told once, or only how many there are. A shard that does not answer is left out.
+    pub(crate) fn names(parts: u32, number: bool) -> Self {
+        Self::of(Kind::Names { names: BTreeSet::new(), bytes: 0, number }, parts)
+    }
+
+    /// For how many listen to each of `names`. A shard that does not answer is left out.
+    pub(crate) fn counts<'n>(parts: u32, names: impl Iterator<Item = &'n [u8]>) -> Self {
+        let names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
+        let counts = alloc::vec![0; names.len()];
+        Self::of(Kind::Counts { names, counts }, parts)
+    }
+
     /// Takes the reply to a part.
     pub(crate) fn add(&mut self, part: u32, reply: Cow<'_, [u8]>) {
         // The one kind that keeps a reply as it is keeps the buffer too.
@@ -180,6 +227,15 @@ impl Merging {
             // An error is a shard that is away: INFO tells what it can, and how many are missing.
             keyspace.add(reply);
             return;
+        }
+        match &mut self.kind {
+            Kind::Given(_) => return,
+            Kind::Receivers(_, lost) if value::is_error(reply) => {
+                *lost += 1;
+                return;
+            }
+            Kind::Names { .. } | Kind::Counts { .. } if value::is_error(reply) => return,
+            _ => {}
         }
         if value::is_error(reply) {
             if self.error.is_none() || reply.starts_with(b"-UNCERTAIN") {
@@ -225,7 +281,30 @@ impl Merging {
                 }
                 None => false,
             },
-            Kind::Info { .. } => true,
+            Kind::Receivers(sum, _) => value::integer(reply).is_some_and(|n| {
+                *sum = sum.saturating_add(n);
+                true
+            }),
+            Kind::Names { names, bytes, .. } => value::elements(reply).is_ok_and(|mut found| {
+                found.all(|one| {
+                    let name = one.ok().and_then(text_of);
+                    name.is_some_and(|name| {
+                        if !names.contains(name) {
+                            *bytes += name.len();
+                            names.insert(name.to_vec());
+                        }
+                        true
+                    })
+                })
+            }),
+            Kind::Counts { counts, .. } => value::elements(reply).is_ok_and(|mut found| {
+                counts.iter_mut().all(|count| {
+                    let more = found.next().and_then(|one| value::integer(one.ok()?));
+                    *count += more.unwrap_or(0);
+                    more.is_some()
+                })
+            }),
+            Kind::Given(_) | Kind::Info { .. } => true,
         };
         if !taken {
             let mut error = Vec::new();
@@ -262,12 +341,14 @@ impl Merging {
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
         let held = match &self.kind {
-            Kind::Sum(_) | Kind::Ok => 0,
+            Kind::Sum(_) | Kind::Ok | Kind::Receivers(..) => 0,
             Kind::InOrder { order, bytes, .. } => order.len() * size_of::<u32>() + bytes,
             Kind::Walk { bytes, ends, .. } => *bytes + size_of_val(&**ends),
-            Kind::Random { reply, .. } => reply.len(),
+            Kind::Random { reply, .. } | Kind::Given(reply) => reply.len(),
             Kind::Text(_, text) => text.len(),
             Kind::Info { request, .. } => request.len(),
+            Kind::Names { bytes, .. } => *bytes,
+            Kind::Counts { names, .. } => names.iter().map(Vec::len).sum(),
         };
         held + self.error.as_ref().map_or(0, Vec::len)
     }
@@ -306,8 +387,27 @@ impl Merging {
                     out.extend_from_slice(piece);
                 }
             }
-            Kind::Random { reply, .. } => out.extend_from_slice(reply),
+            Kind::Random { reply, .. } | Kind::Given(reply) => out.extend_from_slice(reply),
             Kind::Text(proto, text) => reply::verbatim(out, *proto, text),
+            Kind::Receivers(sum, lost) => {
+                exec.stats.messages_lost.add(*lost);
+                reply::integer(out, *sum);
+            }
+            Kind::Names { names, number: true, .. } => reply::integer(out, names.len() as i64),
+            Kind::Names { names, bytes, .. } => {
+                out.reserve(bytes + names.len() * 16);
+                reply::array(out, names.len());
+                for name in names {
+                    reply::bulk(out, name);
+                }
+            }
+            Kind::Counts { names, counts } => {
+                reply::array(out, 2 * names.len());
+                for (name, count) in names.iter().zip(counts) {
+                    reply::bulk(out, name);
+                    reply::integer(out, *count);
+                }
+            }
             Kind::Info { keyspace, request, spans } => {
                 info::render(exec, Args::new(request, spans), keyspace, out);
             }

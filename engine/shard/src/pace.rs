@@ -71,6 +71,12 @@ impl Pace {
         }
     }
 
+    /// Work of so many units was done.
+    #[inline]
+    pub(crate) fn work(&mut self, units: usize) {
+        self.spent = self.spent.saturating_add(u32::try_from(units).unwrap_or(u32::MAX));
+    }
+
     /// A connection was put off.
     pub(crate) fn put_off(&mut self) {
         self.spent = self.spent.saturating_add(UNITS_OF_WAITING);

@@ -71,6 +71,8 @@ pub(crate) struct Replies {
     first: u32,
     /// Slots whose reply has not come.
     waiting: usize,
+    /// Of those, messages whose receivers are counted.
+    publishing: usize,
     /// Slots whose reply waits for copies.
     gated: usize,
     /// Bytes of replies that are neither in `held` nor in the output.
@@ -171,6 +173,7 @@ impl Replies {
     /// A place for a reply out of several.
     pub(crate) fn wait_for_all(&mut self, merging: Merging) -> u32 {
         self.kept += merging.bytes();
+        self.publishing += usize::from(merging.is_publish());
         self.add(Slot::Merging(Box::new(merging)))
     }
 
@@ -215,6 +218,7 @@ impl Replies {
                     return None;
                 }
                 failed = merging.failed();
+                self.publishing -= usize::from(merging.is_publish());
                 gates = merging.take_gates();
                 front = at == 0 && gates.is_empty();
                 if let Some(pieces) = merging.take_pieces() {
@@ -424,6 +428,12 @@ impl Replies {
     #[inline]
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// How many of them are messages whose receivers are counted.
+    #[inline]
+    pub(crate) fn publishing(&self) -> usize {
+        self.publishing
     }
 
     /// Whether every reply is in the output or gone.

@@ -22,6 +22,8 @@ pub(crate) enum Refusal {
     Unauthenticated,
     /// A key is longer than [`KEY_BYTES_MAX`].
     KeyTooLong,
+    /// The connection has subscriptions and speaks RESP2.
+    Subscribed,
     /// Not between MULTI and EXEC.
     InTransaction,
     /// It would write to all shards between MULTI and EXEC.
@@ -39,6 +41,8 @@ const IN_TRANSACTION: &str = "ERR Command not allowed inside a transaction";
 const WHOLE_STORE: &str = "ERR a transaction is of one slot and this command writes to all of them; send it outside of \
                            MULTI and EXEC";
 
+const SUBSCRIBED: &str =
+    "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
 const SEVERAL_SLOTS: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 
 /// Writes the error.
@@ -64,6 +68,17 @@ fn write_plain(refusal: Refusal, spec: Option<&Spec>, args: Args<'_>, out: &mut 
         (Refusal::KeyTooLong, _) => reply::error(out, KEY_TOO_LONG),
         (Refusal::SeveralSlots, _) => reply::error(out, SEVERAL_SLOTS),
         (Refusal::Arity, Some(spec)) => commands::wrong_arity(spec.name, out),
+        (Refusal::Subscribed, Some(spec)) => {
+            let mut text = String::from("ERR Can't execute '");
+            text.push_str(&spec.name.to_ascii_lowercase());
+            let subcommand = subcommand_of(spec, args);
+            if !subcommand.is_empty() {
+                text.push('|');
+                text.push_str(subcommand);
+            }
+            text.push_str(SUBSCRIBED);
+            reply::error(out, &text);
+        }
         (Refusal::SubcommandArity, Some(spec)) => {
             let mut name = String::from(spec.name);
             name.push('|');

@@ -5,6 +5,7 @@ use crate::commands;
 use crate::connection::CLIENT_LIST_REQUEST;
 use crate::gates::Hold;
 use crate::input::BATCH_MAX;
+use crate::pubsub;
 use crate::refusal::{self, Refusal};
 use crate::replication::{Admission, range_of, range_of_place};
 use crate::shard::Shard;
@@ -95,14 +96,21 @@ impl Shard {
                     break;
                 }
                 let start = begin_reply(replies, head.id);
-                if self.copies.is_none() {
+                let served = if one.spec.is_none() && pubsub::is_request(args) {
+                    self.serve_pubsub(from, *head, args, replies)
+                } else if self.copies.is_none() {
                     self.serve(now, *head, one, args, replies);
-                } else if self.serve_copied(now, from, *head, one, args, replies) {
-                    hold.replied(self.noticed());
+                    true
                 } else {
+                    self.serve_copied(now, from, *head, one, args, replies)
+                };
+                if !served {
                     replies.truncate(start);
                     waits = true;
                     break;
+                }
+                if self.copies.is_some() {
+                    hold.replied(self.noticed());
                 }
                 end_reply(replies, start);
                 self.stats.served_for_others.add(1);

@@ -4,6 +4,7 @@
 
 use crate::command::{Env, Now};
 use crate::face::{Opened, PortKind, SessionId};
+use crate::pubsub::Listening;
 use crate::queue::Replies;
 use crate::transaction::{Awaited, Transaction};
 use alloc::boxed::Box;
@@ -105,6 +106,8 @@ pub(crate) struct Session {
     pub(crate) transaction: Option<Box<Transaction>>,
     /// A reply that the session itself waits for.
     pub(crate) awaited: Option<Box<Awaited>>,
+    /// What it is subscribed to; also how far a command of publish and subscribe is.
+    pub(crate) listening: Option<Box<Listening>>,
     /// The range that the next reply waits for, where the connection is listed for it.
     pub(crate) listed: Option<RangeId>,
     /// Share of this connection in the shard's total of unsent bytes.
@@ -147,6 +150,7 @@ impl Session {
             wait_until_ns: None,
             transaction: None,
             awaited: None,
+            listening: None,
             listed: None,
             accounted: 0,
             progress_ms: now.boot_ms(),
@@ -218,8 +222,9 @@ impl Session {
         let large = self.large.iter().map(|large| large.len()).sum::<usize>();
         let filling = self.filling.as_ref().map_or(0, Block::len);
         let transaction = self.transaction.as_ref().map_or(0, |one| one.memory_bytes());
+        let listening = self.listening.as_ref().map_or(0, |own| own.memory_bytes());
         let buffers = self.input.capacity() + self.replies.buffer_bytes();
-        size_of::<Self>() + buffers + large + filling + transaction
+        size_of::<Self>() + buffers + large + filling + transaction + listening
     }
 }
 
@@ -256,6 +261,12 @@ impl Sessions {
     pub(crate) fn take(&mut self, id: SessionId) -> Option<Box<Session>> {
         let place = self.places.get_mut(id.index as usize)?;
         if place.generation == id.generation { place.session.take() } else { None }
+    }
+
+    /// Whether a connection is there and taken out.
+    pub(crate) fn is_taken(&self, id: SessionId) -> bool {
+        let place = self.places.get(id.index as usize);
+        place.is_some_and(|place| place.generation == id.generation && place.session.is_none())
     }
 
     /// A look at a connection.

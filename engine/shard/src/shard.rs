@@ -6,6 +6,7 @@ use crate::face::{Opened, Order, Output, SessionId};
 use crate::input::{Batch, Begun};
 use crate::links::{Links, Lost, LostRequest};
 use crate::pace::Pace;
+use crate::pubsub::PubSub;
 use crate::refusal;
 use crate::replication::Copies;
 use crate::serving::Served;
@@ -53,6 +54,7 @@ pub struct Shard {
     /// Scratch for the input of several connections.
     pub(crate) begun: Vec<Begun>,
     pub(crate) pace: Pace,
+    pub(crate) pubsub: PubSub,
     /// Connections that go on at the end of the turn.
     pub(crate) later: VecDeque<SessionId>,
     /// Whether writes wait for memory until the next turn.
@@ -94,6 +96,7 @@ impl Shard {
             batch: Batch::default(),
             begun: Vec::new(),
             pace: Pace::default(),
+            pubsub: PubSub::default(),
             later: VecDeque::new(),
             starved: false,
             walks: VecDeque::new(),
@@ -169,7 +172,8 @@ impl Shard {
 
     /// The connection is gone, whoever closed it: forget it. Replies under way for it are dropped when they come.
     pub fn ended(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.close(id) {
+        if let Some(mut session) = self.sessions.close(id) {
+            self.forget_listener(&mut session);
             self.unlist_gate(&session);
             self.unsent_total -= session.accounted;
             self.stats.connections.set(self.sessions.len() as u64);
@@ -331,6 +335,7 @@ impl Shard {
             self.link_down(to);
             self.links.up(number);
         }
+        self.tell_interest(number);
         if let Some(copies) = &mut self.copies {
             copies.cluster.link_up(self.now.boot_ns, to);
             self.follow(self.now);
@@ -346,6 +351,7 @@ impl Shard {
         if to.node == self.me.node {
             return;
         }
+        self.forget_interest(number);
         let refused = self.unreachable(number);
         let mut uncertain = Vec::new();
         let node = &self.map.node(to.node).name;
@@ -412,9 +418,10 @@ impl Shard {
             self.settle(session);
         }
         self.cut_slow(now);
+        let leaving = self.has_gone_listeners() && self.take_off_gone();
         let waiting = self.go_on_later(now);
         let walking = self.walk_on(now);
-        expired.more || waiting || walking || moving
+        expired.more || waiting || walking || moving || leaving
     }
 
     /// Cuts those who read too slowly: always when they want more, and whoever has much to read while all together have

@@ -25,6 +25,7 @@ use dkv_protocol::limits::{
 use dkv_protocol::resp::{Proto, reply, value};
 use dkv_protocol::slots::slot_of;
 
+const NO_SHARD_CHANNELS: &str = "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client";
 const ABORTED: &str = "EXECABORT Transaction discarded because of previous errors.";
 const CROSS_SLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 const TOO_MANY_COMMANDS: &str =
@@ -60,6 +61,8 @@ pub(crate) struct Transaction {
     open: bool,
     /// A command was refused since.
     refused: bool,
+    /// A command may have subscribed to something by then.
+    listens: bool,
     /// The slot of all keys.
     slot: Option<Slot>,
     watched: Vec<(Box<[u8]>, [u8; owner::MARK_BYTES])>,
@@ -95,6 +98,7 @@ impl Transaction {
         Box::new(Self {
             open: false,
             refused: false,
+            listens: false,
             slot: None,
             watched: Vec::new(),
             arguments: Request::empty(Proto::Resp2, true),
@@ -156,7 +160,14 @@ impl Transaction {
         self.accepts(spec.keys(args).map(slot_of))?;
         args.iter_from(0).for_each(|arg| self.arguments.add(arg));
         let (first, len) = (arguments as u32, args.len() as u32);
-        self.commands.push(Queued { spec, first, len, keyed: spec.first_key > 0, plain });
+        self.listens |= spec.group == "pubsub";
+        self.commands.push(Queued {
+            spec,
+            first,
+            len,
+            keyed: spec.first_key > 0 && spec.scope != Scope::Session,
+            plain,
+        });
         self.bytes = bytes;
         Ok(())
     }
@@ -234,9 +245,11 @@ impl Shard {
     /// Queues a command of a transaction.
     pub(crate) fn queue(&mut self, session: &mut Session, spec: &'static Spec, args: Args<'_>) {
         session.last = (spec.name, refusal::subcommand_of(spec, args));
-        let anywhere = matches!(spec.name, "PING" | "ECHO" | "TIME");
+        let listens = session.transaction.as_ref().is_some_and(|transaction| transaction.listens);
+        // What PING answers depends on what the connection listens to.
+        let anywhere = matches!(spec.name, "ECHO" | "TIME") || spec.name == "PING" && !listens;
         let here = matches!(self.plan_known(session.port, spec, args), Plan::Here(None));
-        let plain = anywhere || here && self.is_alone();
+        let plain = anywhere || here && self.is_alone() && !listens;
         let Some(transaction) = &mut session.transaction else { return };
         match transaction.add(spec, plain, args) {
             Ok(()) => session.replies.push(b"+QUEUED\r\n"),
@@ -414,7 +427,19 @@ impl Shard {
                 going.at += len;
             } else {
                 let args = transaction.args_of(command);
-                let plan = self.plan_known(session.port, command.spec, args);
+                let mut plan = self.plan_known(session.port, command.spec, args);
+                match command.spec.name {
+                    "SSUBSCRIBE" => {
+                        self.answer_error(session, NO_SHARD_CHANNELS);
+                        going.next += 1;
+                        continue;
+                    }
+                    "PING" => {
+                        let subscribed = Self::plan_subscribed(session, command.spec, args);
+                        plan = subscribed.unwrap_or(plan);
+                    }
+                    _ => {}
+                }
                 if self.execute_one(now, session, Some(command.spec), plan, args).is_break() {
                     transaction.going = Some(going);
                     return ControlFlow::Break(());

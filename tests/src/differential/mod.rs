@@ -5,6 +5,7 @@
 
 pub mod generator;
 pub mod grammar;
+pub mod listening;
 
 use crate::bare::Bare;
 use crate::machine::until;

@@ -48,6 +48,25 @@ const SHARD_METRICS: &[ShardMetric] = &[
     ("connections_cut_total", "counter", "Slow readers cut off at their limit.", |c| {
         c.connections_cut
     }),
+    ("published_total", "counter", "Messages that clients of the shard published.", |c| {
+        c.published
+    }),
+    ("delivered_total", "counter", "Messages that went to subscribers of the shard.", |c| {
+        c.delivered
+    }),
+    (
+        "messages_lost_total",
+        "counter",
+        "Messages that did not go to a shard with subscribers because the way there was lost.",
+        |c| c.messages_lost,
+    ),
+    (
+        "subscribers_cut_total",
+        "counter",
+        "Subscribers that were cut off because they read too slowly.",
+        |c| c.subscribers_cut,
+    ),
+    ("subscribers", "gauge", "Connections with subscriptions.", |c| c.pubsub_clients),
     ("received_bytes_total", "counter", "Bytes read from clients.", |c| c.bytes_in),
     ("sent_bytes_total", "counter", "Bytes queued for clients.", |c| c.bytes_out),
     ("evicted_total", "counter", "Keys evicted because memory was at its limit.", |c| c.evicted),

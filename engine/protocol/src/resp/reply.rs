@@ -105,6 +105,12 @@ pub fn array(out: &mut Vec<u8>, len: usize) {
     number(out, b'*', len as i64);
 }
 
+/// The head of what is sent without being asked for; `len` elements follow. An array in RESP2.
+#[inline]
+pub fn push(out: &mut Vec<u8>, proto: Proto, len: usize) {
+    number(out, if proto == Proto::Resp3 { b'>' } else { b'*' }, len as i64);
+}
+
 /// The head of a map of `len` pairs; a flat array in RESP2.
 pub fn map(out: &mut Vec<u8>, proto: Proto, len: usize) {
     match proto {

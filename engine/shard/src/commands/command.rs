@@ -337,7 +337,9 @@ fn getkeys(args: Args<'_>, out: &mut Vec<u8>) {
         return reply::error(out, "ERR Invalid command specified");
     }
     // Of a container it is the subcommand that has a key, or none.
-    let keyless = named.is_some_and(|sub| sub.key_flags.is_empty());
+    // Channels are where keys are and are none.
+    let keyless =
+        named.is_some_and(|sub| sub.key_flags.is_empty()) || spec.key_flags.contains(&"not_key");
     if spec.first_key == 0 || keyless || !spec.subcommands.is_empty() && named.is_none() {
         return reply::error(out, "ERR The command has no key arguments");
     }

@@ -19,7 +19,7 @@ pub(super) const REPLY_TOO_LONG: &str =
     "ERR reply is longer than 512 MiB; ask for fewer keys at once (SCAN instead of KEYS)";
 const _: () = assert!(dkv_protocol::limits::VALUE_BYTES_MAX == 512 << 20);
 /// The number is `glob::PATTERN_BYTES_MAX`.
-pub(super) const PATTERN_TOO_LONG: &str = "ERR pattern too long: at most 1024 bytes";
+pub(crate) const PATTERN_TOO_LONG: &str = "ERR pattern too long: at most 1024 bytes";
 const _: () = assert!(super::glob::PATTERN_BYTES_MAX == 1024);
 
 /// `-ERR invalid expire time in 'set' command`; `name` as the client sent it.

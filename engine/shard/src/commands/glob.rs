@@ -7,11 +7,11 @@
 use alloc::vec::Vec;
 
 /// The longest pattern. It bounds the memory of a compiled one: 256 masks of as many bits.
-pub(super) const PATTERN_BYTES_MAX: usize = 1024;
+pub(crate) const PATTERN_BYTES_MAX: usize = 1024;
 
 /// A compiled pattern.
 #[derive(Debug)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     /// Words in a mask: one bit for each step, and the last state after them.
     words: usize,
     /// For each byte, the steps that take it: 256 masks, one after the other.
@@ -27,7 +27,7 @@ type Step = [bool; 256];
 
 impl Pattern {
     /// Compiles; every text is a pattern. Ends of sets that are missing are at the end of the text, as in Redis.
-    pub(super) fn new(text: &[u8]) -> Self {
+    pub(crate) fn new(text: &[u8]) -> Self {
         // No more steps than bytes, and one state after the last step.
         let words = text.len() / 64 + 1;
         let mut pattern = Self {
@@ -67,13 +67,18 @@ impl Pattern {
         self.last += 1;
     }
 
+    /// Memory that it takes, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.takes) + size_of_val(&*self.stays)
+    }
+
     /// About what [`Self::matches`] takes.
-    pub(super) fn cost_ns(&self, text: &[u8]) -> usize {
+    pub(crate) fn cost_ns(&self, text: &[u8]) -> usize {
         text.len() * self.words
     }
 
     /// Whether the whole of `text` matches.
-    pub(super) fn matches(&self, text: &[u8]) -> bool {
+    pub(crate) fn matches(&self, text: &[u8]) -> bool {
         if self.words == 1 { self.matches_short(text) } else { self.matches_long(text) }
     }
 

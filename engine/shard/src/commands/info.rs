@@ -281,6 +281,7 @@ fn clients(text: &mut Text, facts: &Facts<'_>) {
     text.field("maxclients", CLIENTS_MAX);
     text.field("blocked_clients", 0);
     text.field("tracking_clients", 0);
+    text.field("pubsub_clients", facts.sum(|s| s.pubsub_clients.get()));
 }
 
 fn memory(text: &mut Text, facts: &Facts<'_>) {
@@ -331,9 +332,10 @@ fn stats(text: &mut Text, facts: &Facts<'_>) {
     text.field("evicted_keys", facts.sum(|s| s.evicted.since_reset()));
     text.field("keyspace_hits", facts.sum(|s| s.hits.since_reset()));
     text.field("keyspace_misses", facts.sum(|s| s.misses.since_reset()));
-    for name in ["pubsub_channels", "pubsub_patterns", "latest_fork_usec"] {
-        text.field(name, 0);
-    }
+    text.field("pubsub_channels", facts.sum(|s| s.pubsub_channels.get()));
+    text.field("pubsub_patterns", facts.sum(|s| s.pubsub_patterns.get()));
+    text.field("pubsubshard_channels", facts.sum(|s| s.pubsubshard_channels.get()));
+    text.field("latest_fork_usec", 0);
     text.field(
         "client_output_buffer_limit_disconnections",
         facts.sum(|s| s.connections_cut.since_reset()),
@@ -406,6 +408,10 @@ fn dkv(text: &mut Text, facts: &Facts<'_>) {
     text.field("dkv_piece_us_max", facts.max(|s| s.piece_us_max.get()));
     text.field("dkv_turn_us_max", facts.max(|s| s.turn_us_max.get()));
     text.field("dkv_forwarded", facts.sum(|s| s.forwarded.since_reset()));
+    text.field("dkv_published", facts.sum(|s| s.published.since_reset()));
+    text.field("dkv_delivered", facts.sum(|s| s.delivered.since_reset()));
+    text.field("dkv_messages_lost", facts.sum(|s| s.messages_lost.since_reset()));
+    text.field("dkv_subscribers_cut", facts.sum(|s| s.subscribers_cut.since_reset()));
     text.field("dkv_served_for_others", facts.sum(|s| s.served_for_others.since_reset()));
     let [p50, p99, p999] = [500, 990, 999].map(|share| facts.service_us(share));
     text.field("dkv_service_us", format_args!("p50={p50:.3},p99={p99:.3},p99.9={p999:.3}"));

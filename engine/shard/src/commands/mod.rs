@@ -19,13 +19,14 @@ mod errors;
 mod expiry;
 mod extended;
 mod floats;
-mod glob;
+pub(crate) mod glob;
 pub mod info;
 pub(crate) mod keys;
 mod lcs;
 pub(crate) mod naming;
 mod number;
 mod object;
+pub(crate) mod pubsub;
 mod record;
 pub mod scan;
 mod server;
@@ -45,7 +46,7 @@ use dkv_protocol::resp::reply;
 pub(crate) use errors::OUT_OF_MEMORY;
 
 /// The families, in the order in which COMMAND lists them.
-const FAMILIES: [&[Spec]; 18] = [
+const FAMILIES: [&[Spec]; 19] = [
     strings::SPECS,
     setters::SPECS,
     substrings::SPECS,
@@ -61,6 +62,7 @@ const FAMILIES: [&[Spec]; 18] = [
     connection::SPECS,
     sessions::SPECS,
     transactions::SPECS,
+    pubsub::SPECS,
     command::SPECS,
     server::SPECS,
     INTROSPECTION,
