@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 /// A port that could not be listened on. The text names the address, the reason, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,19 @@ pub fn spare_congestion_control(socket: &impl AsFd, here: SocketAddr, there: Soc
         // Every kernel has it and lets anybody choose it; one that refuses keeps its default, which works as well.
         let _ = socket2::SockRef::from(socket).set_tcp_congestion(b"reno");
     }
+}
+
+/// Has the kernel ask, after so many seconds of silence and then thrice as often, whether the other end is still there; after three
+/// questions without an answer the connection ends with an error. An end of this machine needs none of it.
+pub fn keep_alive(socket: &impl AsFd, here: SocketAddr, there: SocketAddr, after: Duration) {
+    let (here, there) = (here.ip().to_canonical(), there.ip().to_canonical());
+    if there.is_loopback() || here == there {
+        return;
+    }
+    let interval = (after / 3).max(Duration::from_secs(1));
+    let keepalive = TcpKeepalive::new().with_time(after).with_interval(interval).with_retries(3);
+    // Without it a client that vanished is found out when something is sent to it.
+    let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive);
 }
 
 /// Binds and listens. Accepted connections inherit `TCP_NODELAY`.

@@ -11,6 +11,7 @@ use dkv_shard::{Opened, Order, Output, PortKind, SessionId};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// How long a connection that is to be closed may take to read what it is still owed.
 const LINGER_NS: u64 = 2_000_000_000;
@@ -61,6 +62,10 @@ impl<R: Reactor> Driver<R> {
         // A client that has gone already has no address.
         let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
         dkv_io::sockets::spare_congestion_control(&stream, local, peer);
+        let silent_s = self.shared.env.settings.tcp_keepalive_s.get();
+        if silent_s > 0 {
+            dkv_io::sockets::keep_alive(&stream, local, peer, Duration::from_secs(silent_s));
+        }
         let conn = match self.reactor.adopt(stream.into()) {
             Ok(conn) => conn,
             Err(error) => {

@@ -18,7 +18,7 @@ use dkv_protocol::map::StoreMap;
 use dkv_protocol::ranges::ConfigAsk;
 use dkv_shard::command::Now;
 use dkv_shard::stats::ShardStats;
-use dkv_shard::{Hold, Order, Output, PortKind, SessionId, Shard};
+use dkv_shard::{Hold, Order, Output, Piece, PortKind, SessionId, Shard};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -320,6 +320,13 @@ impl<R: Reactor> Driver<R> {
     pub(crate) fn worked(&mut self, what: &'static str) {
         self.unlooked = 0;
         self.worked_until_ns = dkv_io::clock::boottime_ns();
+        let kind = match what {
+            "output" => Piece::Output,
+            "output and background" => Piece::Background,
+            _ => Piece::Commands,
+        };
+        let took_ns = self.worked_until_ns.saturating_sub(self.meter.piece_began_ns());
+        self.shard.took(kind, took_ns);
         self.meter.piece_ends(self.worked_until_ns, what, &self.stats);
     }
 

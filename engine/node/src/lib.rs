@@ -47,6 +47,7 @@ use dkv_protocol::ids::BootId;
 use dkv_protocol::launch::{ReadyLine, exit};
 use dkv_shard::PortKind;
 use dkv_shard::command::{Env, ProcessStats};
+use dkv_shard::settings::Settings;
 use dkv_shard::stats::ShardStats;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -259,8 +260,8 @@ fn environment(launch: &Launch, boot: BootId, io: String) -> Result<Env, StartEr
         map: Arc::new(launch.map()),
         password_sha256: launch.password_sha256,
         protected_mode: document.protected_mode,
-        memory_bytes_max: document.memory_bytes_max,
-        eviction: document.eviction,
+        settings: Settings::new(document.memory_bytes_max, document.eviction),
+        clock: dkv_io::clock::boottime_ns,
         io,
         stats: (0..launch.shards()).map(|_| Arc::new(ShardStats::default())).collect(),
         process: ProcessStats::default(),

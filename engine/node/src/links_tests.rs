@@ -12,6 +12,7 @@ use dkv_protocol::resp::Proto;
 use dkv_protocol::slots::slot_of;
 use dkv_shard::Shard;
 use dkv_shard::command::{Env, Now, ProcessStats};
+use dkv_shard::settings::Settings;
 use dkv_shard::stats::ShardStats;
 use dkv_table::{HeapMemory, Table};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
@@ -52,8 +53,8 @@ fn leading(range: RangeId) -> Shard {
         map: Arc::new(StoreMap::spread((0..2).map(node).collect(), Epoch(1))),
         password_sha256: None,
         protected_mode: true,
-        memory_bytes_max: 0,
-        eviction: Eviction::None,
+        settings: Settings::new(0, Eviction::None),
+        clock: || 0,
         io: "test".into(),
         stats: vec![Arc::new(ShardStats::default())],
         process: ProcessStats::default(),

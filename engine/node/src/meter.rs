@@ -58,6 +58,11 @@ impl Meter {
         self.piece = self.turn;
     }
 
+    /// When the piece of work that goes on began.
+    pub(crate) fn piece_began_ns(&self) -> u64 {
+        self.piece.wall_ns
+    }
+
     /// A piece of work is done: events of some connections, a batch, a slice of the background. The next one begins.
     #[inline]
     pub(crate) fn piece_ends(&mut self, wall_ns: u64, what: &'static str, stats: &ShardStats) {

@@ -154,16 +154,11 @@ fn pin(cpu: usize) -> Result<(), StartError> {
 }
 
 fn make_table(shared: &Shared, memory: NodeMemory) -> Table {
-    let limit = shared.launch.document.memory_bytes_max;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let options = dkv_table::Options {
         seed: shared.launch.hash_seed,
         // Keys are spread evenly over the shards, so each may use its part; 0 would mean no limit.
-        memory_bytes_max: if limit == 0 {
-            0
-        } else {
-            (limit / shared.launch.shards() as u64).max(1)
-        },
+        memory_bytes_max: shared.env.shard_memory_bytes_max(),
         eviction: shared.env.table_eviction(),
         first_version: seconds << 16,
     };

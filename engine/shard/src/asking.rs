@@ -1,7 +1,7 @@
 //! Commands that other shards execute, whole or in part: whether they may be asked now, what they are asked, and where
 //! their replies go.
 
-use crate::command::{Args, Merge, Now, Spec};
+use crate::command::{Args, Merge, Now, Scope, Spec};
 use crate::commands;
 use crate::gates::Noticed;
 use crate::links::Waiting;
@@ -12,7 +12,7 @@ use alloc::borrow::Cow;
 use alloc::format;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
-use dkv_protocol::resp::reply;
+use dkv_protocol::resp::{reply, value};
 use dkv_protocol::slots::slot_of;
 
 impl Shard {
@@ -44,8 +44,7 @@ impl Shard {
         }
         if !self.links.is_up(to) {
             let error = self.unreachable(to);
-            session.replies.push(&error);
-            self.stats.errors.add(1);
+            self.answer(session, &error);
             return ControlFlow::Continue(());
         }
         self.admit(session, to)?;
@@ -78,8 +77,7 @@ impl Shard {
         for &to in shards {
             if !self.links.is_up(to) {
                 let error = self.unreachable(to);
-                session.replies.push(&error);
-                self.stats.errors.add(1);
+                self.answer(session, &error);
                 return ControlFlow::Continue(false);
             }
         }
@@ -242,6 +240,10 @@ impl Shard {
         let mut exec = self.exec(now, session.whole_store(), session.proto);
         spec.run(&mut exec, args, &mut out);
         let noticed = self.noticed();
+        // What all shards do is one command; what each does with its own keys is one for each.
+        if let Scope::Split(_) = spec.scope {
+            self.tally.executed(spec.number, (args.len() as u32) / 2);
+        }
         if out.len() > OUTPUT_FAIR_BYTES {
             self.resolve_with(now, session, (slot, part), Cow::Owned(out), noticed);
         } else {
@@ -275,6 +277,9 @@ impl Shard {
             return;
         };
         session.replies.lend(|| self.buffers.take());
+        if value::is_error(&reply) {
+            self.stats.of_errors.note(&reply);
+        }
         if let Some(cursor) = session.replies.walk_on(slot, &reply, &noticed) {
             session.progress_ms = now.boot_ms();
             return self.walk_goes_on(session, slot, part, cursor);

@@ -1,6 +1,7 @@
 //! What a command is: its place in the table of commands, its arguments, and what it may touch while it runs.
 
 use crate::gates::Gates;
+use crate::settings::Settings;
 use crate::stats::{Counter, ShardStats};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -138,10 +139,11 @@ pub struct Env {
     pub password_sha256: Option<[u8; 32]>,
     /// Whether clients from elsewhere are refused while there is no password.
     pub protected_mode: bool,
-    /// The memory limit of the node, bytes; 0 is none.
-    pub memory_bytes_max: u64,
-    /// What happens when that is reached.
-    pub eviction: Eviction,
+    /// What CONFIG SET may change.
+    pub settings: Settings,
+    /// Nanoseconds on a clock that never goes back, for how long commands take. It is read only around a command that may take
+    /// long, or for somebody who wants to know of every one; the simulator's stands still.
+    pub clock: fn() -> u64,
     /// Kernel features in use, for INFO.
     pub io: String,
     /// The counters of this node's shards, in order.
@@ -151,10 +153,18 @@ pub struct Env {
 }
 
 impl Env {
+    /// The part of the memory limit that one shard has, in bytes; 0 is none.
+    pub fn shard_memory_bytes_max(&self) -> u64 {
+        match self.settings.memory_bytes_max.get() {
+            0 => 0,
+            limit => (limit / self.stats.len().max(1) as u64).max(1),
+        }
+    }
+
     /// The policy as the tables know it.
     pub fn table_eviction(&self) -> dkv_table::Eviction {
         use dkv_table::Eviction as Table;
-        match self.eviction {
+        match self.settings.eviction() {
             Eviction::None => Table::None,
             Eviction::AllKeysLru => Table::AllKeysLru,
             Eviction::AllKeysLfu => Table::AllKeysLfu,
@@ -320,6 +330,12 @@ pub struct Spec {
     pub group: &'static str,
     /// Who executes it.
     pub scope: Scope,
+    /// Its place among all commands; [`u16::MAX`] for what only shards ask each other.
+    pub number: u16,
+    /// The number of its first subcommand; the others follow.
+    pub first_subcommand: u16,
+    /// Whether it may take so long that it is worth a look at the clock.
+    pub long: bool,
     /// Whether it writes (refused with -OOM by the table when memory is at its limit; INFO's counters).
     pub write: bool,
     /// What runs it.
@@ -371,6 +387,9 @@ impl Spec {
         since: "",
         group: "",
         scope: Scope::Session,
+        number: u16::MAX,
+        first_subcommand: u16::MAX,
+        long: false,
         write: false,
         handler: refuse,
     };

@@ -12,6 +12,7 @@ use crate::refusal::{self, Refusal};
 use crate::replication::range_of_place;
 use crate::session::{End, OUTPUT_FAIR_BYTES, Session, Stall};
 use crate::shard::Shard;
+use crate::slowlog::Who;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
@@ -375,10 +376,10 @@ impl Shard {
                     break;
                 }
                 Ended::Failed(error) => {
-                    self.stats.errors.add(1);
+                    let mut text = Vec::new();
+                    reply::error(&mut text, &format!("ERR {error}"));
+                    self.stats.error(&text);
                     if !error.closes_silently() {
-                        let mut text = Vec::new();
-                        reply::error(&mut text, &format!("ERR {error}"));
                         session.replies.push(&text);
                     }
                     session.end = End::Settling;
@@ -610,6 +611,21 @@ impl Shard {
         plan: Plan,
         args: Args<'_>,
     ) -> ControlFlow<()> {
+        if session.is_odd || self.tuning.paused_until_ms > 0 {
+            return self.execute_oddly(now, session, spec, plan, args);
+        }
+        self.execute_plainly(now, session, spec, plan, args)
+    }
+
+    #[inline]
+    pub(crate) fn execute_plainly(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: Option<&'static Spec>,
+        plan: Plan,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
         if self.pace.is_over() {
             self.later(session);
             return ControlFlow::Break(());
@@ -646,16 +662,19 @@ impl Shard {
                 let proto = session.proto;
                 let (out, may_insert) = session.replies.begin();
                 let start = out.len();
+                let timing = self.begin_timing(spec, args);
                 let exec = self.exec(now, whole_store, proto);
                 let mut exec = Exec { place: plan.place(), inserts: may_insert, ..exec };
                 if matches!(plan, Plan::Copy(_)) {
                     exec.gates = None;
                 }
                 spec.run(&mut exec, args, out);
+                let number = commands::number_of(spec, args);
                 if value::is_error(&out[start..]) {
-                    self.stats.errors.add(1);
+                    self.stats.error(&out[start..]);
+                    self.stats.of_commands.failed(number);
                 }
-                self.pace.spend(spec, args, out.len() - start);
+                let units = self.pace.spend(spec, args, out.len() - start);
                 self.pace.evicted(self.table.evicted());
                 match self.noticed() {
                     Noticed::None => session.replies.wrote(start),
@@ -667,15 +686,29 @@ impl Shard {
                     }
                 }
                 session.replies.inserted(inserts);
+                self.executed(number, units, timing, args, &Who::Client(session));
             }
             Plan::There(owner) => self.forward(now, session, spec, owner, args)?,
             Plan::Split(merge) => self.split(now, session, spec, merge, args)?,
-            Plan::Everywhere(merge) => self.everywhere(now, session, spec, merge, args)?,
+            Plan::Everywhere(merge) => {
+                self.everywhere(now, session, spec, merge, args)?;
+                self.tally.executed(spec.number, 1);
+            }
             Plan::Queue => self.queue(session, spec, args),
             Plan::Session => {
                 let subcommand = refusal::subcommand_of(spec, args);
+                let (timing, errors) = (self.begin_timing(spec, args), self.stats.errors.get());
                 self.session_command(now, session, spec, args)?;
                 session.last = (spec.name, subcommand);
+                let number = commands::number_of(spec, args);
+                if !spec.subcommands.is_empty() && refusal::check_subcommand(spec, args).is_some() {
+                    self.stats.of_commands.rejected(number);
+                } else {
+                    if self.stats.errors.get() > errors {
+                        self.stats.of_commands.failed(number);
+                    }
+                    self.executed(number, 1, timing, args, &Who::Client(session));
+                }
             }
             Plan::Refused(_) => {}
         }
@@ -693,10 +726,13 @@ impl Shard {
         let (out, _) = session.replies.begin();
         let start = out.len();
         refusal::write(refusal, spec, args, out);
+        self.stats.error(&out[start..]);
         session.replies.wrote(start);
         Self::refused_in_transaction(session, spec);
         self.stats.commands.add(1);
-        self.stats.errors.add(1);
+        if let Some(spec) = spec {
+            self.stats.of_commands.rejected(commands::number_of(spec, args));
+        }
     }
 
     /// A client has much unsent: whether its next command may run.

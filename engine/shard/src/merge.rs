@@ -1,6 +1,8 @@
 //! How the replies of several shards to the parts of one command become its one reply.
 
 use crate::command::{Args, Exec, Merge};
+use crate::commands;
+use crate::commands::clients::text_of;
 use crate::commands::info::{self, Keyspace};
 use crate::commands::naming;
 use crate::commands::scan::{self, WALK_BYTES_MAX, WALK_TOO_LONG};
@@ -50,8 +52,6 @@ enum Kind {
         keys: u64,
         chance: u64,
     },
-    /// Texts put one behind the other.
-    Text(Proto, Vec<u8>),
     /// A reply that is written already, and waits for those who must know. Their answers, also none, make no difference.
     Given(Vec<u8>),
     /// How many received a message, and how many shards did not say. They may not have got it.
@@ -66,6 +66,12 @@ enum Kind {
     Counts {
         names: Vec<Vec<u8>>,
         counts: Vec<i64>,
+    },
+    /// A command that each shard of the node executes a part of: the command, and the parts.
+    Node {
+        request: Vec<u8>,
+        spans: Vec<(u32, u32)>,
+        parts: Vec<Vec<u8>>,
     },
     /// INFO, written when the keyspace of every shard that answers is known.
     Info {
@@ -99,12 +105,7 @@ impl Merging {
 
     /// For an INFO that speaks of the keyspace of all shards; `args` are its own.
     pub(crate) fn info(args: Args<'_>, parts: u32) -> Self {
-        let (mut request, mut spans) = (Vec::new(), Vec::new());
-        for arg in args.iter_from(0) {
-            let start = request.len() as u32;
-            request.extend_from_slice(arg);
-            spans.push((start, request.len() as u32));
-        }
+        let (request, spans) = copied(args);
         Self {
             kind: Kind::Info { keyspace: Keyspace::default(), request, spans },
             left: parts,
@@ -169,9 +170,11 @@ impl Merging {
         Self { kind, left: parts, error: None, gates: Vec::new() }
     }
 
-    /// For texts that are put one behind the other.
-    pub(crate) fn texts(proto: Proto, parts: u32) -> Self {
-        Self { kind: Kind::Text(proto, Vec::new()), left: parts, error: None, gates: Vec::new() }
+    /// For a command that so many shards of this node execute a part of.
+    pub(crate) fn node(args: Args<'_>, parts: u32) -> Self {
+        let (request, spans) = copied(args);
+        let kind = Kind::Node { request, spans, parts: Vec::new() };
+        Self { kind, left: parts, error: None, gates: Vec::new() }
     }
 
     fn of(kind: Kind, parts: u32) -> Self {
@@ -274,13 +277,10 @@ impl Merging {
                 }
                 None => false,
             },
-            Kind::Text(_, text) => match text_of(reply) {
-                Some(more) => {
-                    text.extend_from_slice(more);
-                    true
-                }
-                None => false,
-            },
+            Kind::Node { parts, .. } => {
+                parts.push(reply.to_vec());
+                true
+            }
             Kind::Receivers(sum, _) => value::integer(reply).is_some_and(|n| {
                 *sum = sum.saturating_add(n);
                 true
@@ -345,7 +345,9 @@ impl Merging {
             Kind::InOrder { order, bytes, .. } => order.len() * size_of::<u32>() + bytes,
             Kind::Walk { bytes, ends, .. } => *bytes + size_of_val(&**ends),
             Kind::Random { reply, .. } | Kind::Given(reply) => reply.len(),
-            Kind::Text(_, text) => text.len(),
+            Kind::Node { request, parts, .. } => {
+                request.len() + parts.iter().map(Vec::len).sum::<usize>()
+            }
             Kind::Info { request, .. } => request.len(),
             Kind::Names { bytes, .. } => *bytes,
             Kind::Counts { names, .. } => names.iter().map(Vec::len).sum(),
@@ -387,8 +389,10 @@ impl Merging {
                     out.extend_from_slice(piece);
                 }
             }
+            Kind::Node { request, spans, parts } => {
+                commands::finish_of_node(exec, Args::new(request, spans), parts, out);
+            }
             Kind::Random { reply, .. } | Kind::Given(reply) => out.extend_from_slice(reply),
-            Kind::Text(proto, text) => reply::verbatim(out, *proto, text),
             Kind::Receivers(sum, lost) => {
                 exec.stats.messages_lost.add(*lost);
                 reply::integer(out, *sum);
@@ -413,6 +417,17 @@ impl Merging {
             }
         }
     }
+}
+
+/// A command that is to be known when its parts have come.
+fn copied(args: Args<'_>) -> (Vec<u8>, Vec<(u32, u32)>) {
+    let (mut request, mut spans) = (Vec::new(), Vec::new());
+    for arg in args.iter_from(0) {
+        let start = request.len() as u32;
+        request.extend_from_slice(arg);
+        spans.push((start, request.len() as u32));
+    }
+    (request, spans)
 }
 
 /// Adds to pieces that are joined while they are small.
@@ -446,17 +461,6 @@ fn interleave(parts: &[Vec<u8>], order: &[u32], out: &mut Vec<u8>) -> Option<()>
 
 fn is_null(reply: &[u8]) -> bool {
     reply.starts_with(b"$-1") || reply.starts_with(b"_")
-}
-
-/// The text of a bulk or verbatim string.
-fn text_of(reply: &[u8]) -> Option<&[u8]> {
-    let head = reply.iter().position(|&b| b == b'\n')? + 1;
-    let body = reply.get(head..)?.strip_suffix(b"\r\n")?;
-    match reply.first()? {
-        b'$' => Some(body),
-        b'=' => body.get(4..),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,8 @@ fn sums_oks_arrays_and_texts_become_one() {
     let parts: [(u32, &[u8]); 2] =
         [(1, b"*2\r\n:0\r\n*1\r\n$1\r\na\r\n"), (0, b"*2\r\n:0\r\n*0\r\n")];
     assert_eq!(merged(walk, &parts), b"*2\r\n$1\r\nb\r\n$1\r\na\r\n");
-    let text = Merging::texts(Proto::Resp2, 2);
+    let list = Args::new(b"CLIENTLIST", &[(0, 6), (6, 10)]);
+    let text = Merging::node(list, 2);
     assert_eq!(merged(text, &[(0, b"$2\r\na\n\r\n"), (1, b"$2\r\nb\n\r\n")]), b"$4\r\na\nb\n\r\n");
 }
 

@@ -51,15 +51,18 @@ impl Pace {
         self.spent > UNITS_MAX
     }
 
-    /// A command was executed.
+    /// A command was executed; how much work it was.
     #[inline]
-    pub(crate) fn spend(&mut self, spec: &Spec, args: Args<'_>, reply_bytes: usize) {
+    pub(crate) fn spend(&mut self, spec: &Spec, args: Args<'_>, reply_bytes: usize) -> u32 {
         // A word or two besides the key of a plain command are free.
         let units = 1 + args.len() / 4 * 2 + reply_bytes / BYTES_PER_UNIT;
-        self.spent = self.spent.saturating_add(u32::try_from(units).unwrap_or(u32::MAX));
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        self.spent = self.spent.saturating_add(units);
         if spec.scope == Scope::Cursor {
             self.walked();
+            return units.saturating_add(UNITS_OF_WALK);
         }
+        units
     }
 
     /// So many keys were ever evicted: when they are more than before, a command has worked for its room.
@@ -98,7 +101,10 @@ impl Shard {
         place: Option<Place>,
         args: Args<'_>,
     ) -> bool {
-        if self.env.memory_bytes_max == 0 || !spec.write || !spec.flags.contains(&"denyoom") {
+        if self.env.settings.memory_bytes_max.get() == 0
+            || !spec.write
+            || !spec.flags.contains(&"denyoom")
+        {
             return true;
         }
         if self.starved {

@@ -36,6 +36,10 @@ enum Slot {
     Gated(usize, Gate),
     /// Any other reply that waits for copies.
     GatedWhole(Box<GatedWhole>),
+    /// From here on replies are dropped, or not any more.
+    Silence(bool),
+    /// No reply: it leaves even where replies are dropped.
+    Message(Vec<u8>),
 }
 
 #[derive(Debug)]
@@ -77,6 +81,9 @@ pub(crate) struct Replies {
     gated: usize,
     /// Bytes of replies that are neither in `held` nor in the output.
     kept: usize,
+    /// Whether the next reply to the output is dropped, and whether the one of the next command is.
+    silent: bool,
+    silent_next: bool,
 }
 
 impl Replies {
@@ -94,7 +101,9 @@ impl Replies {
     /// Counts what a reply inserted; there were `before` inserts.
     #[inline]
     pub(crate) fn inserted(&mut self, before: usize) {
-        if self.inserts.len() > before {
+        if self.silent {
+            self.inserts.truncate(before);
+        } else if self.inserts.len() > before {
             self.inserted +=
                 self.inserts[before..].iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         }
@@ -110,6 +119,9 @@ impl Replies {
     #[inline]
     pub(crate) fn wrote(&mut self, start: usize) {
         if self.slots.is_empty() {
+            if self.silent {
+                self.output.truncate(start);
+            }
             return;
         }
         let len = self.held.len() - start;
@@ -160,6 +172,40 @@ impl Replies {
         self.wrote(start);
     }
 
+    /// From the next reply on they are dropped, or not any more. Those that are still to come of earlier commands are as they
+    /// were.
+    pub(crate) fn silence(&mut self, silent: bool) {
+        if self.slots.is_empty() {
+            self.silent = silent;
+        } else if self.silent_next != silent {
+            self.slots.push_back(Slot::Silence(silent));
+        }
+        self.silent_next = silent;
+    }
+
+    /// Something that is no reply, to leave behind the replies of all commands so far.
+    pub(crate) fn message(&mut self, bytes: &[u8]) {
+        if !self.silent && !self.silent_next {
+            self.push(bytes);
+        } else if self.slots.is_empty() {
+            self.output.extend_from_slice(bytes);
+        } else {
+            self.kept += bytes.len();
+            self.slots.push_back(Slot::Message(bytes.to_vec()));
+        }
+    }
+
+    /// Drops what has come to the output since it had so many bytes, inserts, and bytes of them.
+    fn drop_since(&mut self, (bytes, inserts, inserted): (usize, usize, usize)) {
+        self.output.truncate(bytes);
+        self.inserts.truncate(inserts);
+        self.inserted = inserted;
+    }
+
+    fn marks(&self) -> (usize, usize, usize) {
+        (self.output.len(), self.inserts.len(), self.inserted)
+    }
+
     /// The number of the place that comes next.
     pub(crate) fn next_number(&self) -> u32 {
         self.first.wrapping_add(self.slots.len() as u32)
@@ -195,6 +241,7 @@ impl Replies {
         exec: &Exec<'_>,
     ) -> Option<Answered> {
         let at = number.wrapping_sub(self.first) as usize;
+        let marks = self.marks();
         let slot = self.slots.get_mut(at)?;
         let (failed, gates, front);
         match slot {
@@ -242,11 +289,16 @@ impl Replies {
             | Slot::Ready(_)
             | Slot::Pieces(..)
             | Slot::Gated(..)
-            | Slot::GatedWhole(_) => return None,
+            | Slot::GatedWhole(_)
+            | Slot::Silence(_)
+            | Slot::Message(_) => return None,
         }
         self.waiting -= 1;
         let mut failures = u64::from(failed);
         if front {
+            if self.silent {
+                self.drop_since(marks);
+            }
             self.slots.pop_front();
             self.first = self.first.wrapping_add(1);
         } else if !gates.is_empty()
@@ -334,6 +386,8 @@ impl Replies {
     fn release(&mut self, gates: Option<&Gates>) -> u64 {
         let mut failures = 0;
         loop {
+            let marks = self.marks();
+            let mut is_reply = true;
             match self.slots.front_mut() {
                 Some(Slot::Held(len)) => {
                     let len = *len;
@@ -383,6 +437,12 @@ impl Replies {
                     self.gated -= 1;
                 }
                 Some(Slot::Waiting | Slot::Merging(_)) => break,
+                Some(Slot::Silence(silent)) => self.silent = *silent,
+                Some(Slot::Message(bytes)) => {
+                    self.kept -= bytes.len();
+                    self.output.extend_from_slice(bytes);
+                    is_reply = false;
+                }
                 None => {
                     self.held.clear();
                     self.held_at = 0;
@@ -392,6 +452,9 @@ impl Replies {
                     }
                     return failures;
                 }
+            }
+            if self.silent && is_reply {
+                self.drop_since(marks);
             }
             self.slots.pop_front();
             self.first = self.first.wrapping_add(1);
@@ -509,160 +572,5 @@ pub(crate) struct Answered {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bench::with_exec;
-    use crate::command::Merge;
-    use dkv_protocol::ids::RangeId;
-
-    fn resolve(replies: &mut Replies, number: u32, reply: &[u8]) -> Option<Answered> {
-        with_exec(|exec| replies.resolve(number, 0, reply.into(), Noticed::None, exec))
-    }
-
-    fn local(replies: &mut Replies, text: &[u8]) {
-        replies.push(text);
-    }
-
-    #[test]
-    fn local_replies_go_straight_out_while_nothing_waits() {
-        let mut replies = Replies::default();
-        local(&mut replies, b"+a\r\n");
-        local(&mut replies, b"+b\r\n");
-        assert!(replies.is_settled());
-        assert_eq!(replies.take(Output::default()).bytes, b"+a\r\n+b\r\n");
-        assert_eq!(replies.unsent(), 8);
-        replies.sent();
-        assert_eq!(replies.unsent(), 0);
-    }
-
-    #[test]
-    fn replies_leave_in_the_order_of_their_requests() {
-        let mut replies = Replies::default();
-        let first = replies.wait();
-        local(&mut replies, b"+2\r\n");
-        local(&mut replies, b"+3\r\n");
-        let fourth = replies.wait();
-        local(&mut replies, b"+5\r\n");
-        assert_eq!(replies.waiting(), 2);
-        assert_eq!(resolve(&mut replies, fourth, b"-4\r\n"), Some(Answered { failures: 1 }));
-        assert!(!replies.has_output());
-        assert_eq!(replies.unsent(), 16);
-        resolve(&mut replies, first, b"+1\r\n");
-        assert_eq!(replies.take(Output::default()).bytes, b"+1\r\n+2\r\n+3\r\n-4\r\n+5\r\n");
-        assert!(replies.is_settled());
-        assert_eq!(replies.unsent(), 20);
-    }
-
-    #[test]
-    fn a_reply_for_a_place_that_is_gone_is_dropped() {
-        let mut replies = Replies::default();
-        let first = replies.wait();
-        resolve(&mut replies, first, b"+1\r\n");
-        assert_eq!(resolve(&mut replies, first, b"+1\r\n"), None);
-        let second = replies.wait();
-        replies.drop_all();
-        assert_eq!(resolve(&mut replies, second, b"+2\r\n"), None);
-        assert_eq!(replies.unsent(), 0);
-    }
-
-    fn gated(replies: &mut Replies, gates: &Gates, range: u8, index: u64, text: &[u8]) {
-        let (out, _) = replies.begin();
-        let start = out.len();
-        out.extend_from_slice(text);
-        gates.wrote(RangeId(range), index);
-        replies.wrote_gated(start, 0, gates.take());
-    }
-
-    fn gates(indexes: [u64; 2]) -> Gates {
-        let mut gates = Gates::new();
-        (0..2).for_each(|range| {
-            gates.committed(RangeId(range), indexes[range as usize], indexes[range as usize]);
-        });
-        gates
-    }
-
-    #[test]
-    fn replies_wait_for_copies_in_their_order() {
-        let mut gates = gates([5, 5]);
-        let mut replies = Replies::default();
-        local(&mut replies, b"+1\r\n");
-        gated(&mut replies, &gates, 0, 6, b"+2\r\n");
-        local(&mut replies, b"+3\r\n");
-        gated(&mut replies, &gates, 1, 6, b"+4\r\n");
-        gated(&mut replies, &gates, 0, 7, b"+5\r\n");
-        local(&mut replies, b"+6\r\n");
-        assert_eq!(replies.take(Output::default()).bytes, b"+1\r\n");
-        assert_eq!((replies.gated(), replies.unsent()), (3, 24));
-        assert_eq!(
-            replies.front_gate(&gates).map(|gate| (gate.range().0, gate.index)),
-            Some((0, 6))
-        );
-        gates.committed(RangeId(1), 6, 6);
-        replies.open_gates(&gates);
-        assert!(!replies.has_output());
-        gates.committed(RangeId(0), 6, 6);
-        assert_eq!(replies.open_gates(&gates), 0);
-        assert_eq!(replies.take(Output::default()).bytes, b"+2\r\n+3\r\n+4\r\n");
-        // The range changes hands before the last is everywhere.
-        gates.deposed(RangeId(0), 6);
-        assert_eq!(replies.open_gates(&gates), 1);
-        let rest = replies.take(Output::default()).bytes;
-        assert!(rest.starts_with(b"-UNCERTAIN ") && rest.ends_with(b"\r\n+6\r\n"));
-        assert!(
-            replies.is_settled() && replies.gated() == 0 && replies.front_gate(&gates).is_none()
-        );
-        assert_eq!(replies.unsent(), rest.len());
-    }
-
-    #[test]
-    fn what_was_made_here_for_a_place_waits_for_copies_too() {
-        let mut gates = gates([5, 5]);
-        let mut replies = Replies::default();
-        let place = replies.wait();
-        let all = replies.wait_for_all(Merging::new(Merge::Sum, 2, Vec::new()));
-        let resolve = |replies: &mut Replies, gates: &Gates, number, text: &[u8]| {
-            let noticed = gates.take();
-            with_exec(|exec| replies.resolve(number, 0, text.into(), noticed, exec))
-        };
-        gates.saw(RangeId(0), 6);
-        assert_eq!(
-            resolve(&mut replies, &gates, place, b"$1\r\na\r\n"),
-            Some(Answered { failures: 0 })
-        );
-        gates.wrote(RangeId(1), 6);
-        assert_eq!(resolve(&mut replies, &gates, all, b":1\r\n"), None);
-        assert_eq!(resolve(&mut replies, &gates, all, b":2\r\n"), Some(Answered { failures: 0 }));
-        assert_eq!((replies.waiting(), replies.gated()), (0, 2));
-        assert!(!replies.has_output());
-        gates.committed(RangeId(1), 6, 6);
-        gates.deposed(RangeId(0), 5);
-        assert_eq!(replies.open_gates(&gates), 1);
-        let out = replies.take(Output::default()).bytes;
-        assert!(out.starts_with(b"-TRYAGAIN ") && out.ends_with(b"\r\n:3\r\n"));
-        assert_eq!(replies.unsent(), out.len());
-    }
-
-    #[test]
-    fn a_reply_with_inserts_keeps_them_while_it_waits() {
-        let mut gates = gates([5, 5]);
-        let mut replies = Replies::default();
-        local(&mut replies, b"+a\r\n");
-        let (out, inserts) = replies.begin();
-        let start = out.len();
-        out.extend_from_slice(b"$3\r\n");
-        inserts.unwrap().push((out.len(), Bytes::from_static(b"xyz")));
-        out.extend_from_slice(b"\r\n");
-        gates.saw(RangeId(0), 6);
-        replies.wrote_gated(start, 0, gates.take());
-        replies.inserted(0);
-        assert_eq!(replies.unsent(), 4 + 9);
-        gates.committed(RangeId(0), 6, 6);
-        replies.open_gates(&gates);
-        let output = replies.take(Output::default());
-        assert_eq!(output.bytes, b"+a\r\n\r\n");
-        let inserts: Vec<_> =
-            output.inserts.iter().map(|(at, bytes)| (*at, bytes.as_ref())).collect();
-        assert_eq!(inserts, [(4, &b"$3\r\n"[..]), (4, b"xyz")]);
-        assert_eq!(replies.unsent(), 13);
-    }
-}
+#[path = "queue_tests.rs"]
+mod tests;

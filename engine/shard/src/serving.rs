@@ -2,20 +2,21 @@
 
 use crate::command::{Args, Exec, Now, Scope, Spec};
 use crate::commands;
-use crate::connection::CLIENT_LIST_REQUEST;
 use crate::gates::Hold;
 use crate::input::BATCH_MAX;
+use crate::node_wide::NODE_REQUEST;
 use crate::pubsub;
 use crate::refusal::{self, Refusal};
 use crate::replication::{Admission, range_of, range_of_place};
 use crate::shard::Shard;
+use crate::slowlog::Who;
 use alloc::vec::Vec;
 use dkv_protocol::frame::{
     BatchError, ELSEWHERE, RequestHead, RequestIter, begin_reply, end_reply,
 };
 use dkv_protocol::ids::ShardAddr;
 use dkv_protocol::limits::REPLIES_BYTES_SOFT_MAX;
-use dkv_protocol::resp::reply;
+use dkv_protocol::resp::{reply, value};
 use dkv_protocol::slots::slot_of;
 use dkv_table::Place;
 
@@ -96,6 +97,8 @@ impl Shard {
                     break;
                 }
                 let start = begin_reply(replies, head.id);
+                let reply_at = replies.len();
+                let timing = one.spec.and_then(|spec| self.begin_timing(spec, args));
                 let served = if one.spec.is_none() && pubsub::is_request(args) {
                     self.serve_pubsub(from, *head, args, replies)
                 } else if self.copies.is_none() {
@@ -118,8 +121,16 @@ impl Shard {
                     *used = *end;
                 }
                 if let Some(spec) = one.spec {
-                    self.pace.spend(spec, args, replies.len() - start);
+                    let units = self.pace.spend(spec, args, replies.len() - start);
                     self.pace.evicted(self.table.evicted());
+                    // What all shards do counts where the client is.
+                    if !matches!(spec.scope, Scope::Whole(_)) {
+                        let number = commands::number_of(spec, args);
+                        if value::is_error(&replies[reply_at..]) {
+                            self.stats.of_commands.failed(number);
+                        }
+                        self.executed(number, units, timing, args, &Who::Shard(from));
+                    }
                 }
                 if replies.len() >= full || self.pace.is_over() {
                     break;
@@ -195,8 +206,8 @@ impl Shard {
         out: &mut Vec<u8>,
     ) {
         let Some(spec) = request.spec else {
-            if args.get(0) == CLIENT_LIST_REQUEST {
-                return self.list_clients(now, args, 1, None, out);
+            if args.get(0) == NODE_REQUEST {
+                return self.serve_node(now, args, out);
             }
             return refusal::write(Refusal::Unknown, None, args, out);
         };

@@ -46,6 +46,8 @@ pub(crate) enum Stall {
     Turn,
     /// A WAIT waits for copies.
     Copies,
+    /// CLIENT PAUSE holds back its next command.
+    Pause,
 }
 
 /// How a connection ends.
@@ -75,6 +77,16 @@ pub(crate) struct Session {
     pub(crate) proto: Proto,
     pub(crate) authenticated: bool,
     pub(crate) readonly: bool,
+    /// CLIENT NO-EVICT, NO-TOUCH and REPLY.
+    pub(crate) no_evict: bool,
+    pub(crate) no_touch: bool,
+    pub(crate) reply_off: bool,
+    /// The next command has no reply.
+    pub(crate) skip_next: bool,
+    /// Whether any of this makes the execution of its commands something special.
+    pub(crate) is_odd: bool,
+    /// Its WAIT is to end with an error.
+    pub(crate) unblocked_by_error: bool,
     /// Name of the last command, and of its subcommand.
     pub(crate) last: (&'static str, &'static str),
     pub(crate) parser: RequestParser,
@@ -112,6 +124,8 @@ pub(crate) struct Session {
     pub(crate) listed: Option<RangeId>,
     /// Share of this connection in the shard's total of unsent bytes.
     pub(crate) accounted: usize,
+    /// Since when it leaves more unread than its soft limit (CLOCK_BOOTTIME, milliseconds); 0: it does not.
+    pub(crate) over_soft_since_ms: u64,
     /// When it last took what it was sent, or had little to take (CLOCK_BOOTTIME, milliseconds).
     pub(crate) progress_ms: u64,
 }
@@ -132,6 +146,12 @@ impl Session {
             proto: Proto::Resp2,
             authenticated: env.password_sha256.is_none(),
             readonly: false,
+            no_evict: false,
+            no_touch: false,
+            reply_off: false,
+            skip_next: false,
+            is_odd: false,
+            unblocked_by_error: false,
             last: ("NULL", ""),
             parser: RequestParser::default(),
             input: Vec::new(),
@@ -153,6 +173,7 @@ impl Session {
             listening: None,
             listed: None,
             accounted: 0,
+            over_soft_since_ms: 0,
             progress_ms: now.boot_ms(),
         }
     }

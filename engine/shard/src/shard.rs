@@ -11,7 +11,11 @@ use crate::refusal;
 use crate::replication::Copies;
 use crate::serving::Served;
 use crate::session::{End, OUTPUT_FAIR_BYTES, Session, Sessions, Stall};
+use crate::slowlog::SlowLog;
+use crate::spikes::Spikes;
 use crate::stats::ShardStats;
+use crate::tally::Tally;
+use crate::tuning::Tuning;
 use crate::walk::Step;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -22,7 +26,7 @@ use dkv_protocol::control::latency_bucket;
 use dkv_protocol::frame::{BatchError, ELSEWHERE, ReplyIter};
 use dkv_protocol::ids::ShardAddr;
 use dkv_protocol::limits::{
-    CLIENTS_MAX, OUTPUT_TOTAL_BYTES_HARD_MAX, OUTPUT_TOTAL_BYTES_MAX, WAITING_PER_CONNECTION_MAX,
+    OUTPUT_TOTAL_BYTES_HARD_MAX, OUTPUT_TOTAL_BYTES_MAX, WAITING_PER_CONNECTION_MAX,
 };
 use dkv_protocol::map::StoreMap;
 use dkv_protocol::resp::{Proto, reply};
@@ -55,6 +59,12 @@ pub struct Shard {
     pub(crate) begun: Vec<Begun>,
     pub(crate) pace: Pace,
     pub(crate) pubsub: PubSub,
+    pub(crate) tuning: Tuning,
+    pub(crate) tally: Tally,
+    pub(crate) slow: SlowLog,
+    pub(crate) spikes: Spikes,
+    /// Whether the last slice of the background evicted anything.
+    pub(crate) evicted_lately: bool,
     /// Connections that go on at the end of the turn.
     pub(crate) later: VecDeque<SessionId>,
     /// Whether writes wait for memory until the next turn.
@@ -97,6 +107,11 @@ impl Shard {
             begun: Vec::new(),
             pace: Pace::default(),
             pubsub: PubSub::default(),
+            tuning: Tuning::default(),
+            tally: Tally::default(),
+            slow: SlowLog::default(),
+            spikes: Spikes::default(),
+            evicted_lately: false,
             later: VecDeque::new(),
             starved: false,
             walks: VecDeque::new(),
@@ -130,7 +145,7 @@ impl Shard {
             Some(refusal::PROTECTED_MODE)
         } else {
             let clients: u64 = self.env.stats.iter().map(|s| s.connections.get()).sum();
-            (clients >= CLIENTS_MAX as u64).then_some(refusal::TOO_MANY_CLIENTS)
+            (clients >= self.env.settings.clients_max.get()).then_some(refusal::TOO_MANY_CLIENTS)
         };
         if let Some(text) = refused {
             self.stats.connections_refused.add(1);
@@ -148,6 +163,7 @@ impl Shard {
     /// Bytes of a client. All of them are taken: what cannot be executed yet is kept by the session.
     pub fn input(&mut self, now: Now, id: SessionId, bytes: &[u8]) {
         self.now = now;
+        self.tune();
         self.pace.begin();
         self.input_of_one(now, id, bytes);
     }
@@ -166,6 +182,7 @@ impl Shard {
     /// [`Self::input`] for one after the other, and quicker.
     pub fn inputs<'a>(&mut self, now: Now, ids: &[SessionId], bytes: &dyn Fn(usize) -> &'a [u8]) {
         self.now = now;
+        self.tune();
         self.pace.begin();
         self.feed_together(now, ids, bytes);
     }
@@ -294,7 +311,7 @@ impl Shard {
                 session.replies.waiting() <= session.waiting_max() / 2
                     && session.replies.gated() <= WAITING_PER_CONNECTION_MAX / 2
             }
-            Stall::None | Stall::Link(_) | Stall::Output | Stall::Turn => false,
+            Stall::None | Stall::Link(_) | Stall::Output | Stall::Turn | Stall::Pause => false,
         };
         if may_go_on && session.end == End::No {
             self.go_on(now, &mut session);
@@ -396,9 +413,11 @@ impl Shard {
     /// To be called at least every 100 ms.
     pub fn background(&mut self, now: Now, budget: u32) -> bool {
         self.now = now;
+        self.tune();
         let expired = self.table.background(now.boot_ms(), budget);
         self.starved = false;
         let moving = self.tick_copies(now);
+        self.evicted_lately = self.table.evicted() != self.stats.evicted.get();
         self.stats.evicted.set(self.table.evicted());
         self.stats.expired.add(u64::from(expired.removed));
         self.stats.expiry_lag_ms.set(expired.lag_ms);
@@ -419,6 +438,8 @@ impl Shard {
         }
         self.cut_slow(now);
         let leaving = self.has_gone_listeners() && self.take_off_gone();
+        self.end_idle(now);
+        self.end_pause(now);
         let waiting = self.go_on_later(now);
         let walking = self.walk_on(now);
         expired.more || waiting || walking || moving || leaving
@@ -442,10 +463,15 @@ impl Shard {
         self.settle(session);
     }
 
-    /// Ends a connection at once.
+    /// Ends a connection at once, because of what it has not read.
     pub(crate) fn cut(&mut self, session: &mut Session) {
+        self.stats.connections_cut.add(u64::from(session.end != End::Ordered));
+        self.let_go(session);
+    }
+
+    /// Ends a connection at once.
+    pub(crate) fn let_go(&mut self, session: &mut Session) {
         if session.end != End::Ordered {
-            self.stats.connections_cut.add(1);
             self.orders.push(Order::Cut(session.id));
         }
         session.end = End::Ordered;
@@ -456,6 +482,9 @@ impl Shard {
     /// After work on a connection: tells the driver what it must do, and puts the connection back.
     #[inline]
     pub(crate) fn settle(&mut self, mut session: Box<Session>) {
+        if self.tuning.limits_output && self.is_over_output_limit(&mut session) {
+            self.cut(&mut session);
+        }
         if session.replies.has_output() {
             if !session.flushing {
                 session.flushing = true;

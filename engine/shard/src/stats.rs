@@ -1,5 +1,6 @@
 //! One shard's counters: written by its own thread with relaxed stores, read by whoever reports.
 
+use crate::command_stats::{CommandStats, ErrorStats};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use dkv_protocol::control::{LATENCY_BUCKETS, ShardCounters};
@@ -45,7 +46,7 @@ impl Counter {
         self.get().saturating_sub(self.base.load(Ordering::Relaxed))
     }
 
-    fn count_from_here(&self) {
+    pub(crate) fn count_from_here(&self) {
         self.base.store(self.get(), Ordering::Relaxed);
     }
 }
@@ -54,11 +55,13 @@ macro_rules! counters {
     ($($name:ident),* $(,)?) => {
         /// See the module and [`ShardCounters`], whose fields these are.
         #[derive(Debug)]
-        #[expect(missing_docs, reason = "the fields are those of ShardCounters, documented there, and `rates`")]
+        #[expect(missing_docs, reason = "the fields are those of ShardCounters, documented there, `rates` and what is counted by command")]
         pub struct ShardStats {
             $(pub $name: Counter,)*
             pub latency: Vec<Counter>,
             pub rates: Rates,
+            pub of_commands: CommandStats,
+            pub of_errors: ErrorStats,
         }
 
         impl Default for ShardStats {
@@ -67,6 +70,8 @@ macro_rules! counters {
                     $($name: Counter::default(),)*
                     latency: (0..LATENCY_BUCKETS).map(|_| Counter::default()).collect(),
                     rates: Rates::default(),
+                    of_commands: CommandStats::default(),
+                    of_errors: ErrorStats::default(),
                 }
             }
         }
@@ -77,6 +82,8 @@ macro_rules! counters {
             pub fn reset(&self) {
                 $(self.$name.count_from_here();)*
                 self.latency.iter().for_each(Counter::count_from_here);
+                self.of_commands.reset();
+                self.of_errors.reset();
                 self.piece_us_max.set(0);
                 self.turn_us_max.set(0);
                 self.resync_us_max.set(0);
@@ -141,6 +148,13 @@ counters!(
 );
 
 impl ShardStats {
+    /// A reply that is an error.
+    #[cold]
+    pub(crate) fn error(&self, reply: &[u8]) {
+        self.errors.add(1);
+        self.of_errors.note(reply);
+    }
+
     /// Takes a sample of the rates when the last one is old enough. The owning shard calls it, every turn or so.
     #[inline]
     pub fn sample_rates(&self, boot_ms: u64) {

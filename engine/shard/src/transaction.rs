@@ -119,6 +119,11 @@ impl Transaction {
         (self.commands.len(), self.arguments.bytes())
     }
 
+    /// Whether a command that is queued writes.
+    pub(crate) fn writes(&self) -> bool {
+        self.commands.iter().any(|command| command.spec.write)
+    }
+
     /// Memory that it takes, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         let watched = self.watched.iter().map(|(key, mark)| key.len() + mark.len()).sum::<usize>();

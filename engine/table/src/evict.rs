@@ -116,6 +116,18 @@ impl Evictor {
         }
     }
 
+    /// Takes another policy; whether it asks for something else about keys.
+    pub(crate) fn set(&mut self, eviction: Eviction) -> bool {
+        let kind = Kind::of(eviction);
+        let asks_else = self.kind != kind;
+        (self.eviction, self.kind) = (eviction, kind);
+        self.running = false;
+        if asks_else {
+            (self.round_ms, self.round_next) = (None, 0);
+        }
+        asks_else
+    }
+
     pub(crate) const fn keeps_heat(&self) -> bool {
         !matches!(self.kind, Kind::Nothing)
     }
@@ -232,6 +244,7 @@ impl Table {
         let evicting = !dismantling && self.evict_in_background(now_ms);
         expired.removed += core::mem::take(&mut self.evictor.expired);
         expired.more |= dismantling || evicting;
+        expired.more |= self.begin_heat_slice();
         self.grow_older(now_ms);
         expired
     }

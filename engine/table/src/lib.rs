@@ -31,6 +31,7 @@ mod lead;
 mod memory;
 mod old;
 mod patch;
+mod policy;
 mod prefetch;
 mod ranges;
 mod record;

@@ -272,6 +272,10 @@ type Heats = [Cell<u16>; SEGMENT_LANES];
 /// Segments whose heats are allocated together: little enough not to be felt.
 const ROW: usize = 32;
 
+fn new_row(first: u16) -> Box<[Heats; ROW]> {
+    Box::new(core::array::from_fn(|_| core::array::from_fn(|_| Cell::new(first))))
+}
+
 struct Piece {
     segments: &'static mut [Segment; PIECE],
     about: Box<[About; PIECE]>,
@@ -317,6 +321,10 @@ pub(crate) struct Segments {
     /// A row for every 32 numbers of segments, allocated when one of them is first used; nothing at all when heat is
     /// not kept.
     heats: Option<Vec<Option<Box<[Heats; ROW]>>>>,
+    /// Rows of `heats` below this are still to be allocated for segments that were there before heat was kept.
+    cold_rows: usize,
+    /// What the heat of their entries is then.
+    first_heat: u16,
 }
 
 impl Segments {
@@ -351,6 +359,33 @@ impl Segments {
     #[inline]
     pub(crate) fn heat(&self, spot: Spot) -> Option<&Cell<u16>> {
         self.heats(spot.segment).map(|heats| &heats[spot.bucket * LANES + spot.lane])
+    }
+
+    /// Forgets the heat of all entries. When it is to be kept, rows for the segments in use follow by
+    /// [`Self::begin_heat_slice`].
+    pub(crate) fn begin_heat(&mut self, kept: bool, first: u16) {
+        self.heats = kept.then(Vec::new);
+        self.first_heat = first;
+        self.cold_rows = if kept { self.pieces.len() * (PIECE / ROW) } else { 0 };
+    }
+
+    /// Allocates up to `max` of those rows; whether more are to follow.
+    pub(crate) fn begin_heat_slice(&mut self, max: usize) -> bool {
+        let first = self.first_heat;
+        let Some(heats) = &mut self.heats else { return false };
+        for _ in 0..max {
+            let Some(row) = self.cold_rows.checked_sub(1) else { break };
+            self.cold_rows = row;
+            if !matches!(self.pieces.get(row / (PIECE / ROW)), Some(Some(_))) {
+                continue;
+            }
+            if row >= heats.len() {
+                heats.resize_with(row + 1, || None);
+            }
+            // It may be there: a segment that was taken meanwhile has brought it.
+            heats[row].get_or_insert_with(|| new_row(first));
+        }
+        self.cold_rows > 0
     }
 
     /// Segments in use.
@@ -398,9 +433,7 @@ impl Segments {
             if row >= heats.len() {
                 heats.resize_with(row + 1, || None);
             }
-            heats[row].get_or_insert_with(|| {
-                Box::new([const { [const { Cell::new(0) }; SEGMENT_LANES] }; ROW])
-            });
+            heats[row].get_or_insert_with(|| new_row(self.first_heat));
         }
         self.wipe(id);
         id

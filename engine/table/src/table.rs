@@ -25,6 +25,8 @@ use core::fmt;
 pub struct Table {
     pub(crate) hash: KeyHash,
     pub(crate) memory_bytes_max: u64,
+    /// Whether reading a key uses it.
+    pub(crate) touches: bool,
     pub(crate) ranges: Box<[Range; RANGES]>,
     pub(crate) segments: Segments,
     pub(crate) records: Records,
@@ -136,6 +138,7 @@ impl Table {
             following: Following::default(),
             journal: Journal::default(),
             lacking: None,
+            touches: true,
             now_ms: 0,
             memory,
         }
@@ -232,7 +235,7 @@ impl Table {
     /// Notes that a key was used, for the policies that ask.
     #[inline]
     pub(crate) fn used(&self, now_ms: u64, spot: Spot) {
-        if let Some(heat) = self.segments.heat(spot) {
+        if let Some(heat) = self.segments.heat(spot).filter(|_| self.touches) {
             let chance = || self.evictor.chance();
             heat.set(heat::again(self.evictor.kind, now_ms, heat.get(), chance));
         }

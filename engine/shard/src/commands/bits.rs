@@ -53,6 +53,7 @@ pub(super) const SPECS: &[Spec] = &[
     },
     Spec {
         name: "BITCOUNT",
+        long: true,
         arity: -2,
         handler: bitcount,
         summary: "Counts the number of set bits (population counting) in a string.",
@@ -61,6 +62,7 @@ pub(super) const SPECS: &[Spec] = &[
     },
     Spec {
         name: "BITPOS",
+        long: true,
         arity: -3,
         handler: bitpos,
         summary: "Finds the first set (1) or clear (0) bit in a string.",
@@ -69,6 +71,7 @@ pub(super) const SPECS: &[Spec] = &[
     },
     Spec {
         name: "BITOP",
+        long: true,
         arity: -4,
         first_key: 2,
         last_key: -1,

@@ -25,6 +25,7 @@ const ONE_KEY: Spec = Spec {
 pub(super) const SPECS: &[Spec] = &[
     Spec {
         name: "DUMP",
+        long: true,
         arity: 2,
         flags: &["readonly"],
         categories: &["@keyspace", "@read", "@slow"],
@@ -36,6 +37,7 @@ pub(super) const SPECS: &[Spec] = &[
     },
     Spec {
         name: "RESTORE",
+        long: true,
         arity: -4,
         flags: &["write", "denyoom"],
         categories: &["@keyspace", "@write", "@slow", "@dangerous"],

@@ -12,13 +12,13 @@
 
 use super::config::memory_bytes_max;
 use crate::command::{Args, Exec, Merge, Scope, Spec};
+use crate::command_stats::{ErrorStats, Sum};
 use crate::stats::ShardStats;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::{Display, Write};
 use dkv_protocol::control::{LATENCY_BUCKETS, latency_bucket_ns_max};
-use dkv_protocol::limits::CLIENTS_MAX;
 use dkv_protocol::resp::{reply, value};
 
 /// What each shard is asked for the keyspace section.
@@ -124,7 +124,7 @@ fn info(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
 type Section = fn(&mut Text, &Facts<'_>);
 
 /// All sections in their order.
-const SECTIONS: [(&str, Section); 12] = [
+const SECTIONS: [(&str, Section); 14] = [
     ("Server", server),
     ("Clients", clients),
     ("Memory", memory),
@@ -133,20 +133,24 @@ const SECTIONS: [(&str, Section); 12] = [
     ("Replication", replication),
     ("CPU", cpu),
     ("Modules", |_, _| {}),
-    ("Errorstats", |_, _| {}),
+    ("Commandstats", command_stats),
+    ("Errorstats", error_stats),
+    ("Latencystats", latency_stats),
     ("Cluster", cluster),
     (KEYSPACE_SECTION, keyspace_lines),
     ("DKV", dkv),
 ];
+/// Those that are not shown unless they are asked for, by name or with all.
+const LONG_SECTIONS: [&str; 2] = ["Commandstats", "Latencystats"];
 const KEYSPACE_SECTION: &str = "Keyspace";
 
 /// Whether the arguments of an INFO ask for a section.
 fn wants(args: Args<'_>, section: &str) -> bool {
-    args.len() == 1
+    let by_default = !LONG_SECTIONS.contains(&section);
+    args.len() == 1 && by_default
         || args.iter_from(1).any(|word| {
-            ["all", "everything", "default", section]
-                .iter()
-                .any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
+            let is = |known: &str| word.eq_ignore_ascii_case(known.as_bytes());
+            is(section) || is("all") || is("everything") || by_default && is("default")
         })
 }
 
@@ -157,11 +161,7 @@ pub fn needs_keyspace(args: Args<'_>) -> bool {
 
 /// Writes the reply to an INFO. `x` is the shard that the client is connected to.
 pub fn render(x: &Exec<'_>, args: Args<'_>, keyspace: &Keyspace, out: &mut Vec<u8>) {
-    // Each shard is a node of its own to those who come through its port.
-    let shards = match x.env.stats.get(x.me.shard.0 as usize) {
-        Some(own) if !x.whole_store => core::slice::from_ref(own),
-        _ => &x.env.stats,
-    };
+    let shards = shards(x);
     let facts = Facts { x, shards, keyspace };
     let mut text = Text(String::with_capacity(4096));
     for (name, section) in SECTIONS.iter().filter(|(name, _)| wants(args, name)) {
@@ -174,6 +174,14 @@ pub fn render(x: &Exec<'_>, args: Args<'_>, keyspace: &Keyspace, out: &mut Vec<u
         section(&mut text, &facts);
     }
     reply::verbatim(out, x.proto, text.0.as_bytes());
+}
+
+/// The shards that are spoken of. Each is a node of its own to those who come through its port.
+pub(super) fn shards<'a>(x: &Exec<'a>) -> &'a [Arc<ShardStats>] {
+    match x.env.stats.get(x.me.shard.0 as usize) {
+        Some(own) if !x.whole_store => core::slice::from_ref(own),
+        _ => &x.env.stats,
+    }
 }
 
 /// What the sections speak of.
@@ -278,7 +286,7 @@ fn server(text: &mut Text, facts: &Facts<'_>) {
 fn clients(text: &mut Text, facts: &Facts<'_>) {
     text.field("connected_clients", facts.sum(|s| s.connections.get()));
     text.field("cluster_connections", 0);
-    text.field("maxclients", CLIENTS_MAX);
+    text.field("maxclients", facts.x.env.settings.clients_max.get());
     text.field("blocked_clients", 0);
     text.field("tracking_clients", 0);
     text.field("pubsub_clients", facts.sum(|s| s.pubsub_clients.get()));
@@ -293,7 +301,7 @@ fn memory(text: &mut Text, facts: &Facts<'_>) {
     }
     text.field("used_memory_dataset", used);
     text.bytes("maxmemory", memory_bytes_max(facts.x));
-    text.field("maxmemory_policy", facts.x.env.eviction);
+    text.field("maxmemory_policy", facts.x.env.settings.eviction());
     text.field("mem_allocator", "mimalloc");
     text.field("number_of_cached_scripts", 0);
 }
@@ -368,6 +376,47 @@ fn cpu(text: &mut Text, facts: &Facts<'_>) {
         ("used_cpu_user", process.cpu_user_us.get()),
     ] {
         text.field(name, format_args!("{}.{:06}", us / 1_000_000, us % 1_000_000));
+    }
+}
+
+fn command_stats(text: &mut Text, facts: &Facts<'_>) {
+    for number in 0..super::NUMBERS as u16 {
+        let sum = Sum::of(facts.shards.iter().map(|shard| &shard.of_commands), number);
+        if sum.calls + sum.rejected == 0 {
+            continue;
+        }
+        let Sum { calls, us, rejected, failed, .. } = sum;
+        let per_call = us as f64 / calls.max(1) as f64;
+        let _ = write!(
+            text.0,
+            "cmdstat_{}:calls={calls},usec={us},usec_per_call={per_call:.2},rejected_calls={rejected},\
+             failed_calls={failed}\r\n",
+            super::name_of(number)
+        );
+    }
+}
+
+fn error_stats(text: &mut Text, facts: &Facts<'_>) {
+    let shards = facts.shards.iter().map(|shard| &shard.of_errors);
+    for (kind, count) in ErrorStats::sums(shards).filter(|(_, count)| *count > 0) {
+        let _ = write!(text.0, "errorstat_{kind}:count={count}\r\n");
+    }
+}
+
+fn latency_stats(text: &mut Text, facts: &Facts<'_>) {
+    if facts.x.env.settings.latency_tracking.get() == 0 {
+        return;
+    }
+    for number in 0..super::NUMBERS as u16 {
+        let sum = Sum::of(facts.shards.iter().map(|shard| &shard.of_commands), number);
+        if sum.tracked() > 0 {
+            let [p50, p99, p999] = [500, 990, 999].map(|share| sum.percentile_us(share));
+            let _ = write!(
+                text.0,
+                "latency_percentiles_usec_{}:p50={p50:.3},p99={p99:.3},p99.9={p999:.3}\r\n",
+                super::name_of(number)
+            );
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use dkv_protocol::resp::{Proto, reply};
 
 pub(super) const LCS: Spec = Spec {
     name: "LCS",
+    long: true,
     arity: -3,
     flags: &["readonly"],
     first_key: 1,

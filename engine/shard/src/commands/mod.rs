@@ -10,8 +10,10 @@
 mod bitfield;
 mod bits;
 pub(crate) mod checksum;
+pub(crate) mod clients;
 mod command;
-mod config;
+pub(crate) mod config;
+mod config_set;
 mod connection;
 mod counters;
 mod dump;
@@ -32,6 +34,7 @@ pub mod scan;
 mod server;
 mod sessions;
 mod setters;
+pub(crate) mod slowlog;
 mod strings;
 mod substrings;
 pub(crate) mod transactions;
@@ -39,14 +42,14 @@ pub(crate) mod transactions;
 #[cfg(test)]
 mod tests;
 
-use crate::command::{Args, Spec};
+use crate::command::{Args, Exec, Spec, Subcommand};
 use alloc::vec::Vec;
 use dkv_protocol::limits::VALUE_BYTES_MAX;
 use dkv_protocol::resp::reply;
 pub(crate) use errors::OUT_OF_MEMORY;
 
 /// The families, in the order in which COMMAND lists them.
-const FAMILIES: [&[Spec]; 19] = [
+const FAMILIES: [&[Spec]; 20] = [
     strings::SPECS,
     setters::SPECS,
     substrings::SPECS,
@@ -65,6 +68,7 @@ const FAMILIES: [&[Spec]; 19] = [
     pubsub::SPECS,
     command::SPECS,
     server::SPECS,
+    slowlog::SPECS,
     INTROSPECTION,
 ];
 
@@ -96,13 +100,17 @@ const COUNT: usize = {
     count
 };
 
-static ALL: [&Spec; COUNT] = {
-    let mut all = [&FAMILIES[0][0]; COUNT];
-    let (mut family, mut at) = (0, 0);
+/// The commands with their numbers; those of subcommands follow behind all of them.
+static SPECS: [Spec; COUNT] = {
+    let mut all = [FAMILIES[0][0]; COUNT];
+    let (mut family, mut at, mut subcommands) = (0, 0, COUNT);
     while family < FAMILIES.len() {
         let mut i = 0;
         while i < FAMILIES[family].len() {
-            all[at] = &FAMILIES[family][i];
+            all[at] = FAMILIES[family][i];
+            all[at].number = at as u16;
+            all[at].first_subcommand = subcommands as u16;
+            subcommands += all[at].subcommands.len();
             at += 1;
             i += 1;
         }
@@ -110,6 +118,113 @@ static ALL: [&Spec; COUNT] = {
     }
     all
 };
+
+static ALL: [&Spec; COUNT] = {
+    let mut all = [&SPECS[0]; COUNT];
+    let mut at = 0;
+    while at < COUNT {
+        all[at] = &SPECS[at];
+        at += 1;
+    }
+    all
+};
+
+/// Commands and subcommands.
+pub(crate) const NUMBERS: usize = {
+    let (mut numbers, mut family) = (COUNT, 0);
+    while family < FAMILIES.len() {
+        let mut i = 0;
+        while i < FAMILIES[family].len() {
+            numbers += FAMILIES[family][i].subcommands.len();
+            i += 1;
+        }
+        family += 1;
+    }
+    numbers
+};
+
+/// The number by which a request is counted: its command's, or its subcommand's where it has one.
+#[inline]
+pub(crate) fn number_of(spec: &Spec, args: Args<'_>) -> u16 {
+    if spec.subcommands.is_empty() && spec.number != u16::MAX {
+        spec.number
+    } else {
+        number_of_part(spec, args)
+    }
+}
+
+#[cold]
+fn number_of_part(spec: &Spec, args: Args<'_>) -> u16 {
+    if spec.name.starts_with("DKV.EXEC") {
+        return lookup(b"EXEC").map_or(u16::MAX, |exec| exec.number);
+    }
+    if args.len() < 2 {
+        return spec.number;
+    }
+    let name = args.get(1);
+    let at = spec.subcommands.iter().position(|s| s.name.as_bytes().eq_ignore_ascii_case(name));
+    at.map_or(spec.number, |at| spec.first_subcommand + at as u16)
+}
+
+/// The command of a number, and its subcommand where the number is one's.
+fn numbered(number: u16) -> Option<(&'static Spec, Option<&'static Subcommand>)> {
+    let at = usize::from(number);
+    if let Some(spec) = ALL.get(at) {
+        return Some((spec, None));
+    }
+    let spec =
+        ALL.iter().rev().find(|s| s.first_subcommand <= number && !s.subcommands.is_empty())?;
+    let subcommand = spec.subcommands.get(usize::from(number - spec.first_subcommand))?;
+    Some((spec, Some(subcommand)))
+}
+
+/// The flags of the command, or subcommand, of a number.
+pub(crate) fn flags_of(number: u16) -> &'static [&'static str] {
+    match numbered(number) {
+        Some((_, Some(subcommand))) => subcommand.flags,
+        Some((spec, None)) => spec.flags,
+        None => &[],
+    }
+}
+
+/// Its name as INFO and LATENCY HISTOGRAM give it: `get`, `config|set`.
+pub(crate) fn name_of(number: u16) -> alloc::string::String {
+    let Some((spec, subcommand)) = numbered(number) else { return alloc::string::String::new() };
+    let mut name = spec.name.to_ascii_lowercase();
+    if let Some(subcommand) = subcommand {
+        name.push('|');
+        name.push_str(subcommand.name);
+    }
+    name
+}
+
+/// The numbers that a name stands for: of a container all its subcommands.
+pub(crate) fn numbers_named(name: &[u8]) -> core::ops::Range<u16> {
+    let mut parts = name.splitn(2, |b| *b == b'|');
+    let Some(spec) = parts.next().and_then(lookup) else { return 0..0 };
+    let first = spec.first_subcommand;
+    let count = spec.subcommands.len() as u16;
+    match parts.next() {
+        None if count == 0 => spec.number..spec.number + 1,
+        None => first..first + count,
+        Some(sub) => {
+            let known = |s: &Subcommand| s.name.as_bytes().eq_ignore_ascii_case(sub);
+            match spec.subcommands.iter().position(known) {
+                Some(at) => first + at as u16..first + at as u16 + 1,
+                None => 0..0,
+            }
+        }
+    }
+}
+
+/// Writes the reply to a command of which each shard of the node has executed its part.
+pub(crate) fn finish_of_node(x: &Exec<'_>, args: Args<'_>, parts: &[Vec<u8>], out: &mut Vec<u8>) {
+    if args.get(0).eq_ignore_ascii_case(b"CLIENT") {
+        clients::finish(x, args, parts, out);
+    } else {
+        slowlog::finish(x, args, parts, out);
+    }
+}
 
 /// Places of the name index. A power of two, a few times the number of commands, so that a search takes one step.
 const PLACES: usize = 512;

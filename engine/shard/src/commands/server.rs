@@ -230,7 +230,7 @@ const EMPTY_BYTES: u64 = 5 << 20;
 
 fn doctor(x: &Exec<'_>) -> String {
     let Sums { used, resident, .. } = sums(x);
-    let limit = x.env.memory_bytes_max;
+    let limit = x.env.settings.memory_bytes_max.get();
     if used < EMPTY_BYTES {
         return "This node holds next to nothing, so there is nothing to say about its memory.\n"
             .into();

@@ -25,6 +25,13 @@ const CLIENT_SUB: Subcommand = Subcommand {
     since: "",
 };
 
+/// What only an administrator is to do.
+const CLIENT_ADMIN: Subcommand = Subcommand {
+    flags: &["admin", "noscript", "loading", "stale"],
+    categories: &["@admin", "@slow", "@dangerous", "@connection"],
+    ..CLIENT_SUB
+};
+
 const CLUSTER_SUB: Subcommand = Subcommand {
     name: "",
     arity: 2,
@@ -154,14 +161,60 @@ const CLIENT: &[Subcommand] = &[
         ..CLIENT_SUB
     },
     Subcommand {
+        name: "kill",
+        arity: -3,
+        summary: "Terminates open connections.",
+        since: "2.4.0",
+        ..CLIENT_ADMIN
+    },
+    Subcommand {
         name: "list",
         arity: -2,
-        flags: &["admin", "noscript", "loading", "stale"],
-        key_flags: &[],
-        categories: &["@admin", "@slow", "@dangerous", "@connection"],
         tips: &["nondeterministic_output"],
         summary: "Lists open connections.",
         since: "2.4.0",
+        ..CLIENT_ADMIN
+    },
+    Subcommand {
+        name: "no-evict",
+        arity: 3,
+        summary: "Sets the client eviction mode of the connection.",
+        since: "7.0.0",
+        ..CLIENT_ADMIN
+    },
+    Subcommand {
+        name: "no-touch",
+        arity: 3,
+        summary: "Controls whether commands sent by the client affect the LRU/LFU of accessed keys.",
+        since: "7.2.0",
+        ..CLIENT_SUB
+    },
+    Subcommand {
+        name: "pause",
+        arity: -3,
+        summary: "Suspends commands processing.",
+        since: "2.9.50",
+        ..CLIENT_ADMIN
+    },
+    Subcommand {
+        name: "reply",
+        arity: 3,
+        summary: "Instructs the server whether to reply to commands.",
+        since: "3.2.0",
+        ..CLIENT_SUB
+    },
+    Subcommand {
+        name: "unblock",
+        arity: -3,
+        summary: "Unblocks a client blocked by a blocking command from a different connection.",
+        since: "5.0.0",
+        ..CLIENT_ADMIN
+    },
+    Subcommand {
+        name: "unpause",
+        summary: "Resumes processing commands from paused clients.",
+        since: "6.2.0",
+        ..CLIENT_ADMIN
     },
     Subcommand {
         name: "help",

@@ -82,6 +82,7 @@ pub(super) const EXECUTING: Spec = Spec {
     name: "DKV.EXEC",
     arity: -(EXEC_HEAD_ARGS as i8),
     flags: &["denyoom"],
+    long: true,
     write: true,
     handler: execute,
     ..WATCHING
@@ -178,6 +179,8 @@ fn one(x: &mut Exec<'_>, args: Args<'_>, begun: (usize, usize), out: &mut Vec<u8
     x.place = None;
     let before = (out.len(), x.inserts.as_ref().map_or(0, |all| all.len()));
     (spec.handler)(x, args, out);
+    // How long it took is told of EXEC.
+    x.stats.of_commands.executed(super::number_of(spec, args), 1, 0, false);
     let inserted = x.inserts.as_ref().map_or(0, |all| {
         all.get(begun.1..).unwrap_or_default().iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
     });

@@ -15,10 +15,7 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 use dkv_protocol::frame::RequestHead;
 use dkv_protocol::ids::ShardAddr;
-use dkv_protocol::limits::{
-    KEY_BYTES_MAX, SUBSCRIBER_OUTPUT_BYTES_MAX, SUBSCRIBER_OUTPUT_BYTES_SOFT_MAX,
-    SUBSCRIBER_OUTPUT_MS_MAX,
-};
+use dkv_protocol::limits::KEY_BYTES_MAX;
 use dkv_protocol::resp::{Proto, reply};
 
 /// Bytes of a message that count one unit of pace.
@@ -152,7 +149,9 @@ impl Shard {
                 let delivery = match own.as_deref_mut().filter(|session| session.id == id) {
                     Some(session) => {
                         frame(session.proto, &mut frames);
-                        session.replies.push(&frames[usize::from(session.proto == Proto::Resp3)]);
+                        session
+                            .replies
+                            .message(&frames[usize::from(session.proto == Proto::Resp3)]);
                         Delivery::Done
                     }
                     None => self.deliver(id, &mut frames, &frame),
@@ -201,7 +200,7 @@ impl Shard {
         }
         make(session.proto, frames);
         session.replies.lend(|| self.buffers.take());
-        session.replies.push(&frames[usize::from(session.proto == Proto::Resp3)]);
+        session.replies.message(&frames[usize::from(session.proto == Proto::Resp3)]);
         self.stats.delivered.add(1);
         self.bound_listener(&mut session);
         self.settle(session);
@@ -211,13 +210,14 @@ impl Shard {
     /// Cuts a subscriber that leaves too much unread, or much for too long.
     fn bound_listener(&mut self, session: &mut Session) {
         let (unsent, now_ms) = (session.replies.unsent(), self.now.boot_ms());
+        let max = self.tuning.subscribers;
         let Some(own) = &mut session.listening else { return };
-        if unsent <= SUBSCRIBER_OUTPUT_BYTES_SOFT_MAX {
+        if unsent <= max.soft_bytes {
             own.slow_since_ms = None;
             return;
         }
         let since_ms = *own.slow_since_ms.get_or_insert(now_ms);
-        if unsent > SUBSCRIBER_OUTPUT_BYTES_MAX || now_ms - since_ms > SUBSCRIBER_OUTPUT_MS_MAX {
+        if unsent > max.hard_bytes || now_ms - since_ms > max.soft_ms {
             self.stats.subscribers_cut.add(1);
             self.cut(session);
         }

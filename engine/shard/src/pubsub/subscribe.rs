@@ -188,7 +188,7 @@ impl Shard {
         self.pace.work(names.len() * UNITS_OF_NAME as usize);
         self.gauge_pubsub();
         if untold.is_empty() {
-            session.replies.push(&out);
+            session.replies.message(&out);
             return ControlFlow::Continue(());
         }
         let slot = session.replies.wait_for_all(Merging::given(out, untold.len() as u32));

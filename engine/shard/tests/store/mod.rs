@@ -2,6 +2,7 @@
 //! of events. Links between nodes can be cut and mended; batches that are on the way over a cut link are lost.
 #![expect(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod clock;
 mod ranges;
 
 use dkv_protocol::eviction::Eviction;
@@ -142,8 +143,11 @@ impl Store {
                     map: map.clone(),
                     password_sha256: settings.password,
                     protected_mode: settings.protected_mode,
-                    memory_bytes_max: settings.memory_bytes_max,
-                    eviction: settings.eviction,
+                    settings: dkv_shard::settings::Settings::new(
+                        settings.memory_bytes_max,
+                        settings.eviction,
+                    ),
+                    clock: clock::now_ns,
                     io: "test".into(),
                     stats: node
                         .shard_ports

@@ -390,3 +390,32 @@ fn heat_costs_nothing_when_no_policy_asks_for_it() {
     let heat = (held(Eviction::AllKeysLru) - none) as f64 / 100_000.0;
     assert!((2.0..4.0).contains(&heat), "{heat} bytes a key");
 }
+
+#[test]
+fn a_policy_that_is_set_later_learns_which_keys_are_used() {
+    let mut t = table(0, Eviction::None);
+    let mut now = 1_000_000;
+    for i in 0..20_000 {
+        set(&mut t, now, i, Expiry::Clear).unwrap();
+    }
+    let used = t.memory_bytes();
+    t.set_eviction(Eviction::AllKeysLru);
+    while t.background(now, 1000).more {}
+    now += 60_000;
+    // A tenth of the keys is used from now on.
+    (0..2_000).for_each(|i| assert!(get(&t, now, i * 10), "key {i}"));
+    now += 60_000;
+    t.set_memory_bytes_max(used / 2);
+    while t.background(now, 1000).more {}
+    assert!(t.evicted() > 5_000, "{} evicted", t.evicted());
+    assert!(t.memory_bytes() <= used / 2);
+    let kept = (0..2_000).filter(|i| get(&t, now, i * 10)).count();
+    assert!(kept > 1_950, "{kept} of the 2,000 keys that were used are left");
+    // And is forgotten under one that does not ask.
+    t.set_eviction(Eviction::None);
+    t.set_memory_bytes_max(1);
+    while t.background(now, 1000).more {}
+    assert_eq!(t.make_room(now, 1000), Room::Never);
+    t.set_memory_bytes_max(0);
+    assert_eq!(t.make_room(now, 1000), Room::Enough);
+}

@@ -1,0 +1,155 @@
+//! Commands that took long: the last ones that this shard executed, as SLOWLOG shows them.
+//!
+//! Each shard keeps what it executed, for a client of its own or for another shard; the node's log is all of them in the order
+//! of their ids, which are the node's.
+
+use crate::command::Args;
+use crate::session::Session;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use dkv_protocol::ids::ShardAddr;
+use dkv_protocol::map::StoreMap;
+use dkv_protocol::resp::reply;
+
+/// Arguments that an entry keeps, the note on how many more there were included, and bytes of each (Redis' own).
+const ARGUMENTS_MAX: usize = 32;
+const ARGUMENT_BYTES_MAX: usize = 128;
+/// What stands for an argument that nobody is to read.
+const REDACTED: &[u8] = b"(redacted)";
+
+/// For whom a command was executed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Who<'a> {
+    /// A client of this shard.
+    Client(&'a Session),
+    /// A client of another one.
+    Shard(ShardAddr),
+}
+
+/// A command that took long.
+#[derive(Debug)]
+pub(crate) struct Slow {
+    id: u64,
+    unix_s: u64,
+    us: u64,
+    args: Vec<Box<[u8]>>,
+    client: String,
+    name: Box<[u8]>,
+}
+
+impl Slow {
+    /// `number` is the entry's id and the unix time in seconds; `us` how long the command took.
+    pub(crate) fn new(
+        (id, unix_s): (u64, u64),
+        us: u64,
+        args: Args<'_>,
+        who: &Who<'_>,
+        map: &StoreMap,
+    ) -> Self {
+        let (client, name) = match who {
+            Who::Client(session) => (session.peer.to_string(), session.name.clone()),
+            // The client is known to the shard that asked; it is named as it is in CLUSTER NODES.
+            Who::Shard(addr) => {
+                let node = map.node(addr.node);
+                let port = node.shard_ports.get(usize::from(addr.shard.0)).copied();
+                let port = port.unwrap_or(node.client_port);
+                (format!("{}:{port}", node.address), node.name.as_bytes().into())
+            }
+        };
+        Self { id, unix_s, us, args: kept(args), client, name }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        reply::array(out, 6);
+        for number in [self.id, self.unix_s, self.us] {
+            reply::integer(out, number as i64);
+        }
+        reply::array(out, self.args.len());
+        self.args.iter().for_each(|arg| reply::bulk(out, arg));
+        reply::bulk(out, self.client.as_bytes());
+        reply::bulk(out, &self.name);
+    }
+}
+
+/// What an entry keeps of a command.
+fn kept(args: Args<'_>) -> Vec<Box<[u8]>> {
+    let name = args.get(0);
+    // A transaction came as one request of the session; what is in it is for shards to read.
+    if name.starts_with(b"DKV.EXEC") {
+        return [Box::from(&b"EXEC"[..])].into();
+    }
+    let secret_from = secret_from(args);
+    let all = args.len();
+    let whole = if all > ARGUMENTS_MAX { ARGUMENTS_MAX - 1 } else { all };
+    let mut kept: Vec<Box<[u8]>> = args
+        .iter_from(0)
+        .take(whole)
+        .enumerate()
+        .map(|(i, arg)| match arg.len().checked_sub(ARGUMENT_BYTES_MAX) {
+            _ if i >= secret_from => REDACTED.into(),
+            None | Some(0) => arg.into(),
+            Some(more) => {
+                let mut cut = arg[..ARGUMENT_BYTES_MAX].to_vec();
+                cut.extend_from_slice(format!("... ({more} more bytes)").as_bytes());
+                cut.into()
+            }
+        })
+        .collect();
+    if all > whole {
+        kept.push(format!("... ({} more arguments)", all - whole).into_bytes().into());
+    }
+    kept
+}
+
+/// The first argument that may be a password.
+fn secret_from(args: Args<'_>) -> usize {
+    let is = |i: usize, word: &[u8]| args.len() > i && args.get(i).eq_ignore_ascii_case(word);
+    match () {
+        () if is(0, b"AUTH") => 1,
+        () if is(0, b"HELLO") => 2,
+        () if is(0, b"ACL") && is(1, b"SETUSER") => 2,
+        () if is(0, b"CONFIG")
+            && is(1, b"SET")
+            && args.iter_from(2).any(|arg| arg.eq_ignore_ascii_case(b"requirepass")) =>
+        {
+            2
+        }
+        () => usize::MAX,
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct SlowLog {
+    entries: VecDeque<Slow>,
+}
+
+impl SlowLog {
+    /// Adds the latest; at most `len_max` stay.
+    pub(crate) fn add(&mut self, slow: Slow, len_max: usize) {
+        self.entries.push_back(slow);
+        self.shorten(len_max);
+    }
+
+    pub(crate) fn shorten(&mut self, len_max: usize) {
+        let over = self.entries.len().saturating_sub(len_max);
+        self.entries.drain(..over);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.entries = VecDeque::new();
+    }
+
+    /// Writes the latest entries, so many at most, the latest first.
+    pub(crate) fn write(&self, count: usize, out: &mut Vec<u8>) {
+        reply::array(out, count.min(self.entries.len()));
+        self.entries.iter().rev().take(count).for_each(|slow| slow.write(out));
+    }
+}

@@ -1,0 +1,179 @@
+//! How often each command was executed and how long it took, for INFO and LATENCY HISTOGRAM; and which took so long that
+//! somebody should know, for SLOWLOG and LATENCY.
+//!
+//! A look at the clock for each command would be a tenth of what a GET costs. The driver looks at it after every piece of work
+//! anyway, so what a piece took is spread over its commands, each by the work that `pace` counts for it. A command that
+//! may be long is timed by itself; so is every one while SLOWLOG is to have commands that no piece would be long for.
+
+use crate::command::{Args, Spec};
+use crate::commands;
+use crate::shard::Shard;
+use crate::slowlog::{Slow, Who};
+use alloc::vec::Vec;
+
+/// Commands with so many arguments are timed by themselves.
+const ARGUMENTS_LONG: usize = 64;
+/// When SLOWLOG is to have what is shorter, every command is timed by itself, in microseconds.
+const TIMED_BELOW_US: i64 = 1000;
+
+/// Commands of one kind in this piece of work.
+#[derive(Clone, Copy, Debug, Default)]
+struct One {
+    calls: u32,
+    units: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// By the command's number.
+    ones: Vec<One>,
+    /// The numbers of those that are not zero.
+    touched: Vec<u16>,
+    units: u64,
+    /// What was timed by itself in this piece, nanoseconds.
+    timed_ns: u64,
+    /// Whether each command is timed by itself.
+    pub(crate) each: bool,
+    /// From how long on a command is for SLOWLOG, and a piece or command for LATENCY; [`u64::MAX`] is never.
+    pub(crate) slow_ns: u64,
+    pub(crate) spike_ns: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            ones: alloc::vec![One::default(); commands::NUMBERS],
+            touched: Vec::with_capacity(commands::NUMBERS),
+            units: 0,
+            timed_ns: 0,
+            each: false,
+            slow_ns: u64::MAX,
+            spike_ns: u64::MAX,
+        }
+    }
+}
+
+impl Tally {
+    /// Settings as they are now: microseconds, negative for never; milliseconds, 0 for never.
+    pub(crate) fn follow(&mut self, slower_than_us: i64, threshold_ms: u64) {
+        self.slow_ns = u64::try_from(slower_than_us).map_or(u64::MAX, |us| us.saturating_mul(1000));
+        self.each = (0..TIMED_BELOW_US).contains(&slower_than_us);
+        self.spike_ns = match threshold_ms {
+            0 => u64::MAX,
+            ms => ms.saturating_mul(1_000_000),
+        };
+    }
+
+    /// A command was executed, which was so much work.
+    #[inline]
+    pub(crate) fn executed(&mut self, number: u16, units: u32) {
+        let Some(one) = self.ones.get_mut(usize::from(number)) else { return };
+        if one.calls == 0 {
+            self.touched.push(number);
+        }
+        one.calls += 1;
+        one.units = one.units.saturating_add(units);
+        self.units += u64::from(units);
+    }
+}
+
+/// A command that is being timed by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    began_ns: u64,
+}
+
+impl Shard {
+    /// Begins to time a command, if it is one that is timed by itself.
+    #[inline]
+    pub(crate) fn begin_timing(&self, spec: &Spec, args: Args<'_>) -> Option<Timing> {
+        let long = self.tally.each || spec.long || args.len() >= ARGUMENTS_LONG;
+        long.then(|| Timing { began_ns: (self.env.clock)() })
+    }
+
+    /// A command has been executed; what it replied was an error or not.
+    #[inline]
+    pub(crate) fn executed(
+        &mut self,
+        number: u16,
+        units: u32,
+        timing: Option<Timing>,
+        args: Args<'_>,
+        who: &Who<'_>,
+    ) {
+        match timing {
+            None => self.tally.executed(number, units),
+            Some(timing) => self.timed(number, timing, args, who),
+        }
+    }
+
+    #[cold]
+    fn timed(&mut self, number: u16, timing: Timing, args: Args<'_>, who: &Who<'_>) {
+        let ns = (self.env.clock)().saturating_sub(timing.began_ns);
+        self.tally.timed_ns += ns;
+        self.stats.of_commands.executed(
+            number,
+            1,
+            ns,
+            self.env.settings.latency_tracking.get() == 1,
+        );
+        if ns >= self.tally.slow_ns {
+            let len_max = self.env.settings.slowlog_len_max.get() as usize;
+            let id = self.env.settings.next_slow_id();
+            let unix_s = self.now.unix_ms / 1000;
+            self.slow.add(Slow::new((id, unix_s), ns / 1000, args, who, &self.map), len_max);
+        }
+        if ns >= self.tally.spike_ns {
+            let fast = commands::flags_of(number).contains(&"fast");
+            self.spikes.add(if fast { "fast-command" } else { "command" }, self.now, ns);
+        }
+    }
+
+    /// A piece of work took so long, and `what` it was.
+    #[inline]
+    pub fn took(&mut self, what: Piece, ns: u64) {
+        // What was timed by itself has been told.
+        let ns = ns.saturating_sub(core::mem::take(&mut self.tally.timed_ns));
+        if !self.tally.touched.is_empty() {
+            self.spread(ns);
+        }
+        if ns >= self.tally.spike_ns {
+            self.spike(what, ns);
+        }
+    }
+
+    /// Spreads the time of a piece over its commands.
+    fn spread(&mut self, ns: u64) {
+        let tally = &mut self.tally;
+        let units = core::mem::take(&mut tally.units).max(1);
+        let tracked = self.env.settings.latency_tracking.get() == 1;
+        for number in tally.touched.drain(..) {
+            let One { calls, units: own } = core::mem::take(&mut tally.ones[usize::from(number)]);
+            let part = (u128::from(ns) * u128::from(own) / u128::from(units)) as u64;
+            self.stats.of_commands.executed(number, calls.into(), part, tracked);
+        }
+    }
+
+    #[cold]
+    fn spike(&mut self, what: Piece, ns: u64) {
+        let event = match what {
+            Piece::Commands => "command",
+            Piece::Output => "output",
+            Piece::Background if self.evicted_lately => "eviction-cycle",
+            Piece::Background => "expire-cycle",
+        };
+        self.spikes.add(event, self.now, ns);
+    }
+}
+
+/// What a driver did in a piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Requests of clients or of other shards, and what came with them.
+    Commands,
+    /// Sending.
+    Output,
+    /// [`Shard::background`].
+    Background,
+}
