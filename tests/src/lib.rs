@@ -10,6 +10,7 @@ pub mod differential;
 pub mod failover;
 pub mod machine;
 pub mod raw;
+pub mod roster;
 pub mod stalls;
 
 pub use machine::{Machine, Network, Output};

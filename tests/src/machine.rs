@@ -173,6 +173,13 @@ impl Machine {
         path
     }
 
+    /// Writes a file and opens it for reading: the input of a program.
+    pub fn open(&self, name: &str, bytes: &[u8]) -> fs::File {
+        let path = self.path(name);
+        fs::write(&path, bytes).expect("the machine's directory can be written");
+        fs::File::open(path).expect("it was just written")
+    }
+
     /// Any program on this machine, not started yet.
     pub fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new("ip");
@@ -292,6 +299,29 @@ impl Machine {
         Process(child)
     }
 
+    /// Starts a program in the background, which ends with what is returned; both of its streams go to a file of that name.
+    #[track_caller]
+    pub fn background(&self, program: &str, args: &[&str], log: &str) -> Process {
+        let log = fs::File::create(self.path(log)).expect("a log file");
+        let mut command = self.command(program, args);
+        command.stdout(log.try_clone().expect("a second handle")).stderr(log);
+        Process(command.spawn().expect("ip (Debian: iproute2) is installed"))
+    }
+
+    /// The pid of the node of `dkv up` with that number, from 0, once it runs.
+    #[track_caller]
+    pub fn node_pid(&self, number: u16) -> u32 {
+        let port = 7861 + number;
+        let mut pid = None;
+        until("the node answers", || {
+            let info = self.run("redis-cli", &["-p", &port.to_string(), "info", "server"]).out;
+            pid =
+                info.lines().find_map(|line| line.strip_prefix("process_id:")?.trim().parse().ok());
+            pid.is_some()
+        });
+        pid.expect("it answered")
+    }
+
     /// Pids of the processes of this machine whose command line starts with `dkv WORD`.
     pub fn pids(&self, word: &str) -> Vec<u32> {
         let listing = Command::new("ip")
@@ -318,6 +348,23 @@ impl Machine {
             .unwrap_or_else(|e| panic!("not JSON ({e}):\n{}", output.out))
     }
 
+    /// Waits until every copy of every range of a store is in sync, so that any of its nodes may end without a loss.
+    #[track_caller]
+    pub fn whole(&self, store: &str) {
+        until("every copy is in sync", || {
+            let shown = self.dkv(&format!("store show {store} -o json"));
+            let shown: serde_json::Value = serde_json::from_str(&shown.out).unwrap_or_default();
+            let copies = &shown["copies"];
+            let is_zero = |field: &str| copies[field].as_u64() == Some(0);
+            is_zero("degraded_ranges")
+                && is_zero("offline_ranges")
+                && is_zero("unformed_ranges")
+                && copies["nodes"]
+                    .as_array()
+                    .is_some_and(|nodes| nodes.iter().all(|n| n["up"] == true))
+        });
+    }
+
     /// Runs a script of `tests/clients` to its end.
     #[track_caller]
     pub fn python(&self, script: &str, args: &[&str]) -> Output {
@@ -338,6 +385,25 @@ impl Machine {
         let mut all = vec![script.to_str().expect("a plain path")];
         all.extend_from_slice(args);
         self.command(&python, &all)
+    }
+
+    /// Runs a script of `tests/clients` to its end under the Node.js that finds the client packages (`scripts/ci.sh` gets them).
+    #[track_caller]
+    pub fn node(&self, script: &str, args: &[&str]) -> Output {
+        let root = workspace();
+        let modules = std::env::var("DKV_TEST_NODE_MODULES")
+            .map_or_else(|_| root.join("target/test-node/node_modules"), PathBuf::from);
+        assert!(
+            modules.exists(),
+            "{} is missing: run scripts/ci.sh once, it makes it",
+            modules.display()
+        );
+        let script = root.join("tests/clients").join(script);
+        let mut all = vec![script.to_str().expect("a plain path")];
+        all.extend_from_slice(args);
+        let mut command = self.command("node", &all);
+        command.env("NODE_PATH", modules);
+        self.run_command(command)
     }
 }
 

@@ -354,6 +354,24 @@ fn cluster_replies_list_every_shard_as_a_master_of_its_own() {
     assert_eq!(self::ids(&mut restarted, client), ids, "the same at every start");
 }
 
+/// What tools of Redis Cluster send to change a cluster, as they send it. The manager does these things here.
+const MUTATIONS: [(&str, &[&str]); 14] = [
+    ("addslots", &["1", "2"]),
+    ("addslotsrange", &["1", "2"]),
+    ("bumpepoch", &[]),
+    ("delslots", &["1"]),
+    ("delslotsrange", &["1", "2"]),
+    ("failover", &["TAKEOVER"]),
+    ("flushslots", &[]),
+    ("forget", &["0123456789abcdef0123456789abcdef01234567"]),
+    ("meet", &["1.2.3.4", "1"]),
+    ("replicate", &["0123456789abcdef0123456789abcdef01234567"]),
+    ("RESET", &["HARD"]),
+    ("SaveConfig", &[]),
+    ("set-config-epoch", &["1"]),
+    ("setslot", &["1", "MIGRATING", "0123456789abcdef0123456789abcdef01234567"]),
+];
+
 #[test]
 fn slots_are_asked_of_their_owner_through_any_port() {
     let mut store = Store::new(Settings { nodes: 2, shards: 2, ..PLAIN });
@@ -384,8 +402,15 @@ fn slots_are_asked_of_their_owner_through_any_port() {
                 ),
             ],
         );
-        let refused = store.call(client, &["CLUSTER", "MEET", "1.2.3.4", "1"]);
-        assert!(refused.starts_with("-ERR CLUSTER MEET is not supported: use 'dkv "), "{refused}");
+        for (name, words) in MUTATIONS {
+            for arguments in [words, &[]] {
+                let command = [&["CLUSTER", name], arguments].concat();
+                let refused = store.call(client, &command);
+                let begins = format!("-ERR CLUSTER {} is not supported: ", name.to_uppercase());
+                assert!(refused.starts_with(&begins), "{command:?}: {refused}");
+                assert!(refused.contains("'dkv ") && refused.ends_with("'\r\n"), "{refused}");
+            }
+        }
     }
 }
 
