@@ -489,6 +489,18 @@ impl Cluster {
         }
     }
 
+    /// How many copies besides this one count and hold the log of a range up to `index`, or up to its end when that is
+    /// none, and up to where that is. None: `primary` is not the copy that is here, or it does not lead.
+    pub fn held(&self, range: RangeId, primary: Rid, index: Option<u64>) -> Option<(u64, usize)> {
+        let r = &self.ranges[usize::from(range.0)];
+        let lead = r.lead.as_deref().filter(|_| self.me(range) == primary)?;
+        let index = index.unwrap_or_else(|| r.log.end());
+        let holds = |follower: &&crate::follower::Follower| {
+            follower.standing == crate::follower::Standing::Member && follower.acked >= index
+        };
+        Some((index, lead.followers.iter().filter(holds).count()))
+    }
+
     /// Forgets the oldest entries that nobody needs, of all ranges in turn, until the logs are within their bound.
     pub(crate) fn trim(&mut self) {
         self.account.grown = false;

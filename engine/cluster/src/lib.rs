@@ -24,6 +24,7 @@ mod tick;
 
 pub use cluster::Cluster;
 pub use dkv_protocol::peer::PeerError;
+pub use set::RangeSet;
 pub use settings::{Planted, Settings};
 
 use alloc::vec::Vec;

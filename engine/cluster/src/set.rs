@@ -2,12 +2,14 @@
 
 use dkv_protocol::ids::RangeId;
 
+/// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RangeSet([u64; 4]);
+pub struct RangeSet([u64; 4]);
 
 impl RangeSet {
+    /// Puts a range in.
     #[inline]
-    pub(crate) fn insert(&mut self, range: RangeId) {
+    pub fn insert(&mut self, range: RangeId) {
         self.0[usize::from(range.0 >> 6)] |= 1 << (range.0 & 63);
     }
 
@@ -16,7 +18,8 @@ impl RangeSet {
         self.0[usize::from(range.0 >> 6)] &= !(1 << (range.0 & 63));
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
+    /// Whether no range is in it.
+    pub const fn is_empty(&self) -> bool {
         self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
     }
 
@@ -35,7 +38,7 @@ impl RangeSet {
     }
 
     /// In order.
-    pub(crate) fn iter(self) -> impl Iterator<Item = RangeId> {
+    pub fn iter(self) -> impl Iterator<Item = RangeId> {
         self.0.into_iter().zip(0u8..).flat_map(|(word, at)| {
             let mut left = word;
             core::iter::from_fn(move || {

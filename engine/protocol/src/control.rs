@@ -162,6 +162,8 @@ pub struct ShardCounters {
     pub pubsubshard_channels: u64,
     /// Gauge: connections with subscriptions.
     pub pubsub_clients: u64,
+    /// Gauge: connections in WAIT, those included that went while they waited and were not missed yet.
+    pub blocked_clients: u64,
     /// Gauge: how far active expiry is behind, milliseconds.
     pub expiry_lag_ms: u64,
     /// Gauge: ranges that the shard leads, in a store with copies.

@@ -51,7 +51,7 @@ impl Shard {
         session.last = (spec.name, "");
         let range = self.bound_to(spec, args);
         if let Some(range) = range.filter(|_| spec.write) {
-            session.wrote = Some((range, 0));
+            self.note_written(session, range);
         }
         let waiting = Waiting {
             session: session.id,
@@ -273,6 +273,9 @@ impl Shard {
         reply: Cow<'_, [u8]>,
         noticed: Noticed,
     ) {
+        if session.wait.as_mut().is_some_and(|wait| wait.take(slot, part, &reply)) {
+            return;
+        }
         let Some((reply, noticed)) = Self::take_awaited(session, slot, reply, noticed) else {
             return;
         };

@@ -236,14 +236,15 @@ impl Shard {
         let blocked = |session: &&Session| {
             session.client_id == client_id
                 && session.stall == Stall::Copies
-                && session.wait_until_ns.is_some()
+                && session.wait.is_some()
         };
         let Some(id) = self.sessions.iter().find(blocked).map(|session| session.id) else {
             return false;
         };
         let Some(mut session) = self.sessions.take(id) else { return false };
-        session.wait_until_ns = Some(0);
-        session.unblocked_by_error = error;
+        if let Some(wait) = &mut session.wait {
+            wait.unblock(error);
+        }
         self.go_on(now, &mut session);
         self.settle(session);
         true
@@ -344,7 +345,7 @@ pub(crate) fn describe(now: Now, session: &Session, out: &mut Vec<u8>) {
 /// What is special about a connection, as CLIENT LIST shows it.
 fn flags(session: &Session) -> String {
     let open = session.transaction.as_ref().is_some_and(|transaction| transaction.is_open());
-    let blocked = session.stall == Stall::Copies && session.wait_until_ns.is_some();
+    let blocked = session.stall == Stall::Copies && session.wait.is_some();
     let all = [
         (clients::is_subscribed(session), 'P'),
         (open, 'x'),

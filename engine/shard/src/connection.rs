@@ -6,6 +6,7 @@ use crate::commands::info::REDIS_VERSION;
 use crate::refusal;
 use crate::session::{End, Session};
 use crate::shard::Shard;
+use crate::waits::Written;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -27,7 +28,6 @@ const BAD_CLIENT_NAME: &str =
     "ERR Client names cannot contain spaces, newlines or special characters.";
 const NAME_TOO_LONG: &str = "ERR a client's name is at most 1024 bytes long";
 const _: () = assert!(NAME_BYTES_MAX == 1024);
-const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
 const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
 
 impl Shard {
@@ -56,6 +56,7 @@ impl Shard {
                 (session.reply_off, session.skip_next) = (false, false);
                 session.replies.silence(false);
                 session.transaction = None;
+                session.written = Written::default();
                 session.authenticated = self.env.password_sha256.is_none();
                 reply::simple(&mut out, "RESET");
             }
@@ -65,10 +66,6 @@ impl Shard {
                 reply::ok(&mut out);
             }
             "DKV.CHECKSUM" => self.checksum(args, &mut out),
-            "WAIT" if core::mem::take(&mut session.unblocked_by_error) => {
-                session.wait_until_ns = None;
-                reply::error(&mut out, UNBLOCKED);
-            }
             "WAIT" => return self.wait(now, session, args),
             "SUBSCRIBE" | "PSUBSCRIBE" | "SSUBSCRIBE" | "UNSUBSCRIBE" | "PUNSUBSCRIBE"
             | "SUNSUBSCRIBE" | "PUBLISH" | "SPUBLISH" | "PUBSUB" => {

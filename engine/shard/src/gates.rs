@@ -347,12 +347,6 @@ impl Noticed {
         }
     }
 
-    /// The last place in a log that the command wrote.
-    pub(crate) fn written(&self) -> Option<(RangeId, u64)> {
-        let written = self.as_slice().iter().rfind(|gate| gate.is_write());
-        written.map(|gate| (gate.range(), gate.index))
-    }
-
     pub(crate) fn into_vec(self) -> Vec<Gate> {
         match self {
             Self::None => Vec::new(),

@@ -657,6 +657,9 @@ impl Shard {
         match plan {
             Plan::Here(_) | Plan::Copy(_) => {
                 session.last = (spec.name, "");
+                if spec.write && self.copies.is_some() {
+                    self.note_written_here(session, plan.place());
+                }
                 let whole_store = session.whole_store();
                 let inserts = session.replies.inserts();
                 let proto = session.proto;
@@ -678,12 +681,7 @@ impl Shard {
                 self.pace.evicted(self.table.evicted());
                 match self.noticed() {
                     Noticed::None => session.replies.wrote(start),
-                    noticed => {
-                        if let Some((range, index)) = noticed.written() {
-                            session.wrote = Some((range, index));
-                        }
-                        session.replies.wrote_gated(start, inserts, noticed);
-                    }
+                    noticed => session.replies.wrote_gated(start, inserts, noticed),
                 }
                 session.replies.inserted(inserts);
                 self.executed(number, units, timing, args, &Who::Client(session));

@@ -45,6 +45,7 @@ mod stillness;
 mod tally;
 mod transaction;
 mod tuning;
+mod waits;
 mod walk;
 
 pub use dkv_protocol::frame::BatchError;

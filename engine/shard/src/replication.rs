@@ -13,14 +13,14 @@ use crate::gates::{Gate, GateState, Gates, Hold, Noticed};
 use crate::reroute::Parked;
 use crate::session::Session;
 use crate::shard::Shard;
-use crate::standing::Waiters;
 use crate::stillness::Stillness;
+use crate::waits::Waiters;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use dkv_cluster::{Cluster, Lost, PeerError, Refused, Role, Settings};
 use dkv_protocol::ids::{BootId, RangeId, ShardAddr, Slot};
 use dkv_protocol::limits::RANGES;
-use dkv_protocol::ranges::{Ack, ConfigAsk, RangeNews, RangeState, ReadMode};
+use dkv_protocol::ranges::{Ack, ConfigAsk, RangeNews, RangeState, ReadMode, Rid};
 use dkv_protocol::resp::reply;
 use dkv_protocol::slots::slot_of;
 use dkv_table::Place;
@@ -68,6 +68,10 @@ pub(crate) struct Known {
     /// Copies that count, the leader's included.
     pub(crate) in_sync: Vec<ShardAddr>,
     pub(crate) offline: bool,
+    /// The copy that leads; none while nobody does.
+    pub(crate) primary: Option<Rid>,
+    /// What [`Copies::changes`] was when that became so.
+    pub(crate) led_since: u64,
 }
 
 /// See the module.
@@ -78,6 +82,8 @@ pub(crate) struct Copies {
     pub(crate) parked: Parked,
     /// By range.
     pub(crate) known: Vec<Known>,
+    /// Counts the changes of who leads a range, as far as they were heard of.
+    pub(crate) changes: u64,
     held: Vec<Held>,
     /// By the number of a shard and range: whether its requests are turned away until one begins a row.
     turned_away: Vec<[bool; RANGES]>,
@@ -113,6 +119,7 @@ impl Shard {
             gates: Gates::new(),
             parked: Parked::default(),
             known: alloc::vec![Known::default(); RANGES],
+            changes: 0,
             held: alloc::vec![Held::default(); RANGES],
             waiting: alloc::vec![Vec::new(); RANGES],
             turned_away: Vec::new(),
@@ -136,10 +143,17 @@ impl Shard {
             if let Some(config) = &one.config {
                 let known = &mut copies.known[usize::from(one.range.0)];
                 if config.epoch.0 >= known.epoch {
+                    let offline = config.state == RangeState::Offline;
+                    let primary = Some(config.primary).filter(|_| !offline);
+                    copies.changes += u64::from(primary != known.primary);
+                    let led_since =
+                        if primary == known.primary { known.led_since } else { copies.changes };
                     *known = Known {
                         epoch: config.epoch.0,
                         in_sync: config.in_sync.iter().map(|rid| rid.addr).collect(),
-                        offline: config.state == RangeState::Offline,
+                        offline,
+                        primary,
+                        led_since,
                     };
                 }
             }

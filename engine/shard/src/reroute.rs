@@ -337,6 +337,9 @@ impl Shard {
         let slot = session.replies.wait_for_all(merging);
         for (part, ((range, args), way)) in parts.iter().zip(ways).enumerate() {
             let part = part as u32;
+            if spec.write {
+                self.note_written(session, *range);
+            }
             let waiting = Waiting {
                 session: session.id,
                 slot,
@@ -382,7 +385,7 @@ impl Shard {
             range: Some(range),
         };
         if spec.write {
-            session.wrote = Some((range, 0));
+            self.note_written(session, range);
         }
         let mut request = Request::empty(session.proto, session.whole_store());
         args.iter_from(0).for_each(|arg| request.add(arg));

@@ -10,6 +10,7 @@ use crate::refusal::{self, Refusal};
 use crate::replication::{Admission, range_of, range_of_place};
 use crate::shard::Shard;
 use crate::slowlog::Who;
+use crate::waits::HELD_REQUEST;
 use alloc::vec::Vec;
 use dkv_protocol::frame::{
     BatchError, ELSEWHERE, RequestHead, RequestIter, begin_reply, end_reply,
@@ -206,6 +207,9 @@ impl Shard {
         out: &mut Vec<u8>,
     ) {
         let Some(spec) = request.spec else {
+            if args.get(0) == HELD_REQUEST {
+                return self.serve_held(args, out);
+            }
             if args.get(0) == NODE_REQUEST {
                 return self.serve_node(now, args, out);
             }

@@ -7,6 +7,7 @@ use crate::face::{Opened, PortKind, SessionId};
 use crate::pubsub::Listening;
 use crate::queue::Replies;
 use crate::transaction::{Awaited, Transaction};
+use crate::waits::{Wait, Written};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -85,8 +86,6 @@ pub(crate) struct Session {
     pub(crate) skip_next: bool,
     /// Whether any of this makes the execution of its commands something special.
     pub(crate) is_odd: bool,
-    /// Its WAIT is to end with an error.
-    pub(crate) unblocked_by_error: bool,
     /// Name of the last command, and of its subcommand.
     pub(crate) last: (&'static str, &'static str),
     pub(crate) parser: RequestParser,
@@ -110,10 +109,14 @@ pub(crate) struct Session {
     pub(crate) reply_bytes: u32,
     /// The same of the last few alone.
     expected_bytes: u32,
-    /// The range that the last write went to, in a store with copies, and its place in the log when it was made here.
-    pub(crate) wrote: Option<(RangeId, u64)>,
-    /// Until when a WAIT waits, once it has begun.
-    pub(crate) wait_until_ns: Option<u64>,
+    /// What was written, in a store with copies.
+    pub(crate) written: Written,
+    /// A WAIT that waits.
+    pub(crate) wait: Option<Box<Wait>>,
+    /// Whether the shard has it in its list of those that wait.
+    pub(crate) listed_in_wait: bool,
+    /// Whether a command of a transaction runs that the session executes itself.
+    pub(crate) in_exec: bool,
     /// What MULTI and WATCH have begun.
     pub(crate) transaction: Option<Box<Transaction>>,
     /// A reply that the session itself waits for.
@@ -151,7 +154,6 @@ impl Session {
             reply_off: false,
             skip_next: false,
             is_odd: false,
-            unblocked_by_error: false,
             last: ("NULL", ""),
             parser: RequestParser::default(),
             input: Vec::new(),
@@ -166,8 +168,10 @@ impl Session {
             flushing: false,
             reply_bytes: REPLY_BYTES_ASSUMED,
             expected_bytes: REPLY_BYTES_UNKNOWN,
-            wrote: None,
-            wait_until_ns: None,
+            written: Written::default(),
+            wait: None,
+            listed_in_wait: false,
+            in_exec: false,
             transaction: None,
             awaited: None,
             listening: None,
@@ -193,6 +197,7 @@ impl Session {
         self.large = Vec::new();
         self.transaction = None;
         self.awaited = None;
+        self.wait = None;
     }
 
     /// Whether the connection speaks of the whole store.

@@ -1,25 +1,17 @@
-//! How the copies stand, for people and clients: who has copies of what, how far they are behind, and WAIT.
+//! How the copies stand, for people and clients: who has copies of what, how far they are behind.
 
 use crate::command::{Args, Now, Spec};
 use crate::commands::checksum::{self, Standing};
-use crate::connection::parse;
-use crate::face::SessionId;
-use crate::replication::Copies;
-use crate::session::{End, Session, Stall};
+use crate::session::Session;
 use crate::shard::Shard;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
-use core::ops::ControlFlow;
 use dkv_cluster::{RangeView, Role};
 use dkv_protocol::ids::{RangeId, ShardAddr};
 use dkv_protocol::limits::{RANGES, SLOTS_PER_RANGE};
-use dkv_protocol::ranges::Ack;
-use dkv_protocol::resp::reply;
 
 /// How far the looks at the gauges lie apart, in nanoseconds.
 const GAUGES_NS: u64 = 500_000_000;
-/// How far the looks at connections in WAIT lie apart, in nanoseconds.
-const WAIT_LOOK_NS: u64 = 5_000_000;
 /// A copy that has heard nothing of its primary for longer is not read, in nanoseconds.
 const STALE_NS_MAX: u64 = 1_000_000_000;
 
@@ -33,20 +25,6 @@ pub(crate) struct Run {
     pub(crate) served: bool,
     /// Who holds copies in sync besides the owner.
     pub(crate) copies: Vec<u16>,
-}
-
-/// Connections in WAIT.
-#[derive(Debug, Default)]
-pub(crate) struct Waiters {
-    sessions: Vec<SessionId>,
-    next_look_ns: u64,
-}
-
-impl Waiters {
-    /// When it must be looked at again.
-    pub(crate) fn next_ns(&self) -> u64 {
-        if self.sessions.is_empty() { u64::MAX } else { self.next_look_ns }
-    }
 }
 
 impl Shard {
@@ -171,80 +149,6 @@ impl Shard {
         self.stats.resyncs_unfit.set(filled.unfit);
         self.stats.resync_bytes_full.set(filled.full_bytes);
         self.stats.resync_bytes_log.set(filled.log_bytes);
-    }
-
-    /// WAIT: how many copies besides the primary hold the last write of this connection.
-    pub(crate) fn wait(
-        &mut self,
-        now: Now,
-        session: &mut Session,
-        args: Args<'_>,
-    ) -> ControlFlow<()> {
-        let mut out = Vec::new();
-        let wanted = parse(args.get(1));
-        let timeout_ms = parse(args.get(2));
-        match (wanted, timeout_ms) {
-            (None, _) => reply::error(&mut out, "ERR value is not an integer or out of range"),
-            (_, None) => reply::error(&mut out, "ERR timeout is not an integer or out of range"),
-            (_, Some(..0)) => reply::error(&mut out, "ERR timeout is negative"),
-            (Some(wanted), Some(timeout_ms)) => {
-                let until_ns = *session.wait_until_ns.get_or_insert(match timeout_ms {
-                    0 => u64::MAX,
-                    ms => now.boot_ns.saturating_add((ms as u64).saturating_mul(1_000_000)),
-                });
-                let holders = self.holders(session);
-                // What is still to be answered may yet turn out not to be held.
-                let settled = session.replies.is_settled() && holders >= wanted;
-                if let Some(copies) = self.copies.as_deref_mut()
-                    && !settled
-                    && now.boot_ns < until_ns
-                {
-                    if copies.waiters.sessions.is_empty() {
-                        copies.waiters.next_look_ns = now.boot_ns + WAIT_LOOK_NS;
-                    }
-                    copies.waiters.sessions.push(session.id);
-                    self.stall(session, Stall::Copies);
-                    return ControlFlow::Break(());
-                }
-                reply::integer(&mut out, holders);
-            }
-        }
-        session.wait_until_ns = None;
-        self.answer(session, &out);
-        ControlFlow::Continue(())
-    }
-
-    /// How many copies besides the primary hold the last write of a connection, as far as this shard knows.
-    fn holders(&self, session: &Session) -> i64 {
-        let Some(copies) = &self.copies else { return 0 };
-        let others = |range: usize| copies.known[range].in_sync.len().saturating_sub(1);
-        let count = match session.wrote {
-            None => (0..RANGES).map(others).min().unwrap_or(0),
-            // What was answered is on all of them.
-            Some((range, _)) if copies.ack == Ack::All => others(usize::from(range.0)),
-            Some((range, index)) => {
-                let view = copies.cluster.view(range);
-                let holds = |lag: u64| index > 0 && view.last.saturating_sub(lag) >= index;
-                view.copies.iter().filter(|copy| copy.in_sync && holds(copy.lag)).count()
-            }
-        };
-        count as i64
-    }
-
-    /// Looks at the connections in WAIT, now and then.
-    pub(crate) fn look_at_waiters(&mut self, now: Now) {
-        let Some(Copies { waiters, .. }) = self.copies.as_deref_mut() else { return };
-        if waiters.sessions.is_empty() || now.boot_ns < waiters.next_look_ns {
-            return;
-        }
-        waiters.next_look_ns = now.boot_ns + WAIT_LOOK_NS;
-        for id in core::mem::take(&mut waiters.sessions) {
-            let Some(mut session) = self.sessions.take(id) else { continue };
-            if session.stall == Stall::Copies && session.end == End::No {
-                self.go_on(now, &mut session);
-            }
-            self.settle(session);
-        }
     }
 }
 

@@ -139,6 +139,7 @@ counters!(
     pubsub_patterns,
     pubsubshard_channels,
     pubsub_clients,
+    blocked_clients,
     expiry_lag_ms,
     ranges_led,
     ranges_copied,

@@ -445,7 +445,10 @@ impl Shard {
                     }
                     _ => {}
                 }
-                if self.execute_one(now, session, Some(command.spec), plan, args).is_break() {
+                session.in_exec = true;
+                let flow = self.execute_one(now, session, Some(command.spec), plan, args);
+                session.in_exec = false;
+                if flow.is_break() {
                     transaction.going = Some(going);
                     return ControlFlow::Break(());
                 }
@@ -472,6 +475,9 @@ impl Shard {
                         self.later(session);
                         return ControlFlow::Break(());
                     }
+                    if spec.write {
+                        self.note_written_here(session, place);
+                    }
                     let slot = session.replies.wait();
                     session.awaited = Some(Box::new(Awaited { slot, reply: None }));
                     self.part_here(now, session, spec, slot, 0, args);
@@ -497,7 +503,6 @@ impl Shard {
     ) -> Option<(Cow<'r, [u8]>, Noticed)> {
         match &mut session.awaited {
             Some(awaited) if awaited.slot == slot && awaited.reply.is_none() => {
-                session.wrote = noticed.written().or(session.wrote);
                 awaited.reply = Some((reply.into_owned(), noticed.into_vec()));
                 None
             }

@@ -287,7 +287,7 @@ fn clients(text: &mut Text, facts: &Facts<'_>) {
     text.field("connected_clients", facts.sum(|s| s.connections.get()));
     text.field("cluster_connections", 0);
     text.field("maxclients", facts.x.env.settings.clients_max.get());
-    text.field("blocked_clients", 0);
+    text.field("blocked_clients", facts.sum(|s| s.blocked_clients.get()));
     text.field("tracking_clients", 0);
     text.field("pubsub_clients", facts.sum(|s| s.pubsub_clients.get()));
 }
