@@ -282,7 +282,9 @@ impl Shard {
                 at += 1;
             }
             if commands > 1 {
-                begun[..at - first].iter().for_each(|one| self.prefetch_records(&one.batch));
+                let begun = &begun[..at - first];
+                begun.iter().for_each(|one| self.prefetch_buckets(&one.batch));
+                begun.iter().for_each(|one| self.prefetch_records(&one.batch));
             }
             for (i, one) in begun[..at - first].iter_mut().enumerate() {
                 let Some(mut session) = one.session.take() else {
@@ -319,6 +321,7 @@ impl Shard {
         let mut batch = core::mem::take(&mut self.batch);
         let (len, ended) = self.parse(session, buf, &mut batch);
         if batch.len > 1 {
+            self.prefetch_buckets(&batch);
             self.prefetch_records(&batch);
         }
         let used = self.run_parsed(now, session, buf, &mut batch, len, ended);
@@ -388,13 +391,14 @@ impl Shard {
             }
             (len, ended) = self.parse(session, &buf[used..], batch);
             if batch.len > 1 {
+                self.prefetch_buckets(batch);
                 self.prefetch_records(batch);
             }
         }
         used
     }
 
-    /// Parses up to [`BATCH_MAX`] commands, decides who runs them and asks for the buckets of their keys.
+    /// Parses up to [`BATCH_MAX`] commands and decides who runs them.
     fn parse(&mut self, session: &mut Session, buf: &[u8], batch: &mut Batch) -> (usize, Ended) {
         batch.clear();
         let mut used = 0;
@@ -419,9 +423,6 @@ impl Shard {
                     if session.large.iter().any(|large| large.is_empty()) {
                         planned.1 = Plan::Refused(Refusal::OutOfMemory);
                     }
-                    if let Plan::Here(Some(place)) = planned.1 {
-                        self.table.prefetch_bucket(place);
-                    }
                     item.planned = Some(planned);
                     batch.len += 1;
                     if session.parser.is_owned() {
@@ -442,6 +443,16 @@ impl Shard {
             }
         }
         (used, Ended::More)
+    }
+
+    /// Asks for the buckets of a batch. Not while it is parsed: where a bucket is stands in memory too, and the processor
+    /// looks up those of several keys at a time only when little stands between them.
+    fn prefetch_buckets(&self, batch: &Batch) {
+        for item in &batch.items[..batch.len] {
+            if let Some((_, Plan::Here(Some(place)))) = item.planned {
+                self.table.prefetch_bucket(place);
+            }
+        }
     }
 
     /// Asks for the records of a batch, whose buckets should have come by now, and for what its writes need of their ranges.
