@@ -203,6 +203,25 @@ impl Connection {
         count as u64
     }
 
+    /// Reads whatever comes next and forgets it; its first line.
+    pub fn skip_whole(&mut self) -> Vec<u8> {
+        let first = self.line();
+        let mut line = first.clone();
+        let mut left = 1;
+        loop {
+            left -= 1;
+            match line[0] {
+                b'*' | b'>' => left += number(&line[1..]),
+                b'$' => drop(self.take(number(&line[1..]) as usize + 2, false)),
+                _ => {}
+            }
+            if left == 0 {
+                return first;
+            }
+            line = self.line();
+        }
+    }
+
     /// Reads the reply to a SCAN: where to go on.
     pub fn scan(&mut self) -> Vec<u8> {
         assert_eq!(self.line(), b"*2");

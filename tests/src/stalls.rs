@@ -21,6 +21,10 @@ pub struct Sizes {
     pub evicting: usize,
     /// Appends to one value.
     pub appends: usize,
+    /// Subscribers of one channel, and messages to all of them.
+    pub subscribers: usize,
+    /// See `subscribers`.
+    pub messages: usize,
 }
 
 impl Sizes {
@@ -31,6 +35,8 @@ impl Sizes {
         great: 512 << 20,
         evicting: 3_000_000,
         appends: 1_000_000,
+        subscribers: 1000,
+        messages: 2000,
     };
     /// What a debug build does in a minute.
     pub const SMALL: Self = Self {
@@ -39,6 +45,8 @@ impl Sizes {
         great: 48 << 20,
         evicting: 100_000,
         appends: 50_000,
+        subscribers: 300,
+        messages: 200,
     };
 }
 
@@ -134,6 +142,7 @@ fn info(look: &mut Connection, field: &str) -> u64 {
 pub fn run(binary: &Path, sizes: Sizes, told: impl FnMut(&Case) + Clone + 'static) -> Vec<Case> {
     let mut cases = grow_walk_and_clear(binary, sizes, told.clone());
     cases.extend(great_values(binary, sizes, told.clone()));
+    cases.extend(publish(binary, sizes, told.clone()));
     cases.extend(evict(binary, sizes, told));
     cases
 }
@@ -286,6 +295,41 @@ fn great_values(binary: &Path, sizes: Sizes, told: impl FnMut(&Case) + 'static) 
         let value = (appends * 100) >> 20;
         assert!(used < 2 * value as u64 + 16, "{used} MiB for {value}");
         format!("{value} MiB of value: {used} MiB used, {resident} MiB resident")
+    });
+    rig.cases
+}
+
+fn publish(binary: &Path, sizes: Sizes, told: impl FnMut(&Case) + 'static) -> Vec<Case> {
+    let mut rig = rig(binary, (0, "noeviction"), told);
+    let (count, messages) = (sizes.subscribers, sizes.messages);
+    let name = format!("{messages} messages in a pipeline to {count} subscribers, under load");
+    rig.case(&name, |node, look| {
+        let subscribers: Vec<Connection> = (0..count).map(|_| node.connect()).collect();
+        let readers = subscribers.into_iter().map(|mut subscriber| {
+            subscriber.send(&[b"SUBSCRIBE", b"news"]);
+            assert_eq!(subscriber.skip_whole(), b"*3");
+            subscriber
+        });
+        let readers: Vec<Connection> = readers.collect();
+        let busy = busy(node);
+        let begin = Instant::now();
+        let mut out = Vec::new();
+        (0..messages).for_each(|_| command(&mut out, &[b"PUBLISH", b"news", &[b'm'; 64]]));
+        let everything = spawn(move || {
+            for mut reader in readers {
+                for _ in 0..messages {
+                    assert_eq!(reader.skip_whole(), b"*3");
+                }
+            }
+        });
+        std::io::Write::write_all(&mut look.stream, &out).expect("sent");
+        for _ in 0..messages {
+            assert_eq!(look.reply(), count.to_string().as_bytes());
+        }
+        everything.join().expect("every subscriber gets every message");
+        let took = begin.elapsed();
+        let rate = (count * messages) as f64 / took.as_secs_f64() / 1e6;
+        format!("{took:.1?}, {rate:.2} million a second, others: {}", busy.end())
     });
     rig.cases
 }

@@ -76,7 +76,8 @@ impl Shard {
         }
         // Who gets the message may look at what the connection wrote before it.
         if session.replies.waiting() > session.replies.publishing() {
-            self.stall(session, Stall::Replies);
+            // For a moment only: it is read on, for to stop reading costs more.
+            session.stall = Stall::Replies;
             return ControlFlow::Break(());
         }
         let (me, place) = (self.links.me(), place_of(kind, message.channel));
