@@ -126,6 +126,8 @@ pub struct ShardCounters {
     pub messages_lost: u64,
     /// Subscribers that were cut off because they read too slowly.
     pub subscribers_cut: u64,
+    /// Lines of MONITOR that were dropped because too many came at a time.
+    pub monitor_lines_lost: u64,
     /// Pieces of work (some commands, a slice of the background) that took over 1 ms of the shard's CPU time.
     pub stalls: u64,
     /// Turns of the loop that took over 1 ms of the shard's CPU time.

@@ -62,6 +62,10 @@ pub const SUBSCRIBER_OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const SUBSCRIBER_OUTPUT_BYTES_SOFT_MAX: usize = 8 * 1024 * 1024;
 /// See [`SUBSCRIBER_OUTPUT_BYTES_SOFT_MAX`]; milliseconds.
 pub const SUBSCRIBER_OUTPUT_MS_MAX: u64 = 60_000;
+/// Bytes after which a line of MONITOR is cut.
+pub const MONITOR_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of lines of MONITOR that one shard writes in a turn; what is executed behind them is not shown.
+pub const MONITOR_LINES_BYTES_MAX: usize = 256 * 1024;
 /// Batches that one shard may have under way to another; beyond it the connections that want more are not read.
 /// Mailboxes are sized from it, so that a push can never fail.
 pub const BATCHES_UNDER_WAY_MAX: usize = 16;

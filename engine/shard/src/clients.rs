@@ -347,6 +347,7 @@ fn flags(session: &Session) -> String {
     let open = session.transaction.as_ref().is_some_and(|transaction| transaction.is_open());
     let blocked = session.stall == Stall::Copies && session.wait.is_some();
     let all = [
+        (session.looks_on, 'O'),
         (clients::is_subscribed(session), 'P'),
         (open, 'x'),
         (blocked, 'b'),

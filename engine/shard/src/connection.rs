@@ -49,6 +49,7 @@ impl Shard {
             }
             "RESET" => {
                 self.unsubscribe_from_all(session)?;
+                self.look_away(session);
                 session.name = Box::default();
                 session.proto = Proto::Resp2;
                 session.readonly = false;
@@ -76,6 +77,7 @@ impl Shard {
                 Self::ping_subscribed(session, args);
                 return ControlFlow::Continue(());
             }
+            "MONITOR" => return self.monitor(session),
             "MULTI" | "EXEC" | "DISCARD" | "WATCH" | "UNWATCH" => {
                 return self.transaction_command(now, session, spec, args);
             }

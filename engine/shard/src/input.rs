@@ -487,7 +487,7 @@ impl Shard {
         if session.transaction.as_ref().is_some_and(|transaction| transaction.is_open()) {
             return (Some(spec), self.plan_queued(spec, args));
         }
-        if session.listening.is_some()
+        if (session.listening.is_some() || session.looks_on)
             && let Some(plan) = Self::plan_subscribed(session, spec, args)
         {
             return (Some(spec), plan);
@@ -722,6 +722,9 @@ impl Shard {
             Plan::Refused(_) => {}
         }
         self.stats.commands.add(1);
+        if self.monitor.on {
+            self.note_for_onlookers(now, session, spec, args);
+        }
         ControlFlow::Continue(())
     }
 

@@ -26,6 +26,7 @@ mod gates;
 mod input;
 mod links;
 mod merge;
+mod monitor;
 mod node_wide;
 mod pace;
 mod pubsub;

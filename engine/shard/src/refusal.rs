@@ -24,6 +24,8 @@ pub(crate) enum Refusal {
     KeyTooLong,
     /// The connection has subscriptions and speaks RESP2.
     Subscribed,
+    /// The connection is shown the commands of others.
+    LooksOn,
     /// Not between MULTI and EXEC.
     InTransaction,
     /// It would write to all shards between MULTI and EXEC.
@@ -41,6 +43,7 @@ const IN_TRANSACTION: &str = "ERR Command not allowed inside a transaction";
 const WHOLE_STORE: &str = "ERR a transaction is of one slot and this command writes to all of them; send it outside of \
                            MULTI and EXEC";
 
+const LOOKS_ON: &str = "ERR Replica can't interact with the keyspace";
 const SUBSCRIBED: &str =
     "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
 const SEVERAL_SLOTS: &str = "CROSSSLOT Keys in request don't hash to the same slot";
@@ -62,6 +65,7 @@ pub(crate) fn write(refusal: Refusal, spec: Option<&Spec>, args: Args<'_>, out: 
 fn write_plain(refusal: Refusal, spec: Option<&Spec>, args: Args<'_>, out: &mut Vec<u8>) {
     match (refusal, spec) {
         (Refusal::Unauthenticated, _) => reply::error(out, "NOAUTH Authentication required."),
+        (Refusal::LooksOn, _) => reply::error(out, LOOKS_ON),
         (Refusal::InTransaction, _) => reply::error(out, IN_TRANSACTION),
         (Refusal::WholeStoreInTransaction, _) => reply::error(out, WHOLE_STORE),
         (Refusal::OutOfMemory, _) => reply::error(out, commands::OUT_OF_MEMORY),

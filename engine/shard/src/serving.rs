@@ -5,12 +5,12 @@ use crate::commands;
 use crate::gates::Hold;
 use crate::input::BATCH_MAX;
 use crate::node_wide::NODE_REQUEST;
-use crate::pubsub;
 use crate::refusal::{self, Refusal};
 use crate::replication::{Admission, range_of, range_of_place};
 use crate::shard::Shard;
 use crate::slowlog::Who;
 use crate::waits::HELD_REQUEST;
+use crate::{monitor, pubsub};
 use alloc::vec::Vec;
 use dkv_protocol::frame::{
     BatchError, ELSEWHERE, RequestHead, RequestIter, begin_reply, end_reply,
@@ -102,6 +102,9 @@ impl Shard {
                 let timing = one.spec.and_then(|spec| self.begin_timing(spec, args));
                 let served = if one.spec.is_none() && pubsub::is_request(args) {
                     self.serve_pubsub(from, *head, args, replies)
+                } else if one.spec.is_none() && monitor::is_request(args) {
+                    self.serve_monitor(from, args, replies);
+                    true
                 } else if self.copies.is_none() {
                     self.serve(now, *head, one, args, replies);
                     true

@@ -123,6 +123,8 @@ pub(crate) struct Session {
     pub(crate) awaited: Option<Box<Awaited>>,
     /// What it is subscribed to; also how far a command of publish and subscribe is.
     pub(crate) listening: Option<Box<Listening>>,
+    /// Whether it is shown the commands of the node (MONITOR).
+    pub(crate) looks_on: bool,
     /// The range that the next reply waits for, where the connection is listed for it.
     pub(crate) listed: Option<RangeId>,
     /// Share of this connection in the shard's total of unsent bytes.
@@ -175,6 +177,7 @@ impl Session {
             transaction: None,
             awaited: None,
             listening: None,
+            looks_on: false,
             listed: None,
             accounted: 0,
             over_soft_since_ms: 0,

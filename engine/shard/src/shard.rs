@@ -5,6 +5,7 @@ use crate::command::{Env, Exec, Now};
 use crate::face::{Opened, Order, Output, SessionId};
 use crate::input::{Batch, Begun};
 use crate::links::{Links, Lost, LostRequest};
+use crate::monitor::Monitor;
 use crate::pace::Pace;
 use crate::pubsub::PubSub;
 use crate::refusal;
@@ -59,6 +60,7 @@ pub struct Shard {
     pub(crate) begun: Vec<Begun>,
     pub(crate) pace: Pace,
     pub(crate) pubsub: PubSub,
+    pub(crate) monitor: Monitor,
     pub(crate) tuning: Tuning,
     pub(crate) tally: Tally,
     pub(crate) slow: SlowLog,
@@ -107,6 +109,7 @@ impl Shard {
             begun: Vec::new(),
             pace: Pace::default(),
             pubsub: PubSub::default(),
+            monitor: Monitor::default(),
             tuning: Tuning::default(),
             tally: Tally::default(),
             slow: SlowLog::default(),
@@ -191,6 +194,7 @@ impl Shard {
     pub fn ended(&mut self, id: SessionId) {
         if let Some(mut session) = self.sessions.close(id) {
             self.forget_listener(&mut session);
+            self.look_away(&mut session);
             self.unlist_gate(&session);
             self.unsent_total -= session.accounted;
             self.stats.connections.set(self.sessions.len() as u64);
@@ -332,6 +336,9 @@ impl Shard {
 
     /// The next batch of requests that may be sent now. Call it until there is none, at the end of a turn.
     pub fn next_batch(&mut self) -> Option<(ShardAddr, Vec<u8>)> {
+        if self.monitor.has_lines() {
+            self.give_lines();
+        }
         let batch = self.links.next_batch()?;
         // Closing a batch makes room in the one that follows.
         if let Some(to) = self.links.number(batch.0) {

@@ -121,6 +121,7 @@ counters!(
     delivered,
     messages_lost,
     subscribers_cut,
+    monitor_lines_lost,
     stalls,
     long_turns,
     piece_us_max,

@@ -26,6 +26,7 @@ use dkv_protocol::resp::{Proto, reply, value};
 use dkv_protocol::slots::slot_of;
 
 const NO_SHARD_CHANNELS: &str = "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client";
+const NO_MONITOR: &str = "ERR MONITOR isn't allowed for DENY BLOCKING client";
 const ABORTED: &str = "EXECABORT Transaction discarded because of previous errors.";
 const CROSS_SLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 const TOO_MANY_COMMANDS: &str =
@@ -300,7 +301,10 @@ impl Shard {
                 let Some(mut transaction) = session.transaction.take() else {
                     return ControlFlow::Continue(());
                 };
+                // Who looks on was shown its commands when they were queued.
+                let shown = core::mem::take(&mut self.monitor.on);
                 let flow = self.exec_transaction(now, session, &mut transaction);
+                self.monitor.on = shown;
                 if flow.is_break() && session.end != End::Ordered {
                     session.transaction = Some(transaction);
                 }
@@ -434,8 +438,10 @@ impl Shard {
                 let args = transaction.args_of(command);
                 let mut plan = self.plan_known(session.port, command.spec, args);
                 match command.spec.name {
-                    "SSUBSCRIBE" => {
-                        self.answer_error(session, NO_SHARD_CHANNELS);
+                    "SSUBSCRIBE" | "MONITOR" => {
+                        let monitor = command.spec.name == "MONITOR";
+                        let text = if monitor { NO_MONITOR } else { NO_SHARD_CHANNELS };
+                        self.answer_error(session, text);
                         going.next += 1;
                         continue;
                     }

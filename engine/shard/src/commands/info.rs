@@ -460,6 +460,7 @@ fn dkv(text: &mut Text, facts: &Facts<'_>) {
     text.field("dkv_published", facts.sum(|s| s.published.since_reset()));
     text.field("dkv_delivered", facts.sum(|s| s.delivered.since_reset()));
     text.field("dkv_messages_lost", facts.sum(|s| s.messages_lost.since_reset()));
+    text.field("dkv_monitor_lines_lost", facts.sum(|s| s.monitor_lines_lost.since_reset()));
     text.field("dkv_subscribers_cut", facts.sum(|s| s.subscribers_cut.since_reset()));
     text.field("dkv_served_for_others", facts.sum(|s| s.served_for_others.since_reset()));
     let [p50, p99, p999] = [500, 990, 999].map(|share| facts.service_us(share));

@@ -114,6 +114,16 @@ pub(super) const SPECS: &[Spec] = &[
         ..FAST
     },
     Spec {
+        name: "MONITOR",
+        arity: 1,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        summary: "Listens for all requests received by the server in real-time.",
+        since: "1.0.0",
+        group: "server",
+        ..FAST
+    },
+    Spec {
         name: "CLUSTER",
         arity: -2,
         flags: &[],

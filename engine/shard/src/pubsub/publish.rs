@@ -208,16 +208,18 @@ impl Shard {
         Delivery::Done
     }
 
-    /// Cuts a subscriber that leaves too much unread, or much for too long.
-    fn bound_listener(&mut self, session: &mut Session) {
+    /// Cuts a subscriber, or one that looks on, that leaves too much unread, or much for too long.
+    pub(crate) fn bound_listener(&mut self, session: &mut Session) {
         let (unsent, now_ms) = (session.replies.unsent(), self.now.boot_ms());
         let max = self.tuning.subscribers;
-        let Some(own) = &mut session.listening else { return };
-        if unsent <= max.soft_bytes {
-            own.slow_since_ms = None;
-            return;
-        }
-        let since_ms = *own.slow_since_ms.get_or_insert(now_ms);
+        let since_ms = match &mut session.listening {
+            Some(own) if unsent > max.soft_bytes => *own.slow_since_ms.get_or_insert(now_ms),
+            Some(own) => {
+                own.slow_since_ms = None;
+                now_ms
+            }
+            None => now_ms,
+        };
         if unsent > max.hard_bytes || now_ms - since_ms > max.soft_ms {
             self.stats.subscribers_cut.add(1);
             self.cut(session);

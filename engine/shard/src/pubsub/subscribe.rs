@@ -63,6 +63,12 @@ impl Shard {
         spec: &'static Spec,
         args: Args<'_>,
     ) -> Option<Plan> {
+        // In the words of Redis, to whom one that looks on is a kind of copy.
+        let with_keys = spec.write || spec.flags.contains(&"readonly");
+        let publishes = matches!(spec.name, "PUBLISH" | "SPUBLISH");
+        if session.looks_on && (with_keys || publishes) {
+            return Some(Plan::Refused(Refusal::LooksOn));
+        }
         let subscribed = session.listening.as_ref().is_some_and(|own| own.is_subscribed());
         if !subscribed || session.proto != Proto::Resp2 {
             return None;
