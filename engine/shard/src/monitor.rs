@@ -142,7 +142,7 @@ impl Shard {
             let Some(mut session) = self.sessions.take(id) else { continue };
             if session.end == End::No {
                 session.replies.lend(|| self.buffers.take());
-                session.replies.push(lines);
+                session.replies.message(lines);
                 self.bound_listener(&mut session);
             }
             self.settle(session);

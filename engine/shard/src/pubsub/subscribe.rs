@@ -255,7 +255,7 @@ impl Shard {
                 break false;
             }
         };
-        session.replies.push(&out);
+        session.replies.message(&out);
         self.gauge_pubsub();
         if let Some(own) = &mut session.listening {
             own.progress.at = if more { at } else { 0 };
