@@ -186,6 +186,11 @@ impl Merging {
         Self::of(Kind::Given(reply), parts)
     }
 
+    /// Whether it is a reply that was written beforehand. Those confirm subscriptions, and leave whatever CLIENT REPLY says.
+    pub(crate) fn is_given(&self) -> bool {
+        matches!(self.kind, Kind::Given(_))
+    }
+
     /// For how many received a message. A shard that does not answer is left out.
     pub(crate) fn receivers(parts: u32) -> Self {
         Self::of(Kind::Receivers(0, 0), parts)

@@ -244,6 +244,7 @@ impl Replies {
         let marks = self.marks();
         let slot = self.slots.get_mut(at)?;
         let (failed, gates, front);
+        let mut given = false;
         match slot {
             Slot::Waiting => {
                 failed = value::is_error(&reply);
@@ -266,6 +267,7 @@ impl Replies {
                 }
                 failed = merging.failed();
                 self.publishing -= usize::from(merging.is_publish());
+                given = merging.is_given();
                 gates = merging.take_gates();
                 front = at == 0 && gates.is_empty();
                 if let Some(pieces) = merging.take_pieces() {
@@ -282,7 +284,7 @@ impl Replies {
                     let mut whole = Vec::new();
                     merging.finish(exec, &mut whole);
                     self.kept += whole.len();
-                    *slot = Slot::Ready(whole);
+                    *slot = if given { Slot::Message(whole) } else { Slot::Ready(whole) };
                 }
             }
             Slot::Held(_)
@@ -296,7 +298,7 @@ impl Replies {
         self.waiting -= 1;
         let mut failures = u64::from(failed);
         if front {
-            if self.silent {
+            if self.silent && !given {
                 self.drop_since(marks);
             }
             self.slots.pop_front();

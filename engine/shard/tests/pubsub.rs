@@ -504,6 +504,31 @@ fn many_channels_are_subscribed_and_given_up_in_steps_and_there_is_a_bound() {
 }
 
 #[test]
+fn confirmations_and_messages_come_to_one_that_wants_no_replies() {
+    for seed in 0..20 {
+        let mut store = Store::new(Settings { seed, ..FOUR });
+        let clients = everywhere(&mut store);
+        for line in [
+            "CLIENT REPLY OFF",
+            "GET x",
+            "SUBSCRIBE c",
+            "GET x",
+            "PING",
+            "SUBSCRIBE d",
+            "UNSUBSCRIBE d",
+        ] {
+            store.send(clients[0], &command(&line.split(' ').collect::<Vec<_>>()));
+        }
+        store.run();
+        assert_eq!(store.call(clients[3], &["PUBLISH", "c", "x"]), ":1\r\n");
+        let text = String::from_utf8(store.take(clients[0])).expect("text").replace("\r\n", "|");
+        let expected = "*3|$9|subscribe|$1|c|:1|*3|$9|subscribe|$1|d|:2|*3|$11|unsubscribe|$1|d|:1|\
+                        *3|$7|message|$1|c|$1|x|";
+        assert_eq!(text, expected, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_transaction_may_subscribe_and_publish() {
     let mut store = Store::new(FOUR);
     let (client, other) =
