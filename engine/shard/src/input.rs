@@ -8,6 +8,7 @@ use crate::command::{Args, Exec, Merge, Now, Scope, Spec};
 use crate::commands;
 use crate::face::{Order, PortKind, SessionId};
 use crate::gates::Noticed;
+use crate::receiving::{PIECE_BYTES, end_dropped, end_large, keep};
 use crate::refusal::{self, Refusal};
 use crate::replication::range_of_place;
 use crate::session::{End, OUTPUT_FAIR_BYTES, Session, Stall};
@@ -17,11 +18,11 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
-use dkv_protocol::limits::{KEY_BYTES_MAX, OUTPUT_BYTES_MAX, OUTPUT_TOTAL_BYTES_MAX};
+use dkv_protocol::limits::{KEY_BYTES_MAX, OUTPUT_TOTAL_BYTES_MAX};
 use dkv_protocol::resp::request::{Parsed, ProtocolError, RequestParser};
 use dkv_protocol::resp::{reply, value};
 use dkv_protocol::slots::slot_of;
-use dkv_table::{LARGE_BYTES_MIN, Large, Place};
+use dkv_table::{Large, Place};
 
 /// Commands that are parsed before the first of them runs.
 pub(crate) const BATCH_MAX: usize = 32;
@@ -30,8 +31,6 @@ pub(crate) const BATCH_MAX: usize = 32;
 const TOGETHER_MAX: usize = 64;
 /// Connections that are looked at before the commands of the first are parsed.
 const SESSIONS_TOGETHER_MAX: usize = u32::BITS as usize;
-/// The least that is added to an unfinished request before it is parsed again, in bytes.
-const PIECE_BYTES: usize = 512;
 
 /// Who runs a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,38 +194,6 @@ impl Shard {
         }
     }
 
-    /// Begins to receive the argument that an unfinished request waits for into memory of its own, when it is a large
-    /// one: from there the table can keep it without a copy.
-    fn begin_large(&mut self, session: &mut Session) {
-        if session.stall != Stall::None || session.end != End::No {
-            return;
-        }
-        let Some((at, len)) = session.parser.pending().filter(|p| p.1 > LARGE_BYTES_MIN) else {
-            return;
-        };
-        let here = session.input.len().min(at + len);
-        match self.table.block(len) {
-            Ok(mut block) => {
-                block.extend(&session.input[at..here]);
-                session.filling = Some(block);
-            }
-            // It may be a key, and what reads or removes one needs no memory. A write will be refused by the table.
-            Err(_) if len <= KEY_BYTES_MAX => return,
-            // What there is no memory for is not kept anywhere: its command will be refused.
-            Err(_) => session.dropping = at + len - here,
-        }
-        self.orders.push(Order::Expect(session.id, at + len - here));
-        session.input.drain(at..here);
-        session.input.shrink_to(PIECE_BYTES);
-        session.parser.take_out();
-        session.need = 0;
-        if session.filling.is_some() {
-            end_large(session);
-        } else {
-            end_dropped(session);
-        }
-    }
-
     /// Goes on with what a stalled connection had received.
     pub(crate) fn go_on(&mut self, now: Now, session: &mut Session) {
         session.stall = Stall::None;
@@ -283,8 +250,12 @@ impl Shard {
             }
             if commands > 1 {
                 let begun = &begun[..at - first];
-                begun.iter().for_each(|one| self.prefetch_buckets(&one.batch));
-                begun.iter().for_each(|one| self.prefetch_records(&one.batch));
+                for one in begun {
+                    self.prefetch_buckets(&one.batch);
+                }
+                for one in begun {
+                    self.prefetch_records(&one.batch);
+                }
             }
             for (i, one) in begun[..at - first].iter_mut().enumerate() {
                 let Some(mut session) = one.session.take() else {
@@ -776,29 +747,4 @@ impl Shard {
             self.orders.push(Order::Pause(session.id));
         }
     }
-}
-
-/// Ends the receiving of a large argument when all of it has come.
-fn end_large(session: &mut Session) {
-    if let Some(block) = session.filling.take_if(|block| block.len() == block.capacity()) {
-        session.large.push(block.freeze());
-    }
-}
-
-/// The same for one that was dropped: an empty one stands for it, which none of the others is.
-fn end_dropped(session: &mut Session) {
-    if session.dropping == 0 {
-        session.large.push(Large::default());
-    }
-}
-
-/// Adds received bytes to what a connection has not executed. Room grows with what has come, never with what was
-/// announced; but the last doubling goes no further than the announced length.
-fn keep(session: &mut Session, bytes: &[u8]) {
-    let len = session.input.len() + bytes.len();
-    let room = session.input.capacity();
-    if len > room && len > OUTPUT_BYTES_MAX / 64 && (len..2 * room).contains(&session.need) {
-        session.input.reserve_exact(session.need - session.input.len());
-    }
-    session.input.extend_from_slice(bytes);
 }

@@ -31,6 +31,7 @@ mod node_wide;
 mod pace;
 mod pubsub;
 mod queue;
+mod receiving;
 mod refusal;
 mod replication;
 mod reroute;
