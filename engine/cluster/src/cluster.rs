@@ -484,9 +484,20 @@ impl Cluster {
             first: r.log.base(),
             last: r.log.end(),
             commit: r.commit,
+            told: r.told,
             copies: copies.collect(),
             degraded: in_sync.len() < r.placement.len(),
         }
+    }
+
+    /// How long a granted lease lasts, in nanoseconds.
+    pub const fn lease_ns(&self) -> u64 {
+        self.settings.lease_ns
+    }
+
+    /// How many entries of other shards were applied here since the start, over all ranges.
+    pub fn applied(&self) -> u64 {
+        self.ranges.iter().map(|range| range.applied).sum()
     }
 
     /// How many copies besides this one count and hold the log of a range up to `index`, or up to its end when that is

@@ -170,6 +170,8 @@ pub struct RangeView {
     pub last: u64,
     /// Up to where it is committed.
     pub commit: u64,
+    /// The highest commit index that a primary told.
+    pub told: u64,
     /// At the primary: the other copies.
     pub copies: Vec<CopyView>,
     /// Whether fewer copies count than should.

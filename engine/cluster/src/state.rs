@@ -104,6 +104,8 @@ pub(crate) struct Range {
     pub(crate) answer: Option<Answer>,
     /// The copy here.
     pub(crate) generation: u32,
+    /// How many entries of others were applied here, in whatever life of the range.
+    pub(crate) applied: u64,
     /// The highest commit index that a primary told.
     pub(crate) told: u64,
     /// Up to here the log is certainly that of the leader.
@@ -143,6 +145,7 @@ impl Range {
             formed: Epoch(0),
             log: Log::new(),
             commit: 0,
+            applied: 0,
             told: 0,
             leader: None,
             matched: 0,
@@ -218,6 +221,7 @@ impl Range {
                 return false;
             }
             self.commit = index;
+            self.applied += 1;
         }
         true
     }

@@ -178,6 +178,8 @@ pub struct ShardCounters {
     pub copies: u64,
     /// Gauge: how many changes the slowest of them is behind in a range.
     pub replication_lag: u64,
+    /// Changes that it appended to the logs of ranges, or applied from those of other shards.
+    pub replicated: u64,
     /// Counts of service times, bucket `i` as [`latency_bucket_us`] says. From the completion that brought a request to
     /// its reply being queued.
     pub latency: Vec<u64>,

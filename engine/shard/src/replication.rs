@@ -82,6 +82,8 @@ pub(crate) struct Copies {
     pub(crate) parked: Parked,
     /// By range.
     pub(crate) known: Vec<Known>,
+    /// Counts what was given to the logs of ranges.
+    pub(crate) appended: u64,
     /// Counts the changes of who leads a range, as far as they were heard of.
     pub(crate) changes: u64,
     held: Vec<Held>,
@@ -119,6 +121,7 @@ impl Shard {
             gates: Gates::new(),
             parked: Parked::default(),
             known: alloc::vec![Known::default(); RANGES],
+            appended: 0,
             changes: 0,
             held: alloc::vec![Held::default(); RANGES],
             waiting: alloc::vec![Vec::new(); RANGES],
@@ -388,12 +391,13 @@ impl Shard {
         if self.table.has_journal()
             && let Some(copies) = self.copies.as_deref_mut()
         {
-            let Copies { cluster, gates, .. } = copies;
+            let Copies { cluster, gates, appended, .. } = copies;
             self.table.take_journal(&mut |range, index, effect| {
                 let range = RangeId(range as u8);
                 let body = effect.value.map(dkv_table::Large::share);
                 let effect = dkv_cluster::Effect { head: effect.head, body: body.as_ref() };
                 cluster.append(range, index, effect);
+                *appended += 1;
                 gates.wrote(range, index);
             });
         }

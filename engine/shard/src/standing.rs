@@ -4,7 +4,7 @@ use crate::command::{Args, Now, Spec};
 use crate::commands::checksum::{self, Standing};
 use crate::session::Session;
 use crate::shard::Shard;
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use dkv_cluster::{RangeView, Role};
 use dkv_protocol::ids::{RangeId, ShardAddr};
@@ -122,7 +122,7 @@ impl Shard {
         }
         copies.next_gauges_ns = now.boot_ns + GAUGES_NS;
         let (mut led, mut copied, mut degraded, mut lag) = (0, 0, 0, 0);
-        let mut holders = BTreeSet::new();
+        let mut holders: BTreeMap<ShardAddr, (u64, u64)> = BTreeMap::new();
         for range in (0..RANGES).map(|range| RangeId(range as u8)) {
             match copies.cluster.role(range) {
                 Role::None => {}
@@ -132,7 +132,9 @@ impl Shard {
                     let view = copies.cluster.view(range);
                     degraded += u64::from(view.degraded);
                     for copy in view.copies.iter().filter(|copy| copy.in_sync) {
-                        holders.insert(copy.rid.addr);
+                        let holder = holders.entry(copy.rid.addr).or_default();
+                        holder.0 += copy.lag;
+                        holder.1 = holder.1.max(copy.lease_ns);
                         lag = lag.max(copy.lag);
                     }
                 }
@@ -143,6 +145,19 @@ impl Shard {
         self.stats.ranges_degraded.set(degraded);
         self.stats.replication_lag.set(lag);
         self.stats.copies.set(holders.len() as u64);
+        self.stats.replicated.set(copies.appended + copies.cluster.applied());
+        let lease_ns = copies.cluster.lease_ns();
+        let mut holders = holders.into_iter();
+        for shown in &self.stats.followers {
+            let Some((addr, (behind, granted_ns))) = holders.next() else {
+                shown.set(None, 0, 0);
+                continue;
+            };
+            let node = self.map.node(addr.node);
+            let port = node.shard_ports.get(usize::from(addr.shard.0)).copied();
+            let silent_ns = (now.boot_ns + lease_ns).saturating_sub(granted_ns);
+            shown.set(Some((node.address, port.unwrap_or(0))), behind, silent_ns / 1_000_000);
+        }
         let filled = copies.cluster.filled();
         self.stats.resyncs_full.set(filled.full);
         self.stats.resyncs_partial.set(filled.partial);
@@ -156,6 +171,10 @@ impl Shard {
 fn held_by(view: &RangeView, addr: ShardAddr, me: ShardAddr) -> u64 {
     if addr == me {
         return view.last;
+    }
+    if view.primary == Some(addr) {
+        // A copy knows of its leader what that has told.
+        return view.last.max(view.told);
     }
     let copy = view.copies.iter().find(|copy| copy.rid.addr == addr);
     copy.map_or(0, |copy| view.last.saturating_sub(copy.lag))

@@ -2,6 +2,7 @@
 
 use crate::command_stats::{CommandStats, ErrorStats};
 use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv6Addr};
 use core::sync::atomic::{AtomicU64, Ordering};
 use dkv_protocol::control::{LATENCY_BUCKETS, ShardCounters};
 
@@ -51,6 +52,44 @@ impl Counter {
     }
 }
 
+/// Other shards with copies of what one leads that are shown.
+pub const FOLLOWERS_SHOWN_MAX: usize = 16;
+
+/// Gauges: another shard with copies of ranges that this one leads. Read while they are written they may be of two shards.
+#[derive(Debug, Default)]
+pub struct Follower {
+    /// Its machine as an IPv6 address (mapped where it is another one), in two halves; 0 for none.
+    pub ip: [Counter; 2],
+    /// Its port.
+    pub port: Counter,
+    /// Changes that it does not hold yet, over all these ranges.
+    pub behind: Counter,
+    /// Milliseconds since it granted the last lease that is known of.
+    pub silent_ms: Counter,
+}
+
+impl Follower {
+    /// It is that one, or none.
+    pub fn set(&self, of: Option<(IpAddr, u16)>, behind: u64, silent_ms: u64) {
+        let ip = match of {
+            Some((IpAddr::V4(ip), _)) => ip.to_ipv6_mapped().to_bits(),
+            Some((IpAddr::V6(ip), _)) => ip.to_bits(),
+            None => 0,
+        };
+        self.ip[0].set((ip >> 64) as u64);
+        self.ip[1].set(ip as u64);
+        self.port.set(of.map_or(0, |(_, port)| port.into()));
+        self.behind.set(behind);
+        self.silent_ms.set(silent_ms);
+    }
+
+    /// Which machine it is on.
+    pub fn ip(&self) -> Option<IpAddr> {
+        let ip = u128::from(self.ip[0].get()) << 64 | u128::from(self.ip[1].get());
+        (ip != 0).then(|| Ipv6Addr::from_bits(ip).to_canonical())
+    }
+}
+
 macro_rules! counters {
     ($($name:ident),* $(,)?) => {
         /// See the module and [`ShardCounters`], whose fields these are.
@@ -59,6 +98,7 @@ macro_rules! counters {
         pub struct ShardStats {
             $(pub $name: Counter,)*
             pub latency: Vec<Counter>,
+            pub followers: Vec<Follower>,
             pub rates: Rates,
             pub of_commands: CommandStats,
             pub of_errors: ErrorStats,
@@ -69,6 +109,7 @@ macro_rules! counters {
                 Self {
                     $($name: Counter::default(),)*
                     latency: (0..LATENCY_BUCKETS).map(|_| Counter::default()).collect(),
+                    followers: (0..FOLLOWERS_SHOWN_MAX).map(|_| Follower::default()).collect(),
                     rates: Rates::default(),
                     of_commands: CommandStats::default(),
                     of_errors: ErrorStats::default(),
@@ -147,6 +188,7 @@ counters!(
     ranges_degraded,
     copies,
     replication_lag,
+    replicated,
 );
 
 impl ShardStats {

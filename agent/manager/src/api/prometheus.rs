@@ -121,6 +121,12 @@ const SHARD_METRICS: &[ShardMetric] = &[
         "Bytes of the log sent to copies that did not count yet.",
         |c| c.resync_bytes_log,
     ),
+    (
+        "replicated_changes_total",
+        "counter",
+        "Changes appended to the logs of ranges, or applied from those of others.",
+        |c| c.replicated,
+    ),
     ("connections", "gauge", "Client connections.", |c| c.connections),
     ("keys", "gauge", "Keys.", |c| c.keys),
     ("keys_with_expiry", "gauge", "Keys with an expiry.", |c| c.keys_with_expiry),

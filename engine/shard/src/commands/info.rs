@@ -14,6 +14,7 @@ use super::config::memory_bytes_max;
 use crate::command::{Args, Exec, Merge, Scope, Spec};
 use crate::command_stats::{ErrorStats, Sum};
 use crate::stats::ShardStats;
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -354,10 +355,21 @@ fn stats(text: &mut Text, facts: &Facts<'_>) {
 fn replication(text: &mut Text, facts: &Facts<'_>) {
     text.field("role", "master");
     text.field("connected_slaves", facts.sum(|s| s.copies.get()));
+    // What this node has written to logs or applied from others; a copy has what is not missing of it there.
+    let own = facts.sum(|s| s.replicated.get());
+    let followers = facts.shards.iter().flat_map(|shard| &shard.followers);
+    for (at, (follower, ip)) in followers.filter_map(|one| Some((one, one.ip()?))).enumerate() {
+        let (port, lag_s) = (follower.port.get(), follower.silent_ms.get() / 1000);
+        let offset = own.saturating_sub(follower.behind.get());
+        text.field(
+            &format!("slave{at}"),
+            format_args!("ip={ip},port={port},state=online,offset={offset},lag={lag_s}"),
+        );
+    }
     text.field("master_failover_state", "no-failover");
     text.field("master_replid", &facts.x.env.run_id);
     text.field("master_replid2", format_args!("{:040}", 0));
-    text.field("master_repl_offset", 0);
+    text.field("master_repl_offset", own);
     text.field("second_repl_offset", -1);
     for name in [
         "repl_backlog_active",
