@@ -59,10 +59,18 @@ pub trait Store {
     /// Whether changes that are made here must be given to [`Cluster::append`], each in order.
     fn journal(&mut self, range: RangeId, on: bool);
     /// Does what an effect says, as position `index`, for each key only when its version is lower; a clearing removes the
-    /// keys of lower versions. Never journaled. False: it is no effect, or none that fits what is here, and nothing was
-    /// changed.
+    /// keys of lower versions. Never journaled. While a copy is being filled, an effect on a key that is not here yet, or
+    /// that is newer here, is passed over; in a whole one it does not fit. False: it is no effect, or none that fits what
+    /// is here, and the copy is of no use any more.
     #[must_use]
-    fn apply(&mut self, now_ms: u64, range: RangeId, index: u64, effect: Effect<'_>) -> bool;
+    fn apply(
+        &mut self,
+        now_ms: u64,
+        range: RangeId,
+        index: u64,
+        effect: Effect<'_>,
+        filling: bool,
+    ) -> bool;
     /// The range is empty from now on, as far as anybody can see.
     fn clear(&mut self, range: RangeId);
     /// Some records from `cursor` on (0: the start), each with its version, about so many bytes and for at most about

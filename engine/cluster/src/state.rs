@@ -217,7 +217,8 @@ impl Range {
         while self.commit < to {
             let index = self.commit + 1;
             let Some(effect) = self.log.get(index) else { break };
-            if !store.apply(now_ms, self.id, index, effect) {
+            let filling = self.copy == CopyState::Loading;
+            if !store.apply(now_ms, self.id, index, effect, filling) {
                 return false;
             }
             self.commit = index;

@@ -34,21 +34,27 @@ impl Store for Copied<'_> {
         self.0.set_journal(u16::from(range.0), on);
     }
 
-    /// Always as in a resync: only the state machine knows whether the copy is still being made, and it alone sees to it that
-    /// no position is left out (R7). The price is that an effect which needs a key that is not here is passed over in a
-    /// copy that is whole, too, where it would be a sign that the two have come apart; comparing the copies shows that.
-    fn apply(&mut self, now_ms: u64, range: RangeId, index: u64, effect: Effect<'_>) -> bool {
+    fn apply(
+        &mut self,
+        now_ms: u64,
+        range: RangeId,
+        index: u64,
+        effect: Effect<'_>,
+        filling: bool,
+    ) -> bool {
         let range = u16::from(range.0);
         let body = effect.body.map(|body| self.large(body));
         let applied = match &body {
-            None => self.0.apply(now_ms, range, index, dkv_table::Effect::bytes(effect.head), true),
+            None => {
+                self.0.apply(now_ms, range, index, dkv_table::Effect::bytes(effect.head), filling)
+            }
             Some(Ok(large)) => {
                 let effect = dkv_table::Effect { head: effect.head, value: Some(large) };
-                self.0.apply(now_ms, range, index, effect, true)
+                self.0.apply(now_ms, range, index, effect, filling)
             }
             Some(Err(bytes)) => {
                 let whole = [effect.head, bytes].concat();
-                self.0.apply(now_ms, range, index, dkv_table::Effect::bytes(&whole), true)
+                self.0.apply(now_ms, range, index, dkv_table::Effect::bytes(&whole), filling)
             }
         };
         fits(applied)
@@ -179,7 +185,7 @@ mod tests {
         let mut table = table();
         let mut copied = Copied(&mut table);
         copied.set_index(RANGE, 100);
-        assert!(copied.apply(1, RANGE, 101, Effect::small(&record(5, 3))));
+        assert!(copied.apply(1, RANGE, 101, Effect::small(&record(5, 3)), false));
         let body = Bytes::from_static(b"a great value");
         let deletion = Effect { head: b"\x04\x05key", body: Some(&body) };
         let append =
@@ -191,11 +197,30 @@ mod tests {
             Effect::small(&append),
             deletion,
         ] {
-            assert!(!copied.apply(1, RANGE, 102, bad), "{bad:?}");
+            assert!(!copied.apply(1, RANGE, 102, bad, true), "{bad:?}");
         }
         for index in [0, 101, u64::MAX] {
-            assert!(!copied.apply(1, RANGE, index, Effect::small(b"\x04\x05key")), "{index}");
+            let deletion = Effect::small(b"\x04\x05key");
+            assert!(!copied.apply(1, RANGE, index, deletion, true), "{index}");
         }
         assert_eq!((copied.index(RANGE), table.len()), (101, 1));
+    }
+
+    #[test]
+    fn what_a_copy_that_is_filled_passes_over_does_not_fit_a_whole_one() {
+        let mut table = table();
+        let mut copied = Copied(&mut table);
+        copied.set_index(RANGE, 100);
+        let (absent, here) = (&b"\x04\x06other"[..], record(5, 3));
+        assert!(!copied.apply(1, RANGE, 101, Effect::small(absent), false));
+        assert!(copied.apply(1, RANGE, 101, Effect::small(absent), true));
+        // A record of a later time is here already.
+        assert!(copied.load(1, RANGE, 110, Effect::small(&here)));
+        assert!(!copied.apply(1, RANGE, 102, Effect::small(&here), false));
+        assert!(copied.apply(1, RANGE, 102, Effect::small(&here), true));
+        // And whatever is left out is noticed.
+        assert!(!copied.apply(1, RANGE, 112, Effect::small(&here), false));
+        assert!(copied.apply(1, RANGE, 103, Effect::small(&record(7, 3)), false));
+        assert_eq!(copied.index(RANGE), 103);
     }
 }

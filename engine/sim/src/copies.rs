@@ -236,7 +236,14 @@ impl Store for Copies {
 
     fn journal(&mut self, _range: RangeId, _on: bool) {}
 
-    fn apply(&mut self, _now_ms: u64, range: RangeId, index: u64, effect: Effect<'_>) -> bool {
+    fn apply(
+        &mut self,
+        _now_ms: u64,
+        range: RangeId,
+        index: u64,
+        effect: Effect<'_>,
+        filling: bool,
+    ) -> bool {
         self.applied.push((range, index, stamp(effect)));
         let copy = self.copy(range);
         if index <= copy.version_of(effect) {
@@ -244,6 +251,10 @@ impl Store for Copies {
             copy.index = copy.index.max(index);
             if effect.head[0] == DELETE {
                 copy.last_removal = copy.index;
+            }
+            if !filling {
+                let breach = format!("range {}: what {index} changes is newer here", range.0);
+                self.breach.get_or_insert(breach);
             }
             return true;
         }
@@ -336,14 +347,14 @@ mod tests {
             Encoded::expire(b"c", 50),
         ];
         for (index, effect) in effects.iter().enumerate() {
-            assert!(copies.apply(0, RANGE, index as u64 + 1, effect.effect()));
+            assert!(copies.apply(0, RANGE, index as u64 + 1, effect.effect(), true));
         }
         let expected = [("b".into(), "xyz".into(), 3), ("c".into(), "new".into(), 6)];
         assert_eq!(content(&mut copies), expected);
         assert_eq!(copies.copy(RANGE).get(b"c").unwrap().deadline_ms, 50);
         assert_eq!((copies.index(RANGE), copies.copy(RANGE).last_removal), (6, 5));
         assert_eq!((copies.applied.len(), &copies.breach), (6, &None));
-        assert!(copies.apply(0, RANGE, 7, Encoded::append(b"b", 9, b"!").effect()));
+        assert!(copies.apply(0, RANGE, 7, Encoded::append(b"b", 9, b"!").effect(), true));
         assert!(copies.breach.is_some(), "an append that does not fit passed");
     }
 
@@ -352,9 +363,9 @@ mod tests {
         let (mut from, mut to) = (Copies::default(), Copies::default());
         for index in 1..=50 {
             let effect = put(&format!("k{index}"), &"v".repeat(index * 40));
-            assert!(from.apply(0, RANGE, index as u64, effect.effect()));
+            assert!(from.apply(0, RANGE, index as u64, effect.effect(), true));
         }
-        assert!(to.apply(0, RANGE, 99, put("k7", "newer").effect()));
+        assert!(to.apply(0, RANGE, 99, put("k7", "newer").effect(), true));
         let mut cursor = Some(0);
         let mut slices = 0;
         while let Some(at) = cursor {

@@ -79,15 +79,26 @@ impl Store for Maps {
         self.of(range).journal = on;
     }
 
-    fn apply(&mut self, _now_ms: u64, range: RangeId, index: u64, effect: Effect<'_>) -> bool {
+    fn apply(
+        &mut self,
+        _now_ms: u64,
+        range: RangeId,
+        index: u64,
+        effect: Effect<'_>,
+        filling: bool,
+    ) -> bool {
         let (kind, deadline_ms, key, value) = parse(&effect);
         if self.refuses.as_ref() == Some(&key) {
             return false;
         }
         let content = self.of(range);
+        let next = index == content.index + 1;
         content.index = index;
         if content.keys.get(&key).is_some_and(|known| known.0 >= index) {
-            return true;
+            return filling;
+        }
+        if !filling && !next {
+            return false;
         }
         if kind == PUT {
             content.keys.insert(key, (index, deadline_ms, value));
@@ -476,7 +487,7 @@ impl Net {
             head.extend_from_slice(value);
         }
         let effect = Effect { head: &head, body: (value.len() >= 1000).then_some(&body) };
-        assert!(node.store.apply(0, R, index, effect));
+        assert!(node.store.apply(0, R, index, effect, true));
         node.cluster.append(R, index, effect);
         Ok(index)
     }
@@ -486,7 +497,7 @@ impl Net {
         node.cluster.may_write(self.now_ns + node.ahead_ns, R)?;
         let index = node.store.index(R) + 1;
         let head = head(DEL, 0, key.as_bytes());
-        assert!(node.store.apply(0, R, index, Effect::small(&head)));
+        assert!(node.store.apply(0, R, index, Effect::small(&head), true));
         node.cluster.append(R, index, Effect::small(&head));
         Ok(index)
     }
