@@ -359,7 +359,7 @@ impl Shard {
             self.link_down(to);
             self.links.up(number);
         }
-        self.tell_interest(number);
+        self.renew_interest(number);
         if let Some(copies) = &mut self.copies {
             copies.cluster.link_up(self.now.boot_ns, to);
             self.follow(self.now);

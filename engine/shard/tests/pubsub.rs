@@ -376,6 +376,23 @@ fn a_link_that_is_down_loses_messages_and_counts_them() {
 }
 
 #[test]
+fn who_is_away_for_long_is_not_counted_for_ever_and_is_asked_when_it_is_back() {
+    let mut store = Store::new(FOUR);
+    let clients = everywhere(&mut store);
+    store.call(clients[2], &["SUBSCRIBE", "c"]);
+    store.cut(0, 1);
+    let publish = |store: &mut Store| store.call(clients[0], &["PUBLISH", "c", "x"]);
+    let lost = |store: &Store| store.stats(0, 0).messages_lost.get();
+    assert_eq!((publish(&mut store), lost(&store)), (":0\r\n".into(), 1));
+    store.now.boot_ns += 61_000_000_000;
+    assert_eq!((publish(&mut store), lost(&store)), (":0\r\n".into(), 1));
+    // The other direction stood all the time, so nothing is told unasked.
+    store.mend(0, 1);
+    store.run();
+    assert_eq!((publish(&mut store), lost(&store)), (":1\r\n".into(), 1));
+}
+
+#[test]
 fn a_slow_subscriber_is_cut_off_and_nobody_else_notices() {
     let mut store = Store::new(Settings { shards: 2, ..PLAIN });
     let clients: Vec<usize> = (0..3).map(|i| store.connect(0, i % 2, PortKind::Client)).collect();

@@ -14,6 +14,10 @@ pub(super) const BUCKETS: usize = 1024;
 /// The place of patterns.
 pub(super) const PATTERNS: usize = BUCKETS;
 
+/// How long it is counted what the subscribers of a shard miss that cannot be reached, in milliseconds. It may be gone for
+/// ever.
+const AWAY_MS_MAX: u64 = 60_000;
+
 /// The place of what is subscribed to: FNV-1a over the name. A client that finds names of one place makes its own
 /// messages cost what they would without places.
 pub(super) fn place_of(kind: Kind, name: &[u8]) -> usize {
@@ -54,6 +58,10 @@ struct Peer {
     told: Places,
     /// The last request that told it something.
     last: Option<u32>,
+    /// Since when the way to it is lost, in milliseconds.
+    lost_ms: Option<u64>,
+    /// Whether what it told was forgotten since.
+    forgotten: bool,
 }
 
 /// See the module. Shards go by their number.
@@ -106,11 +114,30 @@ impl Interest {
     }
 
     /// The way to a shard is lost: it may be another process by the next time.
-    pub(super) fn forget_told(&mut self, shard: u16) {
+    pub(super) fn lose(&mut self, shard: u16, now_ms: u64) {
         if let Some(peer) = self.peers.get_mut(usize::from(shard)) {
             peer.told = Places::default();
             peer.last = None;
+            peer.lost_ms = Some(now_ms);
         }
+    }
+
+    /// Whether a shard is away for so long that nobody counts what its subscribers miss: what it told is forgotten then.
+    pub(super) fn gives_up(&mut self, shard: u16, now_ms: u64) -> bool {
+        let peer = self.peer(shard);
+        let over = peer.lost_ms.is_some_and(|lost| now_ms.saturating_sub(lost) > AWAY_MS_MAX);
+        if over {
+            peer.theirs = Places::default();
+            peer.forgotten = true;
+        }
+        over
+    }
+
+    /// The way to a shard is open again. Whether it must be asked what it told.
+    pub(super) fn find_again(&mut self, shard: u16) -> bool {
+        let Some(peer) = self.peers.get_mut(usize::from(shard)) else { return false };
+        peer.lost_ms = None;
+        core::mem::take(&mut peer.forgotten)
     }
 }
 
@@ -143,7 +170,7 @@ mod tests {
         assert_eq!(interest.last(1), Some(7));
         interest.tell(1, &[5], false, 8);
         assert!(!interest.has_told(1, &[5]) && interest.has_told(1, &[PATTERNS as u16]));
-        interest.forget_told(1);
+        interest.lose(1, 0);
         assert!(!interest.has_told(1, &[PATTERNS as u16]) && interest.last(1).is_none());
     }
 

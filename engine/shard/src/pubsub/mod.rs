@@ -30,7 +30,7 @@ use interest::Interest;
 
 /// What shards ask each other; clients cannot reach it. `DKV.PUBLISH kind channel message` answers how many received it,
 /// `DKV.INTEREST + places` and `- places` say where there are subscribers and where there are none any more, each place in
-/// two bytes, little endian. `DKV.PUBSUB kind pattern` answers names, and `DKV.PUBSUB # kind name…` how many listen to each.
+/// two bytes, little endian; `?` asks for that. `DKV.PUBSUB kind pattern` answers names, and `DKV.PUBSUB # kind name…` how many listen to each.
 const PUBLISH_REQUEST: &[u8] = b"DKV.PUBLISH";
 const INTEREST_REQUEST: &[u8] = b"DKV.INTEREST";
 const QUERY_REQUEST: &[u8] = b"DKV.PUBSUB";

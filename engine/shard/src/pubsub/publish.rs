@@ -116,9 +116,13 @@ impl Shard {
                 }
             }
         }
-        let away = (0..self.links.len())
-            .filter(|to| self.pubsub.interest.wants(*to, kind, place) && !self.links.is_up(*to));
-        self.stats.messages_lost.add(away.count() as u64);
+        for to in 0..self.links.len() {
+            let interest = &mut self.pubsub.interest;
+            let away = interest.wants(to, kind, place) && !self.links.is_up(to);
+            if away && !interest.gives_up(to, self.now.boot_ms()) {
+                self.stats.messages_lost.add(1);
+            }
+        }
         ControlFlow::Continue(())
     }
 
@@ -247,6 +251,10 @@ impl Shard {
                 _ => reply::error(out, MALFORMED),
             },
             (INTEREST_REQUEST, 3) => {
+                // When the way there is lost, it is told with the next one.
+                if args.get(1) == b"?" && self.links.is_up(from) {
+                    self.tell_interest(from);
+                }
                 for place in args.get(2).chunks_exact(2) {
                     let place = usize::from(u16::from_le_bytes([place[0], place[1]]));
                     if place <= PATTERNS {
@@ -308,8 +316,16 @@ impl Shard {
         self.pubsub.interest.tell(to, places, there, request);
     }
 
-    /// The way to a shard is open: it is told where there are subscribers.
-    pub(crate) fn tell_interest(&mut self, to: u16) {
+    /// The way to a shard is open: it is told where there are subscribers, and asked if that was forgotten of it.
+    pub(crate) fn renew_interest(&mut self, to: u16) {
+        self.tell_interest(to);
+        if self.pubsub.interest.find_again(to) {
+            let request = [INTEREST_REQUEST, b"?", b""];
+            self.links.push(to, Waiting::UNASKED, Proto::Resp2, false, request);
+        }
+    }
+
+    fn tell_interest(&mut self, to: u16) {
         let places = self.pubsub.directory.places();
         if !places.is_empty() {
             self.tell(to, &places, true, Waiting::UNASKED);
@@ -318,6 +334,6 @@ impl Shard {
 
     /// The way to a shard is lost.
     pub(crate) fn forget_interest(&mut self, to: u16) {
-        self.pubsub.interest.forget_told(to);
+        self.pubsub.interest.lose(to, self.now.boot_ms());
     }
 }
