@@ -240,6 +240,9 @@ impl Shard {
         let mut exec = self.exec(now, session.whole_store(), session.proto);
         spec.run(&mut exec, args, &mut out);
         let noticed = self.noticed();
+        if spec.write && self.tracking.is_watching() {
+            self.tell_written(spec, args, Some(session));
+        }
         // What all shards do is one command; what each does with its own keys is one for each.
         if let Scope::Split(_) = spec.scope {
             self.tally.executed(spec.number, (args.len() as u32) / 2);

@@ -9,6 +9,7 @@ use crate::pubsub::Kind;
 use crate::refusal;
 use crate::session::{End, Session, Stall};
 use crate::shard::Shard;
+use crate::tracking::command as tracking;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
@@ -58,6 +59,11 @@ const HELP: &[&str] = &[
     "    Assign the name <name> to the current connection.",
     "SETINFO <option> <value>",
     "    Set client meta attr. Options are LIB-NAME and LIB-VER.",
+    "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+    "         [OPTIN] [OPTOUT] [NOLOOP]",
+    "    Control server assisted client side caching.",
+    "TRACKINGINFO",
+    "    Report tracking status for the current connection.",
     "UNBLOCK <clientid> [TIMEOUT|ERROR]",
     "    Unblock the specified blocked client.",
     "NO-EVICT (ON|OFF)",
@@ -150,6 +156,15 @@ impl Shard {
                 self.tune();
                 reply::ok(out);
             }
+            "tracking" => {
+                self.client_tracking(session, args).map_err(String::into_bytes)?;
+            }
+            "caching" => {
+                tracking::caching(session, args.get(2)).map_err(<Vec<u8>>::from)?;
+                reply::ok(out);
+            }
+            "getredir" => reply::integer(out, tracking::redirection(session)),
+            "trackinginfo" => tracking::info(session, out),
             "reply" => client_reply(session, args.get(2), out)?,
             // Connections are let go for what they leave unread, and there is no other reason to.
             "no-evict" => {
@@ -335,7 +350,11 @@ pub(crate) fn describe(now: Now, session: &Session, out: &mut Vec<u8>) {
         text.push_str(subcommand);
     }
     let proto = if session.proto == Proto::Resp3 { 3 } else { 2 };
-    let _ = write!(text, " user=default redir=-1 resp={proto} lib-name=");
+    let _ = write!(
+        text,
+        " user=default redir={} resp={proto} lib-name=",
+        tracking::redirection(session)
+    );
     out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(&session.lib_name);
     out.extend_from_slice(b" lib-ver=");
@@ -353,6 +372,7 @@ fn flags(session: &Session) -> String {
         (blocked, 'b'),
         (session.end == End::Settling, 'c'),
         (session.readonly, 'r'),
+        (session.tracking.is_some(), 't'),
         (session.no_evict, 'e'),
         (session.no_touch, 'T'),
     ];

@@ -334,6 +334,8 @@ pub struct Spec {
     pub number: u16,
     /// The number of its first subcommand; the others follow.
     pub first_subcommand: u16,
+    /// Whether it has a number and no subcommands.
+    pub is_plain: bool,
     /// Whether it may take so long that it is worth a look at the clock.
     pub long: bool,
     /// Whether it writes (refused with -OOM by the table when memory is at its limit; INFO's counters).
@@ -389,6 +391,7 @@ impl Spec {
         scope: Scope::Session,
         number: u16::MAX,
         first_subcommand: u16::MAX,
+        is_plain: false,
         long: false,
         write: false,
         handler: refuse,

@@ -53,6 +53,7 @@ impl Shard {
                 session.name = Box::default();
                 session.proto = Proto::Resp2;
                 session.readonly = false;
+                self.stop_tracking(session);
                 (session.no_evict, session.no_touch) = (false, false);
                 (session.reply_off, session.skip_next) = (false, false);
                 session.replies.silence(false);

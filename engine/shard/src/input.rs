@@ -466,7 +466,8 @@ impl Shard {
         let plan = match refusal::check_arguments(spec, args) {
             Some(refusal) => Plan::Refused(refusal),
             None => match self.plan_known(session.port, spec, args) {
-                plan @ Plan::There(_) if session.readonly => {
+                // What it keeps is told by who leads it, so that is who is asked.
+                plan @ Plan::There(_) if session.readonly && session.tracking.is_none() => {
                     self.plan_copy(session, spec, args).unwrap_or(plan)
                 }
                 plan => plan,
@@ -667,6 +668,9 @@ impl Shard {
                 }
                 session.replies.inserted(inserts);
                 self.executed(number, units, timing, args, &Who::Client(session));
+                if spec.write && self.tracking.is_watching() {
+                    self.tell_written(spec, args, Some(session));
+                }
             }
             Plan::There(owner) => self.forward(now, session, spec, owner, args)?,
             Plan::Split(merge) => self.split(now, session, spec, merge, args)?,

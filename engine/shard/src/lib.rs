@@ -45,6 +45,7 @@ mod standing;
 pub mod stats;
 mod stillness;
 mod tally;
+mod tracking;
 mod transaction;
 mod tuning;
 mod waits;

@@ -105,6 +105,9 @@ impl Parked {
 impl Shard {
     /// Another shard leads a range, or is thought to.
     pub(crate) fn change_owner(&mut self, range: RangeId, owner: u16) {
+        if self.links.owner_of_range(range) != owner {
+            self.tracking.forget_all();
+        }
         self.links.set_owner(range, owner);
     }
 

@@ -10,7 +10,7 @@ use crate::replication::{Admission, range_of, range_of_place};
 use crate::shard::Shard;
 use crate::slowlog::Who;
 use crate::waits::HELD_REQUEST;
-use crate::{monitor, pubsub};
+use crate::{monitor, pubsub, tracking};
 use alloc::vec::Vec;
 use dkv_protocol::frame::{
     BatchError, ELSEWHERE, RequestHead, RequestIter, begin_reply, end_reply,
@@ -105,6 +105,9 @@ impl Shard {
                 } else if one.spec.is_none() && monitor::is_request(args) {
                     self.serve_monitor(from, args, replies);
                     true
+                } else if one.spec.is_none() && tracking::is_request(args.get(0)) {
+                    self.serve_tracking(from, args, replies);
+                    true
                 } else if self.copies.is_none() {
                     self.serve(now, *head, one, args, replies);
                     true
@@ -125,6 +128,9 @@ impl Shard {
                     *used = *end;
                 }
                 if let Some(spec) = one.spec {
+                    if spec.write && self.tracking.is_watching() {
+                        self.tell_written(spec, args, None);
+                    }
                     let units = self.pace.spend(spec, args, replies.len() - start);
                     self.pace.evicted(self.table.evicted());
                     // What all shards do counts where the client is.

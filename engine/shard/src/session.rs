@@ -6,6 +6,7 @@ use crate::command::{Env, Now};
 use crate::face::{Opened, PortKind, SessionId};
 use crate::pubsub::Listening;
 use crate::queue::Replies;
+use crate::tracking::Mode;
 use crate::transaction::{Awaited, Transaction};
 use crate::waits::{Wait, Written};
 use alloc::boxed::Box;
@@ -84,6 +85,8 @@ pub(crate) struct Session {
     pub(crate) reply_off: bool,
     /// The next command has no reply.
     pub(crate) skip_next: bool,
+    /// How it tracks the keys that it reads.
+    pub(crate) tracking: Option<Box<Mode>>,
     /// Whether any of this makes the execution of its commands something special.
     pub(crate) is_odd: bool,
     /// Name of the last command, and of its subcommand.
@@ -155,6 +158,7 @@ impl Session {
             no_touch: false,
             reply_off: false,
             skip_next: false,
+            tracking: None,
             is_odd: false,
             last: ("NULL", ""),
             parser: RequestParser::default(),

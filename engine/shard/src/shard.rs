@@ -16,6 +16,7 @@ use crate::slowlog::SlowLog;
 use crate::spikes::Spikes;
 use crate::stats::ShardStats;
 use crate::tally::Tally;
+use crate::tracking::Tracking;
 use crate::tuning::Tuning;
 use crate::walk::Step;
 use alloc::boxed::Box;
@@ -62,6 +63,7 @@ pub struct Shard {
     pub(crate) pubsub: PubSub,
     pub(crate) monitor: Monitor,
     pub(crate) tuning: Tuning,
+    pub(crate) tracking: Tracking,
     pub(crate) tally: Tally,
     pub(crate) slow: SlowLog,
     pub(crate) spikes: Spikes,
@@ -111,6 +113,7 @@ impl Shard {
             pubsub: PubSub::default(),
             monitor: Monitor::default(),
             tuning: Tuning::default(),
+            tracking: Tracking::default(),
             tally: Tally::default(),
             slow: SlowLog::default(),
             spikes: Spikes::default(),
@@ -195,6 +198,7 @@ impl Shard {
         if let Some(mut session) = self.sessions.close(id) {
             self.forget_listener(&mut session);
             self.look_away(&mut session);
+            self.stop_tracking(&mut session);
             self.unlist_gate(&session);
             self.unsent_total -= session.accounted;
             self.stats.connections.set(self.sessions.len() as u64);
@@ -339,6 +343,9 @@ impl Shard {
         if self.monitor.has_lines() {
             self.give_lines();
         }
+        if self.tracking.has_news() {
+            self.tell_news();
+        }
         let batch = self.links.next_batch()?;
         // Closing a batch makes room in the one that follows.
         if let Some(to) = self.links.number(batch.0) {
@@ -360,6 +367,7 @@ impl Shard {
             self.links.up(number);
         }
         self.renew_interest(number);
+        self.begin_tracking_with(number);
         if let Some(copies) = &mut self.copies {
             copies.cluster.link_up(self.now.boot_ns, to);
             self.follow(self.now);
@@ -376,6 +384,7 @@ impl Shard {
             return;
         }
         self.forget_interest(number);
+        self.end_tracking_with(number);
         let refused = self.unreachable(number);
         let mut uncertain = Vec::new();
         let node = &self.map.node(to.node).name;
@@ -445,6 +454,9 @@ impl Shard {
         }
         self.cut_slow(now);
         let leaving = self.has_gone_listeners() && self.take_off_gone();
+        if self.tracking.is_watching() || self.table.notes_removed() {
+            self.tell_removed();
+        }
         self.end_idle(now);
         self.end_pause(now);
         let waiting = self.go_on_later(now);

@@ -101,6 +101,7 @@ macro_rules! counters {
             pub followers: Vec<Follower>,
             pub rates: Rates,
             pub of_commands: CommandStats,
+            pub tracking_clients: Counter,
             pub of_errors: ErrorStats,
         }
 
@@ -112,6 +113,7 @@ macro_rules! counters {
                     followers: (0..FOLLOWERS_SHOWN_MAX).map(|_| Follower::default()).collect(),
                     rates: Rates::default(),
                     of_commands: CommandStats::default(),
+                    tracking_clients: Counter::default(),
                     of_errors: ErrorStats::default(),
                 }
             }

@@ -16,21 +16,16 @@ const ARGUMENTS_LONG: usize = 64;
 /// When SLOWLOG is to have what is shorter, every command is timed by itself, in microseconds.
 const TIMED_BELOW_US: i64 = 1000;
 
-/// Commands of one kind in this piece of work.
-#[derive(Clone, Copy, Debug, Default)]
-struct One {
-    calls: u32,
-    units: u32,
-}
+/// The most units that one command counts, so that those of a piece fit beside their number.
+const UNITS_MAX: u32 = u16::MAX as u32;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// By the command's number.
-    ones: Vec<One>,
+    /// By the command's number: how many there were in this piece of work, and in the lower half how many units they were.
+    ones: Vec<u64>,
     /// The numbers of those that are not zero.
     touched: Vec<u16>,
-    units: u64,
     /// What was timed by itself in this piece, nanoseconds.
     timed_ns: u64,
     /// Whether each command is timed by itself.
@@ -43,9 +38,8 @@ pub(crate) struct Tally {
 impl Default for Tally {
     fn default() -> Self {
         Self {
-            ones: alloc::vec![One::default(); commands::NUMBERS],
+            ones: alloc::vec![0; commands::NUMBERS],
             touched: Vec::with_capacity(commands::NUMBERS),
-            units: 0,
             timed_ns: 0,
             each: false,
             slow_ns: u64::MAX,
@@ -69,12 +63,10 @@ impl Tally {
     #[inline]
     pub(crate) fn executed(&mut self, number: u16, units: u32) {
         let Some(one) = self.ones.get_mut(usize::from(number)) else { return };
-        if one.calls == 0 {
+        if *one == 0 {
             self.touched.push(number);
         }
-        one.calls += 1;
-        one.units = one.units.saturating_add(units);
-        self.units += u64::from(units);
+        *one += 1 << 32 | u64::from(units.min(UNITS_MAX));
     }
 }
 
@@ -88,7 +80,7 @@ impl Shard {
     /// Begins to time a command, if it is one that is timed by itself.
     #[inline]
     pub(crate) fn begin_timing(&self, spec: &Spec, args: Args<'_>) -> Option<Timing> {
-        let long = self.tally.each || spec.long || args.len() >= ARGUMENTS_LONG;
+        let long = self.tally.each | spec.long | (args.len() >= ARGUMENTS_LONG);
         long.then(|| Timing { began_ns: (self.env.clock)() })
     }
 
@@ -146,12 +138,14 @@ impl Shard {
     /// Spreads the time of a piece over its commands.
     fn spread(&mut self, ns: u64) {
         let tally = &mut self.tally;
-        let units = core::mem::take(&mut tally.units).max(1);
+        let units_of = |one: u64| one & u64::from(u32::MAX);
+        let all = tally.touched.iter().map(|number| units_of(tally.ones[usize::from(*number)]));
+        let units = all.sum::<u64>().max(1);
         let tracked = self.env.settings.latency_tracking.get() == 1;
         for number in tally.touched.drain(..) {
-            let One { calls, units: own } = core::mem::take(&mut tally.ones[usize::from(number)]);
-            let part = (u128::from(ns) * u128::from(own) / u128::from(units)) as u64;
-            self.stats.of_commands.executed(number, calls.into(), part, tracked);
+            let one = core::mem::take(&mut tally.ones[usize::from(number)]);
+            let part = (u128::from(ns) * u128::from(units_of(one)) / u128::from(units)) as u64;
+            self.stats.of_commands.executed(number, one >> 32, part, tracked);
         }
     }
 

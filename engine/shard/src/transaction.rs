@@ -125,6 +125,12 @@ impl Transaction {
         self.commands.iter().any(|command| command.spec.write)
     }
 
+    /// The keys that its commands read.
+    pub(crate) fn keys_read(&self) -> impl Iterator<Item = &[u8]> {
+        let reads = self.commands.iter().filter(|one| one.spec.flags.contains(&"readonly"));
+        reads.flat_map(|one| one.spec.keys(self.args_of(one)))
+    }
+
     /// Memory that it takes, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         let watched = self.watched.iter().map(|(key, mark)| key.len() + mark.len()).sum::<usize>();

@@ -106,6 +106,13 @@ impl Shard {
             self.stall(session, Stall::Pause);
             return ControlFlow::Break(());
         }
+        let runs = !matches!(plan, Plan::Refused(_) | Plan::Queue);
+        if session.tracking.is_some()
+            && runs
+            && let Some(spec) = spec
+        {
+            self.track(session, spec, args)?;
+        }
         let skip = core::mem::take(&mut session.skip_next);
         self.table.touch_keys(!session.no_touch);
         let flow = self.execute_plainly(now, session, spec, plan, args);
@@ -117,7 +124,8 @@ impl Shard {
         if skip {
             session.replies.silence(session.reply_off);
         }
-        session.is_odd = session.skip_next || session.no_touch;
+        Self::end_caching(session, spec);
+        session.is_odd = session.skip_next || session.no_touch || session.tracking.is_some();
         flow
     }
 

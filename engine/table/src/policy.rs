@@ -5,6 +5,8 @@
 
 use crate::heat;
 use crate::{Eviction, Table};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 /// Rows of heat that one slice of the background allocates: some 100 KiB.
 const ROWS_TOGETHER: usize = 16;
@@ -26,6 +28,25 @@ impl Table {
     /// Whether keys that are read or written from now on are used by it, for the policies that ask. They are, at first.
     pub fn touch_keys(&mut self, touch: bool) {
         self.touches = touch;
+    }
+
+    /// Whether keys that are removed from now on, by whatever, are noted for [`Self::take_removed`]. Clearing notes none.
+    pub fn note_removed(&mut self, note: bool) {
+        match (note, &self.removed_keys) {
+            (true, None) => self.removed_keys = Some(Vec::new()),
+            (false, Some(_)) => self.removed_keys = None,
+            _ => {}
+        }
+    }
+
+    /// Whether they are.
+    pub const fn notes_removed(&self) -> bool {
+        self.removed_keys.is_some()
+    }
+
+    /// The keys that were removed since this was called last. They are to be taken after every slice of work.
+    pub fn take_removed(&mut self) -> Vec<Box<[u8]>> {
+        self.removed_keys.as_mut().map(core::mem::take).unwrap_or_default()
     }
 
     /// A slice of what a new policy needs to know; whether there is more to do.

@@ -27,6 +27,8 @@ pub struct Table {
     pub(crate) memory_bytes_max: u64,
     /// Whether reading a key uses it.
     pub(crate) touches: bool,
+    /// Keys that were removed, where somebody wants to know.
+    pub(crate) removed_keys: Option<Vec<Box<[u8]>>>,
     pub(crate) ranges: Box<[Range; RANGES]>,
     pub(crate) segments: Segments,
     pub(crate) records: Records,
@@ -139,6 +141,7 @@ impl Table {
             journal: Journal::default(),
             lacking: None,
             touches: true,
+            removed_keys: None,
             now_ms: 0,
             memory,
         }
@@ -638,6 +641,9 @@ impl Table {
         let reference = segment[spot.bucket].reference(spot.lane);
         segment::take(segment, home, spot.bucket, spot.lane);
         self.segments.about_mut(spot.segment).len -= 1;
+        if let Some(removed) = &mut self.removed_keys {
+            removed.push(self.records.view(reference).key.into());
+        }
         let had = u32::from(self.records.expires_at_ms(reference).is_some());
         self.len -= 1;
         self.with_expiry -= u64::from(had);

@@ -289,7 +289,7 @@ fn clients(text: &mut Text, facts: &Facts<'_>) {
     text.field("cluster_connections", 0);
     text.field("maxclients", facts.x.env.settings.clients_max.get());
     text.field("blocked_clients", facts.sum(|s| s.blocked_clients.get()));
-    text.field("tracking_clients", 0);
+    text.field("tracking_clients", facts.sum(|s| s.tracking_clients.get()));
     text.field("pubsub_clients", facts.sum(|s| s.pubsub_clients.get()));
 }
 

@@ -110,6 +110,7 @@ static SPECS: [Spec; COUNT] = {
             all[at] = FAMILIES[family][i];
             all[at].number = at as u16;
             all[at].first_subcommand = subcommands as u16;
+            all[at].is_plain = all[at].subcommands.is_empty();
             subcommands += all[at].subcommands.len();
             at += 1;
             i += 1;
@@ -146,11 +147,7 @@ pub(crate) const NUMBERS: usize = {
 /// The number by which a request is counted: its command's, or its subcommand's where it has one.
 #[inline]
 pub(crate) fn number_of(spec: &Spec, args: Args<'_>) -> u16 {
-    if spec.subcommands.is_empty() && spec.number != u16::MAX {
-        spec.number
-    } else {
-        number_of_part(spec, args)
-    }
+    if spec.is_plain { spec.number } else { number_of_part(spec, args) }
 }
 
 #[cold]

@@ -171,6 +171,32 @@ const CLIENT: &[Subcommand] = &[
         ..CLIENT_SUB
     },
     Subcommand {
+        name: "caching",
+        arity: 3,
+        summary: "Instructs the server whether to track the keys in the next request.",
+        since: "6.0.0",
+        ..CLIENT_SUB
+    },
+    Subcommand {
+        name: "getredir",
+        summary: "Returns the client ID to which the connection's tracking notifications are redirected.",
+        since: "6.0.0",
+        ..CLIENT_SUB
+    },
+    Subcommand {
+        name: "tracking",
+        arity: -3,
+        summary: "Controls server-assisted client-side caching for the connection.",
+        since: "6.0.0",
+        ..CLIENT_SUB
+    },
+    Subcommand {
+        name: "trackinginfo",
+        summary: "Returns information about server-assisted client-side caching for the connection.",
+        since: "6.2.0",
+        ..CLIENT_SUB
+    },
+    Subcommand {
         name: "kill",
         arity: -3,
         summary: "Terminates open connections.",

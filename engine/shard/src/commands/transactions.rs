@@ -145,6 +145,17 @@ fn layout(args: Args<'_>) -> Option<(usize, Vec<Range<usize>>)> {
     (at == args.len()).then_some((watched, commands))
 }
 
+/// The keys that the commands of a transaction write.
+pub(crate) fn keys_written(args: Args<'_>) -> Vec<&[u8]> {
+    let commands = layout(args).map_or_else(Vec::new, |(_, commands)| commands);
+    let each = commands.into_iter().filter_map(|range| {
+        let command = args.slice(range.start, range.len());
+        let spec = lookup(command.get(0)).filter(|spec| spec.write)?;
+        Some(spec.keys(command).collect::<Vec<_>>())
+    });
+    each.flatten().collect()
+}
+
 fn execute(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     x.place = None;
     let Some((watched, commands)) = layout(args) else {
