@@ -244,6 +244,19 @@ impl Machine {
         Entrance(Path::new("/run/netns").join(&self.namespace))
     }
 
+    /// Runs `story` in a thread that is on this machine, and gives what it gives.
+    #[track_caller]
+    pub fn inside<T: Send>(&self, story: impl FnOnce() -> T + Send) -> T {
+        let entrance = self.entrance();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                entrance.enter();
+                story()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
     /// Gives this machine a packet filter of its own, in nftables' words, in place of what it had; without rules all passes.
     #[track_caller]
     pub fn filter(&self, rules: &[String]) {

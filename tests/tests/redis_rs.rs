@@ -1,6 +1,6 @@
 //! redis-rs, the client of Rust programs: the everyday use that the scripts of `tests/clients` make of the others.
 
-use dkv_tests::machine::{Machine, Network, kill};
+use dkv_tests::machine::{Network, kill};
 use dkv_tests::roster;
 use redis::cluster::{ClusterClient, ClusterConnection, cluster_pipe};
 use redis::{Commands, Connection, ConnectionLike, RedisResult, SetExpiry, SetOptions, pipe};
@@ -167,21 +167,6 @@ fn everyday<K: Kind>(
     steps
 }
 
-/// Runs `story` as if on the machine.
-fn on<T: Send>(machine: &Machine, story: impl FnOnce() -> T + Send) -> T {
-    let entrance = machine.entrance();
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            entrance.enter();
-            story()
-        });
-        match thread.join() {
-            Ok(got) => got,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
-}
-
 /// The version of redis-rs that this test was built with.
 fn version() -> String {
     let lock = std::fs::read_to_string(dkv_tests::machine::workspace().join("Cargo.lock"));
@@ -197,7 +182,7 @@ fn redis_rs_plain_and_cluster_work_as_programs_use_them() {
     machine.whole("local");
     let mut ran = BTreeMap::new();
     let pid = machine.node_pid(0);
-    let steps = on(&machine, || {
+    let steps = machine.inside(|| {
         let client = redis::Client::open("redis://127.0.0.1:7861").expect("an address");
         let connect = || {
             let deadline = Instant::now() + PATIENCE;
@@ -214,7 +199,7 @@ fn redis_rs_plain_and_cluster_work_as_programs_use_them() {
     ran.insert("plain", steps);
     machine.whole("local");
     let pid = machine.node_pid(1);
-    let steps = on(&machine, || {
+    let steps = machine.inside(|| {
         let client = ClusterClient::new(vec!["redis://127.0.0.1:7862"]).expect("an address");
         everyday(client.get_connection().expect("a connection"), pid, Ok)
     });
