@@ -118,6 +118,11 @@ impl Bare {
         Self { child, address, _directory: directory }
     }
 
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A connection.
     pub fn connect(&self) -> Connection {
         let stream = TcpStream::connect(self.address).expect("it listens");

@@ -3,9 +3,10 @@
 //!
 //! It stands apart so that a test reads as the story it tells. Every machine is a namespace of its own, so no port and
 //! no manager of one test can meet those of another, and everything that was started in it ends with it. It needs root
-//! (namespaces) and says so when it is not. What is measured on one node alone does without: [`bare`] and [`stalls`].
+//! (namespaces) and says so when it is not. What is measured on one node alone does without: [`bare`], [`crowds`] and [`stalls`].
 
 pub mod bare;
+pub mod crowds;
 pub mod differential;
 pub mod failover;
 pub mod machine;

@@ -76,7 +76,7 @@ fn exchange(port: u16, row: &Row) -> Vec<u8> {
     }
     stream.write_all(MARK).expect("the connection goes on");
     let mut all = Vec::new();
-    let mut buffer = [0; 65536];
+    let mut buffer = vec![0; 65536];
     while !all.ends_with(MARKED) {
         let read = stream.read(&mut buffer).expect("a reply in time");
         assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&all));
@@ -270,7 +270,7 @@ fn a_transaction_without_an_end_is_refused_at_its_bound() {
         let mut all = Vec::new();
         std::thread::scope(|scope| {
             scope.spawn(move || stream.write_all(&bytes).expect("taken"));
-            let mut buffer = [0; 65536];
+            let mut buffer = vec![0; 65536];
             while !all.windows(10).rev().take(200).any(|word| word == b"-EXECABORT") {
                 let read = reading.read(&mut buffer).expect("a reply in time");
                 assert!(read > 0, "closed");
