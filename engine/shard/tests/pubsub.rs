@@ -284,6 +284,26 @@ fn what_is_published_after_the_confirmation_is_not_missed() {
 }
 
 #[test]
+fn who_subscribes_while_the_others_are_being_told_waits_for_their_answer_too() {
+    let mut store = Store::new(Settings { shards: 2, ..PLAIN });
+    let clients: Vec<usize> = (0..2).map(|_| store.connect(0, 0, PortKind::Client)).collect();
+    store.delivering = false;
+    for client in &clients {
+        store.send(*client, &command(&["SUBSCRIBE", "c"]));
+        store.run();
+        assert!(store.take(*client).is_empty(), "the other shard has not answered");
+    }
+    store.delivering = true;
+    store.run();
+    let other = store.connect(0, 1, PortKind::Client);
+    assert_eq!(store.call(other, &["PUBLISH", "c", "x"]), ":2\r\n");
+    for client in &clients {
+        let text = String::from_utf8(store.take(*client)).expect("text");
+        assert!(text.ends_with(&message("c", "x")) && text.contains("subscribe"), "{text}");
+    }
+}
+
+#[test]
 fn a_message_does_not_overtake_what_its_publisher_wrote() {
     for seed in 0..50 {
         let mut store = Store::new(Settings { seed, ..FOUR });
