@@ -88,7 +88,6 @@ impl Catalog {
             }
             Command::Dead { dead, .. } => store.dead(*dead),
             Command::Place { wish, .. } => store.place(wish),
-            Command::Promote { survivor, .. } => store.promote(*survivor),
             Command::ReformOffline { first_index, accept_loss, .. } => {
                 store.reform_offline(*first_index, *accept_loss)
             }

@@ -326,18 +326,6 @@ fn a_deliberate_stop_is_no_loss_and_epochs_go_on() {
 }
 
 #[test]
-fn an_operator_may_promote_a_survivor() {
-    let mut catalog = formed(2, 1, OnTotalLoss::Offline);
-    let survivor = |node| Command::Promote { store: id(), survivor: NodeIndex(node) };
-    assert_eq!(catalog.apply(&survivor(7)).outcome, Refused(Refusal::NoSuchNode));
-    let [a, b] = config(&catalog).in_sync[..] else { panic!("two") };
-    assert_eq!(catalog.apply(&survivor(1)).changed.len(), 128);
-    assert_eq!((config(&catalog).primary, config(&catalog).in_sync), (b, vec![b]));
-    assert_eq!(ask(&mut catalog, b, Change::Expand { add: a }), Refused(Refusal::Left));
-    assert_eq!(catalog.apply(&survivor(1)).outcome, Nothing);
-}
-
-#[test]
 fn definitions_are_whole_and_the_same_one_twice_is_one() {
     let mut catalog = Catalog::default();
     let none = replication(0, OnTotalLoss::Reinit);
@@ -373,8 +361,7 @@ fn wishes_change_placements_and_nothing_else() {
         (explicit(vec![addr(7, 0)]), bad, 0),
         (explicit(vec![addr(1, 1), addr(0, 1)]), Done, 1),
         (explicit(vec![addr(1, 1), addr(0, 1)]), Nothing, 0),
-        // Its shards stay as they are wished; only the lead goes home.
-        (Wish::Even, Done, 1),
+        (explicit(vec![addr(0, 1), addr(1, 1)]), Done, 1),
         (drain(0, Drain::Leadership), Done, 128),
         (Wish::Undrain { node }, Done, 128),
         (Wish::RemoveNode { node }, Refused(Refusal::StillHolds(R)), 0),
@@ -418,7 +405,7 @@ fn a_catalogue_and_its_commands_survive_json() {
         up(1, 7),
         Command::Asks { store: id(), asks },
         place(Wish::AddNode { spec: spec(3) }),
-        place(Wish::Even),
+        place(Wish::Undrain { node: NodeIndex(3) }),
     ] {
         let written = serde_json::to_vec(&command).expect("writes");
         assert_eq!(serde_json::from_slice::<Command>(&written).expect("reads"), command);
@@ -433,7 +420,6 @@ enum Act {
     Form(bool),
     Start,
     Reform(bool),
-    Promote(u16),
     Wish(u8, u16),
     Ask { change: u8, caller: u8, other: u8, late: bool, fresh: u8 },
 }
@@ -453,7 +439,6 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         2 => any::<bool>().prop_map(Act::Form),
         1 => Just(Act::Start),
         1 => any::<bool>().prop_map(Act::Reform),
-        1 => (0..5u16).prop_map(Act::Promote),
         2 => (0..5u8, 0..5u16).prop_map(|(wish, node)| Act::Wish(wish, node)),
         20 => ask,
     ];
@@ -473,7 +458,6 @@ fn command_of(act: &Act, catalog: &Catalog) -> Command {
         Act::Form(only_up) => form(only_up),
         Act::Start => Command::StartStore { store: id(), life: store.life + 1 },
         Act::Reform(accept_loss) => reform(accept_loss),
-        Act::Promote(node) => Command::Promote { store: id(), survivor: NodeIndex(node) },
         Act::Wish(which, node) => {
             let index = NodeIndex(node);
             place(match which {

@@ -47,8 +47,6 @@ pub enum Wish {
         /// The range and its copies, who should lead first.
         placements: Vec<(RangeId, Placement)>,
     },
-    /// Even again, with as few copies moved as that takes.
-    Even,
     /// A node is relieved.
     Drain {
         /// Which.
@@ -142,14 +140,6 @@ pub enum Command {
         /// To what.
         wish: Wish,
     },
-    /// An operator vouches that everybody else is gone: the copies of one node lead alone wherever they count and do not
-    /// lead. Two sides that both live diverge.
-    Promote {
-        /// Which store.
-        store: StoreId,
-        /// Who survives.
-        survivor: NodeIndex,
-    },
     /// Offline ranges start empty where a placed node is up.
     ReformOffline {
         /// Which store.
@@ -173,7 +163,6 @@ impl Command {
             | Self::Asks { store, .. }
             | Self::Dead { store, .. }
             | Self::Place { store, .. }
-            | Self::Promote { store, .. }
             | Self::ReformOffline { store, .. } => store,
         }
     }

@@ -214,25 +214,6 @@ impl Store {
         Outcome::Done
     }
 
-    pub(crate) fn promote(&mut self, survivor: NodeIndex) -> Outcome {
-        if !self.nodes.contains_key(&survivor) {
-            return Outcome::Refused(Refusal::NoSuchNode);
-        }
-        let mut done = false;
-        for range in self.ranges.iter_mut().filter(|range| range.has_member_on(survivor)) {
-            let Some(config) = range.config.clone() else { continue };
-            let of_it = |rid: &&Rid| rid.addr.node == survivor;
-            let Some(rid) = config.in_sync.iter().find(of_it).copied() else { continue };
-            if config.primary != rid {
-                let leaving: Vec<Rid> =
-                    config.in_sync.iter().copied().filter(|other| *other != rid).collect();
-                range.take_over(config, rid, &leaving);
-                done = true;
-            }
-        }
-        if done { Outcome::Done } else { Outcome::Nothing }
-    }
-
     pub(crate) fn place(&mut self, wish: &Wish) -> Outcome {
         match self.wished(wish) {
             Ok(true) => Outcome::Done,
@@ -258,7 +239,6 @@ impl Store {
                 }
                 Ok(self.replace(all))
             }
-            Wish::Even => Ok(self.respread(true)),
             Wish::Drain { node, how } => {
                 let duty = match how {
                     Drain::Leadership => Duty::Follows,
