@@ -418,14 +418,20 @@ impl State {
 
     /// Tells what was agreed on to who follows and who asked.
     fn agreed(&mut self, committed: &Committed) {
+        if let Proposal::Command(command) = &committed.proposal {
+            self.done(command, &committed.applied);
+        }
         let mine = matches!(&self.part, Part::Member(log) if log.me() == committed.by);
-        let outcome = committed.applied.outcome;
         let asked = |request: &Request| mine && request.numbers.contains(&committed.number);
         if let Some(at) = self.requests.iter().position(asked) {
             // Who asked may have gone away.
-            let _ = self.requests.swap_remove(at).reply.send(outcome);
+            let _ = self.requests.swap_remove(at).reply.send(committed.applied.outcome);
         }
-        let Proposal::Command(command) = &committed.proposal else { return };
+    }
+
+    /// A command was carried out, or refused.
+    fn done(&mut self, command: &Command, applied: &dkv_catalog::Applied) {
+        let outcome = applied.outcome;
         // One that was refused is not proposed again at once: what stands in its way needs time.
         if outcome == Outcome::Done {
             self.proposed.retain(|(before, _)| !is_same(before, command));
@@ -441,11 +447,10 @@ impl State {
                 *fact = Fact::Fenced(*boot);
             }
         }
-        if let Command::Asks { store, asks } = command {
-            self.answer(store, asks);
-        }
-        if !committed.applied.changed.is_empty() || outcome == Outcome::Done {
-            self.tell(command.store());
+        let asks = if let Command::Asks { asks, .. } = command { &asks[..] } else { &[] };
+        let changed = !applied.changed.is_empty() || outcome == Outcome::Done;
+        if changed || !asks.is_empty() {
+            self.tell(command.store(), asks);
         }
     }
 }

@@ -184,7 +184,7 @@ impl Ranges {
         kept.define = define;
         let before = Arc::clone(&kept.told.borrow());
         kept.told.send_replace(Arc::new(Told { nodes, removed, ..(*before).clone() }));
-        state.tell(&store);
+        state.tell(&store, &[]);
         drop(state);
         self.wake.notify_one();
     }
@@ -440,23 +440,17 @@ impl State {
     fn tell_all(&mut self) {
         let all: Vec<StoreId> = self.kept.keys().cloned().collect();
         for store in all {
-            self.tell(&store);
+            self.tell(&store, &[]);
         }
     }
 
-    /// Has those who follow the nodes of a store see what the catalogue says now.
-    fn tell(&mut self, store: &StoreId) {
+    /// Has those who follow the nodes of a store see what the catalogue says now, and which asks were decided. At once: who
+    /// sees that an ask was decided sees how.
+    fn tell(&mut self, store: &StoreId, asks: &[ConfigAsk]) {
         let Some(kept) = self.kept.get(store) else { return };
         let news = |store: &Store| store.each_range().map(|(id, range)| range.news(id)).collect();
-        let news: Vec<RangeNews> = self.catalog().store(store).map(news).unwrap_or_default();
-        let before = Arc::clone(&kept.told.borrow());
-        kept.told.send_replace(Arc::new(Told { news, ..(*before).clone() }));
-    }
-
-    /// Notes that asks were decided, so that those who follow answer them.
-    fn answer(&mut self, store: &StoreId, asks: &[ConfigAsk]) {
-        let Some(kept) = self.kept.get(store) else { return };
         let mut told = (**kept.told.borrow()).clone();
+        told.news = self.catalog().store(store).map(news).unwrap_or_default();
         for ask in asks {
             let counts =
                 told.answered.entry(ask.caller.addr.node).or_insert_with(|| vec![0; RANGES]);
