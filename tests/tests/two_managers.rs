@@ -81,6 +81,10 @@ fn the_second_machine_is_promoted_by_hand_and_lacks_nothing() {
         }
         let promote =
             format!("dkv store failover {STORE} --force --gone 10.77.0.11:7801 -m 10.77.0.12:7801");
+        let unknown = promote.replace("10.77.0.11", "10.77.0.99");
+        let unknown = site.shell(1, &format!("echo 10.77.0.99:7801 | {unknown}"));
+        assert_ne!(unknown.code, 0, "{}", unknown.all());
+        assert!(!unknown.all().contains("Type "), "asked in vain: {}", unknown.all());
         let wrong = site.shell(1, &format!("echo yes | {promote}"));
         assert_ne!(wrong.code, 0, "{}", wrong.all());
         let keys: Vec<String> = (0..100).map(|key| format!("held:{key}")).collect();

@@ -168,10 +168,40 @@ pub fn remove_instance(group: &Group, store: &str, node: &str, most: Duration) -
     Report { rows, record: Some(record), ..Report::default() }
 }
 
+const FORCE: &str = "ForceFailover";
+
+/// Whether [`force`] has anything to go on without: before an operator is asked to confirm it.
+///
+/// # Errors
+/// Rows that say why not: no such store, none with copies, or a machine that is neither of the store nor of its managers.
+pub fn check_force(group: &Group, store: &str, gone: &[String]) -> Result<(), Vec<ActionRow>> {
+    let view = find(group, store, FORCE)?;
+    let manager = group.managers().into_iter().find(|one| !gone.contains(one)).unwrap_or_default();
+    let refuse = |code: &str, message: String, hint: String| {
+        Err(vec![ActionRow::failed(&manager, FORCE, code, message, hint)])
+    };
+    if view.record.definition.replication.is_none() {
+        let message = format!("the store {store} has one copy of each range: nobody can take over");
+        let hint = format!("copies are chosen at creation: dkv store create {store} --replicas 1");
+        return refuse("no_copies", message, hint);
+    }
+    let views = group.each(crate::client::AdminClient::managers);
+    let known: Vec<String> = views.into_iter().flatten().flat_map(|view| view.managers).collect();
+    let covers = |machine: &String| view.record.nodes.iter().any(|node| node.machine == *machine);
+    match gone.iter().find(|machine| !covers(machine) && !known.contains(machine)) {
+        None => Ok(()),
+        Some(machine) => {
+            let message =
+                format!("{machine} is no machine of the store {store} or of its managers");
+            refuse("bad_machine", message, format!("dkv store show {store}; dkv manager list"))
+        }
+    }
+}
+
 /// Has the managers that are reached go on without machines that the operator vouches to be gone. The first that does it
 /// is enough.
 pub fn force(group: &Group, store: &str, gone: &[String]) -> Report {
-    let action = "ForceFailover";
+    let action = FORCE;
     let mut rows = Vec::new();
     for client in group.clients().iter().filter(|c| !gone.iter().any(|g| g == c.manager())) {
         match client.go_on_without(store, gone) {

@@ -18,7 +18,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use change::{NewInstance, add_instance, create, delete};
-pub use copies::{accept_loss, failover, force, offline_ranges, remove_instance, restart_rolling};
+pub use copies::{
+    accept_loss, check_force, failover, force, offline_ranges, remove_instance, restart_rolling,
+};
 pub use managers::{
     NotTogether, Standing, TOGETHER_MAX, add_managers, await_together, fates, prefer_manager,
     remove_manager, standing,

@@ -169,6 +169,14 @@ fn of_two_the_first_decides_and_the_other_goes_on_by_order_of_its_operator() {
     assert_eq!(before.primary.addr.node, NodeIndex(0));
 
     let gone = [a.address.to_string()];
+    // Before anybody is asked to confirm it.
+    let check = |store: &str, gone: &str| {
+        let rows = coordinate::check_force(&group(&[b]), store, &[gone.to_owned()]);
+        rows.map_err(|rows| rows[0].code.clone())
+    };
+    assert_eq!(check("S", &gone[0]), Ok(()));
+    assert_eq!(check("S", "10.255.255.1:7801"), Err("bad_machine".into()));
+    assert_eq!(check("Other", &gone[0]), Err("no_such_store".into()));
     let refused = coordinate::force(&group(&[b]), "S", &gone);
     assert_eq!(refused.rows[0].code, "it_lives", "{refused:?}");
     managers.remove(0).end();

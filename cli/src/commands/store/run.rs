@@ -98,6 +98,9 @@ pub(super) fn force(
         .collect();
     let gone = gone?;
     let reached = shared.group(spelling)?;
+    if let Err(rows) = coordinate::check_force(&reached.group, name, &gone) {
+        return show(shared.output.output, &Report { rows, ..Report::default() });
+    }
     let all = gone.join(",");
     output::note(&format!(
         "{all} is said to be gone. If it lives and goes on by itself, the store {name} exists twice from now on, and what \
