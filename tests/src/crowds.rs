@@ -37,8 +37,7 @@ pub struct Sizes {
 
 impl Sizes {
     /// What the promises speak of. One connection of the ten thousand is for what asks, and ten are for others.
-    pub const FULL: Self =
-        Self { idle: 9_980, slow: 5_000, deaf: 200, rounds: 5, requests: 10_000 };
+    pub const FULL: Self = Self { idle: 9_980, slow: 5_000, deaf: 200, rounds: 5, requests: 2_000 };
     /// What a debug build does in half a minute.
     pub const SMALL: Self = Self { idle: 1_000, slow: 300, deaf: 10, rounds: 1, requests: 500 };
 }

@@ -9,6 +9,7 @@ pub mod bare;
 pub mod crowds;
 pub mod differential;
 pub mod failover;
+pub mod fuzz;
 pub mod machine;
 pub mod raw;
 pub mod roster;
