@@ -97,6 +97,12 @@ impl Cluster {
             }
         }
         let r = &mut self.ranges[usize::from(range.0)];
+        // Whoever held the rest of it is gone, and what is formed anew begins empty: what nobody will commit takes no room.
+        if offline && r.lead.is_none() {
+            r.part = None;
+            r.matched = r.matched.min(r.commit);
+            r.log.truncate_after(r.commit, &mut self.account);
+        }
         // Who was taken over is out for good; what it holds is as good under another name.
         if led && !config.has(before) && r.generation == before.generation {
             r.rename(&self.settings);

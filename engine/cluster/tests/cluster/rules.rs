@@ -437,6 +437,33 @@ fn the_loss_of_all_copies_is_an_offline_range_and_it_comes_back_when_it_is_forme
 }
 
 #[test]
+fn what_nobody_will_commit_of_an_offline_range_takes_no_room() {
+    let mut net = Net::new(3, 3, settings());
+    net.run(50);
+    // One copy takes nothing, so that what the other holds is not committed.
+    net.nodes[0].cluster.link_down(net.now_ns, addr(1));
+    for n in 0..20 {
+        net.put(0, &format!("k{n}"), &[1; 100]).expect("it leads");
+    }
+    net.run(20);
+    let held = |net: &Net| {
+        let view = net.nodes[2].cluster.view(R);
+        view.last - view.commit
+    };
+    assert_eq!(held(&net), 20);
+    for node in [0, 1] {
+        net.crash(node);
+    }
+    let config = &mut net.catalogue.config;
+    config.epoch.0 += 1;
+    config.state = RangeState::Offline;
+    config.in_sync.truncate(2);
+    net.tell_all(false);
+    net.run(20);
+    assert_eq!(held(&net), 0);
+}
+
+#[test]
 fn a_slow_copy_fills_the_log_writes_wait_and_then_it_is_let_go() {
     let settings = Settings { backlog_bytes: 50_000, log_bytes_max: 100_000, ..settings() };
     let mut net = Net::new(2, 2, settings);
