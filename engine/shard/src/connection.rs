@@ -248,7 +248,7 @@ pub(crate) fn help(name: &str, lines: &[&str], out: &mut Vec<u8>) {
     first.push_str(" <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
     for line in core::iter::once(first.as_str())
         .chain(lines.iter().copied())
-        .chain(["HELP", "    Print this help."])
+        .chain(["HELP", "    Prints this help."])
     {
         reply::simple(out, line);
     }

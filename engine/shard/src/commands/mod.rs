@@ -378,5 +378,5 @@ fn help(name: &str, lines: &[&str], out: &mut Vec<u8>) {
         reply::simple(out, line);
     }
     reply::simple(out, "HELP");
-    reply::simple(out, "    Print this help.");
+    reply::simple(out, "    Prints this help.");
 }
