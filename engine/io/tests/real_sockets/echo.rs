@@ -74,9 +74,13 @@ fn four_buffers_serve_sixteen_connections() {
 
 #[test]
 fn buffers_that_a_driver_keeps_are_waited_for() {
-    let few = Options { buffers: 8, buffers_at_first: 8, ..options() };
-    let echo = echo_under(few, 4, 100_000, 7);
-    assert!(echo.reactor.counts().buffers_missed > 0, "the test did not run out of buffers");
+    // Whether eight buffers suffice depends on how the clients' threads are scheduled.
+    let ran_out = (0..100).any(|_| {
+        let few = Options { buffers: 8, buffers_at_first: 8, ..options() };
+        let echo = echo_under(few, 12, 100_000, 7);
+        echo.reactor.counts().buffers_missed > 0
+    });
+    assert!(ran_out, "the test did not run out of buffers");
 }
 
 /// Of those armed together the first takes every buffer: unless the others keep their place in the queue, some are never
