@@ -88,6 +88,11 @@ impl Resync {
         self.started && self.cursor.is_some() && self.queue.len() < SLICES_MAX
     }
 
+    /// Whether slices were walked that wait to be sent.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.sent < self.queue.len()
+    }
+
     pub(crate) const fn is_waiting(&self) -> bool {
         !self.started || self.sent > 0
     }

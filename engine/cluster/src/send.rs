@@ -237,6 +237,10 @@ impl Cluster {
                 }
             }
             self.filled.full_bytes += resync.under_way() - before;
+            // What was walked and found no room has nobody else to remember it: nothing of it is under way.
+            if resync.has_unsent() {
+                sent = if out.len() < full { Sent::WindowFull } else { Sent::More };
+            }
             follower.recount(&r.log, total);
         }
         let commit = follower.may_apply(r.commit);
