@@ -98,7 +98,8 @@ impl Cluster {
         }
         let r = &mut self.ranges[usize::from(range.0)];
         // Whoever held the rest of it is gone, and what is formed anew begins empty: what nobody will commit takes no room.
-        if offline && r.lead.is_none() {
+        // News that come late, when it has been formed anew already, say nothing of what was acknowledged since.
+        if offline && config.epoch == r.epoch && r.lead.is_none() {
             r.part = None;
             r.matched = r.matched.min(r.commit);
             r.log.truncate_after(r.commit, &mut self.account);
@@ -123,8 +124,8 @@ impl Cluster {
             r.formed = config.formed;
             store.set_index(range, config.first_index);
         }
-        // A copy that counts is whole, and of this life of the range.
-        if r.copy == CopyState::Loading || r.formed != config.formed {
+        // A copy that counts is whole, and of this life of the range; of one of a later life late news know nothing.
+        if r.copy == CopyState::Loading || r.formed < config.formed {
             r.discard(&self.settings, &mut self.account, store);
         }
         if named.generation != r.generation {

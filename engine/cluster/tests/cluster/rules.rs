@@ -464,6 +464,55 @@ fn what_nobody_will_commit_of_an_offline_range_takes_no_room() {
 }
 
 #[test]
+fn news_of_an_offline_range_that_come_late_cut_nothing_of_what_was_acknowledged_since() {
+    let mut net = Net::new(3, 3, settings());
+    net.run(50);
+    let mut late = net.news(false);
+    let config = late.config.as_mut().expect("it has one");
+    config.epoch.0 += 1;
+    config.state = RangeState::Offline;
+    // The manager of the third is behind: it hears of the next time of leading from its leader alone.
+    net.catalogue.config.epoch.0 += 2;
+    let news = net.news(false);
+    (0..2).for_each(|node| net.tell(node, &news));
+    net.run(50);
+    net.nodes[0].cluster.link_down(net.now_ns, addr(1));
+    let last = (0..20).map(|n| net.put(0, &format!("k{n}"), b"1").expect("it leads")).max();
+    net.run(20);
+    assert_eq!(Some(net.nodes[2].cluster.view(R).last), last);
+    assert!(Some(net.nodes[2].cluster.view(R).commit) < last);
+    net.tell(2, &late);
+    assert_eq!(Some(net.nodes[2].cluster.view(R).last), last);
+}
+
+#[test]
+fn news_of_an_earlier_life_that_come_late_take_no_copy_of_a_later_one() {
+    let mut net = Net::new(3, 3, settings());
+    net.run(50);
+    let mut late = net.news(false);
+    late.config.as_mut().expect("it has one").epoch.0 += 1;
+    net.cut.push((2, usize::MAX));
+    let config = &mut net.catalogue.config;
+    config.epoch.0 += 2;
+    config.formed = config.epoch;
+    config.first_index = 2 * FIRST;
+    config.in_sync.truncate(2);
+    config.in_sync.iter_mut().for_each(|rid| rid.generation += 1);
+    config.primary = config.in_sync[0];
+    let news = net.news(false);
+    (0..2).for_each(|node| net.tell(node, &news));
+    net.run(LONG_MS);
+    assert_eq!(net.in_sync(), [0, 1, 2]);
+    let index = net.put(0, "a", b"1").expect("it leads");
+    net.run(200);
+    assert!(net.is_answered(0, index));
+    net.tell(2, &late);
+    let view = net.nodes[2].cluster.view(R);
+    assert!(view.whole && view.last == index, "{view:?}");
+    net.same();
+}
+
+#[test]
 fn a_slow_copy_fills_the_log_writes_wait_and_then_it_is_let_go() {
     let settings = Settings { backlog_bytes: 50_000, log_bytes_max: 100_000, ..settings() };
     let mut net = Net::new(2, 2, settings);
