@@ -20,9 +20,11 @@ cargo build --quiet --workspace --bins
 cargo nextest run --workspace --no-run
 # What else is to be built is built meanwhile, with what the tests leave of the processors: many of them mostly wait.
 loom() { RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --quiet --release -p dkv-io --lib "$@"; }
+set -m
 { renice -n 19 "$BASHPID" >/dev/null; cargo build --quiet --release -p dkv-sim; loom --no-run; } &
 builds=$!
-trap 'kill "$builds" 2>/dev/null || true' EXIT
+set +m
+trap 'kill -- "-$builds" 2>/dev/null || true' EXIT
 step "tests"
 cargo nextest run --workspace --no-fail-fast
 # The same once more with nodes that run without io_uring: each test that starts nodes and asks nothing about the way they do it.

@@ -31,5 +31,5 @@ STALLS = 0
 COPIES = {"set": 1.6, "get": 1.05}
 # Seconds of the leader's CPU for 200 MB of keys and values to a copy that has nothing.
 RESYNC_200_MB_S = 1.0
-# CPU time of the longest piece of a resync at the node that leads: one slice walked, written and framed.
+# CPU time of the longest piece of a resync at the node that leads: a batch, with one slice walked and one or two written and framed.
 RESYNC_SLICE_US = 200

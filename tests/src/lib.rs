@@ -3,7 +3,8 @@
 //!
 //! It stands apart so that a test reads as the story it tells. Every machine is a namespace of its own, so no port and
 //! no manager of one test can meet those of another, and everything that was started in it ends with it. It needs root
-//! (namespaces) and says so when it is not. What is measured on one node alone does without: [`bare`], [`crowds`] and [`stalls`].
+//! (namespaces) and says so when it is not. What is measured on one node alone does without: [`bare`], [`crowds`] and [`stalls`];
+//! so does what runs in memory, [`fuzz`].
 
 pub mod bare;
 pub mod crowds;

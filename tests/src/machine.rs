@@ -506,6 +506,23 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ has a parent").to_owned()
 }
 
+/// For programs that are run by hand: the binary under test, `DKV_TEST_BINARY`, or `dkv` beside the program that runs, made if
+/// need be in that profile.
+pub fn dkv_made() -> PathBuf {
+    if let Some(path) = std::env::var_os("DKV_TEST_BINARY") {
+        return path.into();
+    }
+    let own = std::env::current_exe().expect("a program knows its own path");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "-p", "dkv-cli"]).current_dir(workspace());
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let built = cargo.status().is_ok_and(|status| status.success());
+    assert!(built, "dkv cannot be built: cargo build --release -p dkv-cli says why");
+    own.with_file_name("dkv")
+}
+
 /// The binary under test: `DKV_TEST_BINARY`, or `dkv` of the profile that this test was built with.
 pub fn dkv() -> PathBuf {
     if let Ok(path) = std::env::var("DKV_TEST_BINARY") {

@@ -1,5 +1,5 @@
-//! Commands that nobody means well with: each has its answer, and each cut after any byte has no effect, holds nothing and
-//! stops nobody.
+//! Commands that nobody means well with: each has its answer, and each cut after any byte: what was cut has no effect, holds
+//! nothing and stops nobody.
 
 use dkv_tests::bare::command;
 use dkv_tests::machine::{Machine, Network, PATIENCE, until};

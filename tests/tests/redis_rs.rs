@@ -14,6 +14,8 @@ trait Kind: Commands + ConnectionLike {
     const NAME: &'static str;
     /// Whether the client has transactions; its blocking cluster connection refuses them itself.
     const TRANSACTIONS: bool;
+    /// How all keys are found; its cluster client has no SCAN of all nodes.
+    const SCAN: &'static str;
     /// A value of each of the keys, of any slots.
     fn get_many(&mut self, keys: &[String]) -> RedisResult<Vec<Option<String>>>;
     /// SET and GET of each pair without waiting for one reply, and what the GETs brought.
@@ -25,6 +27,7 @@ trait Kind: Commands + ConnectionLike {
 impl Kind for Connection {
     const NAME: &'static str = "plain";
     const TRANSACTIONS: bool = true;
+    const SCAN: &'static str = "scan";
 
     fn get_many(&mut self, keys: &[String]) -> RedisResult<Vec<Option<String>>> {
         self.mget(keys)
@@ -47,6 +50,7 @@ impl Kind for Connection {
 impl Kind for ClusterConnection {
     const NAME: &'static str = "cluster";
     const TRANSACTIONS: bool = false;
+    const SCAN: &'static str = "keys";
 
     fn get_many(&mut self, keys: &[String]) -> RedisResult<Vec<Option<String>>> {
         self.mget(keys)
@@ -61,7 +65,7 @@ impl Kind for ClusterConnection {
     }
 
     fn scan_all(&mut self, pattern: &str) -> HashSet<String> {
-        // Its cluster client has no SCAN of all nodes; KEYS goes to each of them.
+        // It goes to each node.
         self.keys(pattern).expect("KEYS")
     }
 }
@@ -129,7 +133,7 @@ fn everyday<K: Kind>(
 
     let found = client_ref.scan_all(&format!("redis-rs:{}:*", K::NAME));
     assert_eq!(found, spread.iter().cloned().collect());
-    steps.push("scan");
+    steps.push(K::SCAN);
 
     let large: Vec<u8> =
         (0..9_000_001u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();

@@ -98,6 +98,20 @@ impl Shard {
         ControlFlow::Continue(())
     }
 
+    /// Whether the subcommand is none, or has too few or too many arguments; that is the answer then.
+    pub(crate) fn refuses_subcommand(
+        &mut self,
+        session: &mut Session,
+        spec: &'static Spec,
+        args: Args<'_>,
+    ) -> bool {
+        let Some(refusal) = refusal::check_subcommand(spec, args) else { return false };
+        let mut out = Vec::new();
+        refusal::write(refusal, Some(spec), args, &mut out);
+        self.answer(session, &out);
+        true
+    }
+
     /// A reply made by the session.
     pub(crate) fn answer(&mut self, session: &mut Session, reply: &[u8]) {
         if reply.first() == Some(&b'-') {

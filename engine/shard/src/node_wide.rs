@@ -30,10 +30,7 @@ impl Shard {
         spec: &'static Spec,
         args: Args<'_>,
     ) -> ControlFlow<()> {
-        let mut out = Vec::new();
-        if let Some(refusal) = refusal::check_subcommand(spec, args) {
-            refusal::write(refusal, Some(spec), args, &mut out);
-            self.answer(session, &out);
+        if self.refuses_subcommand(session, spec, args) {
             return ControlFlow::Continue(());
         }
         let subcommand = refusal::subcommand_of(spec, args);
@@ -62,15 +59,9 @@ impl Shard {
         let slot = session.replies.wait_for_all(Merging::node(args, shards.len() as u32));
         let client_id = session.client_id;
         for to in shards.filter(|to| *to != me) {
-            let waiting = Waiting {
-                session: session.id,
-                slot,
-                part: 0,
-                write: false,
-                shared: true,
-                weight: session.expected_bytes(),
-                range: None,
-            };
+            let weight = session.expected_bytes();
+            let (id, shared) = (session.id, true);
+            let waiting = Waiting { session: id, slot, shared, weight, ..Waiting::UNASKED };
             let asker = client_id.to_le_bytes();
             let request = [NODE_REQUEST, &asker].into_iter().chain(args.iter_from(0));
             self.links.push(to, waiting, Proto::Resp2, false, request);

@@ -328,10 +328,9 @@ impl Shard {
                 session: session.id,
                 slot,
                 part: u32::from(to),
-                write: false,
                 shared: true,
                 weight: ranges.len() as u32,
-                range: None,
+                ..Waiting::UNASKED
             };
             self.links.push(to, waiting, Proto::Resp2, false, [HELD_REQUEST, &ranges[..]]);
             self.stats.forwarded.add(1);

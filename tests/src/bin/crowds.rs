@@ -2,8 +2,8 @@
 //! `cargo run --release -p dkv-tests --bin crowds`. With `--small`, fewer connections.
 
 use dkv_tests::crowds::{Case, Sizes, run};
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use dkv_tests::machine::dkv_made;
+use std::process::ExitCode;
 
 /// What a connection may cost: one that does nothing, and one that is in the middle of a command.
 const IDLE_BYTES: u64 = 4 * 1024;
@@ -17,10 +17,10 @@ fn main() -> ExitCode {
         "{:<42} {:>10} {:>10} {:>10} {:>6}",
         "", "bytes each", "alone us", "crowd us", "ratio"
     );
-    let cases = run(&binary(), if small { Sizes::SMALL } else { Sizes::FULL }, print);
+    let cases = run(&dkv_made(), if small { Sizes::SMALL } else { Sizes::FULL }, print);
     let mut over = Vec::new();
     for case in &cases {
-        let bound = if case.name.contains("idle") { IDLE_BYTES } else { BUSY_BYTES };
+        let bound = if case.name.contains("byte a second") { BUSY_BYTES } else { IDLE_BYTES };
         // What readers that never read make the node hold is bounded for all of them together, not for each.
         if case.bytes_each > bound && !case.name.contains("never read") {
             over.push(format!("{}: {} bytes each, {bound} may be", case.name, case.bytes_each));
@@ -41,20 +41,4 @@ fn print(case: &Case) {
     println!(
         "{name:<42} {bytes_each:>10} {alone_us:>10.0} {crowded_us:>10.0} {ratio:>6.2}  p99 of PING; {note}"
     );
-}
-
-/// `DKV_TEST_BINARY`, or the release build, made if need be.
-fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("DKV_TEST_BINARY") {
-        return path.into();
-    }
-    let own = std::env::current_exe().expect("a program knows its own path");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "-p", "dkv-cli"]).current_dir(dkv_tests::machine::workspace());
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    let built = cargo.status().is_ok_and(|status| status.success());
-    assert!(built, "dkv cannot be built: cargo build --release -p dkv-cli says why");
-    own.with_file_name("dkv")
 }

@@ -5,7 +5,8 @@
 use dkv_tests::failover::faults::Kind;
 use dkv_tests::failover::site::Site;
 use dkv_tests::failover::{Options, Round, Summary, Trial, apart, errors};
-use std::process::{Command, ExitCode};
+use dkv_tests::machine::dkv_made;
+use std::process::ExitCode;
 use std::time::Duration;
 
 const USAGE: &str = "\
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    build();
+    dkv_made();
     let sound = apart(move || run(&asked));
     if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -137,18 +138,4 @@ fn asked(mut words: impl Iterator<Item = String>) -> Result<Asked, String> {
         }
     }
     Ok(asked)
-}
-
-/// The `dkv` beside this program is made if need be, unless `DKV_TEST_BINARY` names another.
-fn build() {
-    if std::env::var_os("DKV_TEST_BINARY").is_some() {
-        return;
-    }
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "-p", "dkv-cli"]).current_dir(dkv_tests::machine::workspace());
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    let built = cargo.status().is_ok_and(|status| status.success());
-    assert!(built, "dkv cannot be built: cargo build --release -p dkv-cli says why");
 }

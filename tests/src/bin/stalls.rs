@@ -2,16 +2,16 @@
 //! millisecond of its CPU time: `cargo run --release -p dkv-tests --bin stalls`. With `--small`, fewer keys and shorter
 //! values.
 
+use dkv_tests::machine::dkv_made;
 use dkv_tests::stalls::{Case, Sizes, machine, run};
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 /// What nothing may take, microseconds.
 const BOUND_US: u64 = 1000;
 
 fn main() -> ExitCode {
     let small = std::env::args().any(|arg| arg == "--small");
-    let binary = binary();
+    let binary = dkv_made();
     println!(
         "{:<58} {:>9} {:>9} {:>7}",
         "CPU time of the shard's thread", "piece us", "turn us", "stalls"
@@ -33,20 +33,4 @@ fn main() -> ExitCode {
 fn print(case: &Case) {
     let Case { name, piece_us, turn_us, stalls, note } = case;
     println!("{name:<58} {piece_us:>9} {turn_us:>9} {stalls:>7}  {note}");
-}
-
-/// `DKV_TEST_BINARY`, or the release build, made if need be.
-fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("DKV_TEST_BINARY") {
-        return path.into();
-    }
-    let own = std::env::current_exe().expect("a program knows its own path");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "-p", "dkv-cli"]).current_dir(dkv_tests::machine::workspace());
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    let built = cargo.status().is_ok_and(|status| status.success());
-    assert!(built, "dkv cannot be built: cargo build --release -p dkv-cli says why");
-    own.with_file_name("dkv")
 }

@@ -1,5 +1,5 @@
-//! The executor: a store of two shards in memory, spoken to in bytes. Whatever comes, every command that was whole has one
-//! reply, and the store serves on.
+//! The executor: a store of two shards in memory, spoken to in bytes. Whatever comes, its replies are whole and the store
+//! serves on.
 
 use super::{Target, mixed, numbers};
 use crate::bare::command;
@@ -41,7 +41,7 @@ impl Alone {
         self.store.take(self.client)
     }
 
-    /// Whether SCAN finds a key by a pattern.
+    /// Whether KEYS finds a key by a pattern.
     pub(super) fn finds(&mut self, pattern: &[u8], key: &[u8]) -> bool {
         self.calls += 1;
         if self.calls.is_multiple_of(1000) {

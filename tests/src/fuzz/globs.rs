@@ -1,4 +1,4 @@
-//! Patterns: what SCAN finds by one is what a plain matcher with backtracking finds, and no pattern takes long.
+//! Patterns: what KEYS finds by one is what a plain matcher with backtracking finds, and no pattern takes long.
 
 use super::executor::Alone;
 use super::{Target, mixed};

@@ -38,12 +38,10 @@ impl Shard {
         spec: &'static Spec,
         args: Args<'_>,
     ) -> ControlFlow<()> {
-        let mut out = Vec::new();
-        if let Some(refusal) = refusal::check_subcommand(spec, args) {
-            refusal::write(refusal, Some(spec), args, &mut out);
-            self.answer(session, &out);
+        if self.refuses_subcommand(session, spec, args) {
             return ControlFlow::Continue(());
         }
+        let mut out = Vec::new();
         let pattern = (args.len() > 2).then(|| args.get(2));
         let query = match refusal::subcommand_of(spec, args) {
             "channels" if args.len() <= 3 => Query::Names(Kind::Channel, pattern),
