@@ -21,6 +21,7 @@ use dkv_protocol::control::NodeStatus;
 use dkv_protocol::ids::{NodeIndex, StoreId};
 use dkv_protocol::launch::{LAUNCH_VERSION, LaunchDocument};
 use dkv_protocol::map::NodeInfo;
+use dkv_protocol::users::Users;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -295,6 +296,7 @@ impl Agent {
             hash_seed: record.hash_seed.clone(),
             cluster_secret: self.token.cluster_secret(&record.id.0),
             password_sha256: definition.password_sha256.clone(),
+            users: Users::default(),
             protected_mode: definition.protected_mode,
             memory_bytes_max: definition.memory_bytes_max,
             eviction: definition.eviction,

@@ -148,6 +148,7 @@ mod tests {
             unreachable: Vec::new(),
             resident_bytes: 0,
             cpu_us: gets,
+            users_version: None,
             shards: vec![shard.clone(), shard],
         }
     }

@@ -111,6 +111,9 @@ async fn hear(mut read: BufReader<OwnedReadHalf>, cluster: &Rc<Cluster>) -> io::
         }
         match serde_json::from_slice(&line).map_err(io::Error::other)? {
             ToNode::Ranges { news } => hand(cluster, &News::Ranges(news.into())).await,
+            ToNode::Users { .. } | ToNode::UsersAnswer { .. } => {
+                return Err(io::Error::other("users, which this node does not know"));
+            }
             // The shards hear of a node before there can be a link to it. Whoever follows next begins with the nodes again,
             // so they are known only once all shards have heard of them: this may end at each of them.
             ToNode::Nodes { nodes, removed } => {

@@ -165,6 +165,7 @@ fn check(document: LaunchDocument) -> Result<Launch, StartError> {
             return Err(bad(format!("{what} is not a path")));
         }
     }
+    document.users.check().map_err(|why| bad(format!("its users are none: {why}")))?;
     let seed = hex::<16>(&document.hash_seed)
         .ok_or_else(|| bad("hash_seed is not 32 hexadecimal digits"))?;
     let (first, second) = seed.split_at(8);
@@ -280,6 +281,10 @@ mod tests {
             (|d| d["nodes"][0]["client_port"] = 7812.into(), "both have port 7812"),
             (|d| d["nodes"][0]["client_port"] = 7811.into(), "port 7811 twice"),
             (|d| d["nodes"][0]["client_port"] = 0.into(), "port 0"),
+            (
+                |d| d["users"] = serde_json::json!({"version": 1, "lines": ["nonsense"]}),
+                "its users are none",
+            ),
             (|d| d["removed"] = vec![2].into(), "removes a node that it does not have"),
             (|d| d["removed"] = vec![1].into(), "this node has left"),
             (

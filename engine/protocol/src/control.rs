@@ -4,6 +4,7 @@
 use crate::ids::NodeIndex;
 use crate::map::NodeInfo;
 use crate::ranges::{ConfigAsk, RangeNews};
+use crate::users::{UserChanges, Users, UsersAnswer};
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,19 @@ pub enum ToNode {
         /// At most one for each range.
         news: Vec<RangeNews>,
     },
+    /// The users of the store, all of them: first whenever a node is followed anew, then with each change. Told to nodes
+    /// alone whose [`NodeStatus`] names a version of users.
+    Users {
+        /// Older ones than the node has are ignored.
+        users: Users,
+    },
+    /// What became of changes that the node asked for over this connection.
+    UsersAnswer {
+        /// The number that the node gave them.
+        id: u64,
+        /// After it was told the users that came of it.
+        answer: UsersAnswer,
+    },
 }
 
 /// What a node tells the manager that follows it.
@@ -48,6 +62,14 @@ pub enum FromNode {
     Asks {
         /// In any order.
         asks: Vec<ConfigAsk>,
+    },
+    /// Changes of the store's users that a client asked for. Sent to managers alone that have told users over this
+    /// connection; answered once, by [`ToNode::UsersAnswer`], unless the connection ends before.
+    ChangesUsers {
+        /// For the answer.
+        id: u64,
+        /// Made together or not at all.
+        changes: UserChanges,
     },
 }
 
@@ -76,6 +98,9 @@ pub struct NodeStatus {
     pub resident_bytes: u64,
     /// CPU time of the process, microseconds.
     pub cpu_us: u64,
+    /// The version of the store's users that it has; none of an older node, which cannot be told any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users_version: Option<u64>,
     /// One entry for each shard.
     pub shards: Vec<ShardCounters>,
 }
@@ -255,6 +280,18 @@ mod tests {
         assert_eq!(serde_json::to_string(&nodes).unwrap(), json);
         let asks = FromNode::Asks { asks: vec![] };
         assert_eq!(serde_json::to_string(&asks).unwrap(), r#"{"tell":"asks","asks":[]}"#);
+        let users = ToNode::Users { users: Users::default() };
+        let json = r#"{"tell":"users","users":{"version":0,"lines":[]}}"#;
+        assert_eq!(serde_json::to_string(&users).unwrap(), json);
+        let answer = ToNode::UsersAnswer { id: 7, answer: UsersAnswer::Done { version: 2 } };
+        let json = r#"{"tell":"users_answer","id":7,"answer":{"answer":"done","version":2}}"#;
+        assert_eq!(serde_json::to_string(&answer).unwrap(), json);
+        assert_eq!(serde_json::from_str::<ToNode>(json).unwrap(), answer);
+        let changes = UserChanges { expected: 1, changes: vec![] };
+        let asks = FromNode::ChangesUsers { id: 7, changes };
+        let json = r#"{"tell":"changes_users","id":7,"changes":{"expected":1,"changes":[]}}"#;
+        assert_eq!(serde_json::to_string(&asks).unwrap(), json);
+        assert_eq!(serde_json::from_str::<FromNode>(json).unwrap(), asks);
     }
 
     #[test]
@@ -278,10 +315,16 @@ mod tests {
             unreachable: vec!["node2".into()],
             resident_bytes: 3,
             cpu_us: 4,
+            users_version: Some(5),
             shards: vec![shard, ShardCounters::default()],
         };
         let json = serde_json::to_string(&status).unwrap();
         assert!(!json.contains('\n'), "one document a line");
         assert_eq!(serde_json::from_str::<NodeStatus>(&json).unwrap(), status);
+        // A node of an earlier version does not know users.
+        let older = NodeStatus { users_version: None, ..status };
+        let json = serde_json::to_string(&older).unwrap();
+        assert!(!json.contains("users"), "{json}");
+        assert_eq!(serde_json::from_str::<NodeStatus>(&json).unwrap(), older);
     }
 }

@@ -5,6 +5,7 @@ use crate::ids::{Epoch, NodeIndex, StoreId};
 use crate::io::IoChoice;
 use crate::map::NodeInfo;
 use crate::ranges::Replication;
+use crate::users::Users;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -44,6 +45,9 @@ pub struct LaunchDocument {
     pub cluster_secret: String,
     /// `SHA-256` of the client password as 64 hexadecimal digits; none when the store has no password.
     pub password_sha256: Option<String>,
+    /// The users of the store. Left out where there are none, which nodes of an earlier version know.
+    #[serde(default, skip_serializing_if = "Users::is_empty")]
+    pub users: Users,
     /// Whether clients from elsewhere are refused while there is no password.
     pub protected_mode: bool,
     /// Most bytes of memory for the node's data; 0 is no limit.
@@ -162,6 +166,15 @@ mod tests {
         let replication = read.replication.unwrap();
         assert_eq!((replication.replicas, replication.min_insync), (1, 1));
         assert_eq!(serde_json::to_value(&read).unwrap(), copied);
+    }
+
+    #[test]
+    fn users_may_be_given() {
+        let mut with_users = document();
+        with_users["users"] = json!({"version": 7, "lines": ["user ann on ~* +@all"]});
+        let read: LaunchDocument = serde_json::from_value(with_users.clone()).unwrap();
+        assert_eq!(read.users.line("ann"), Some("user ann on ~* +@all"));
+        assert_eq!(serde_json::to_value(&read).unwrap(), with_users);
     }
 
     #[test]

@@ -23,3 +23,4 @@ pub mod peer;
 pub mod ranges;
 pub mod resp;
 pub mod slots;
+pub mod users;

@@ -97,6 +97,14 @@ pub const MEMORY_BYTES_PER_SHARD_MIN: u64 = 8 * 1024 * 1024;
 
 /// Client connections of a node (Redis' own default for `maxclients`).
 pub const CLIENTS_MAX: usize = 10_000;
+/// Users of a store. All of them travel together, to every manager and node.
+pub const USERS_MAX: usize = 1024;
+/// Longest line of a user with its rules, in bytes.
+pub const USER_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the lines of all users of a store. The managers keep them in memory and in each snapshot of their log.
+pub const USERS_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of the lines that are changed at once: one entry of the managers' log.
+pub const USER_CHANGES_BYTES_MAX: usize = 256 * 1024;
 /// Nodes of a store on one machine: as many as the documented client port range holds.
 pub const NODES_PER_MACHINE_MAX: u32 = 39;
 

@@ -326,6 +326,7 @@ mod tests {
             unreachable: Vec::new(),
             resident_bytes: 4096,
             cpu_us: 10,
+            users_version: None,
             shards: vec![shard.clone(), shard],
         };
         let status = up.then_some(status);

@@ -70,9 +70,14 @@ async fn converse(
             // What was read of a line stays in `text` when the other branch is faster.
             heard = next_line(&mut read, &mut text) => {
                 heard?;
-                let FromNode::Asks { asks } = serde_json::from_slice(&text).map_err(io::Error::other)?;
+                let words = serde_json::from_slice(&text).map_err(io::Error::other)?;
                 text.clear();
-                ranges.asks(key, asks);
+                match words {
+                    FromNode::Asks { asks } => ranges.asks(key, asks),
+                    FromNode::ChangesUsers { .. } => {
+                        return Err(io::Error::other("changes of users that it was not told"));
+                    }
+                }
             }
         }
     }

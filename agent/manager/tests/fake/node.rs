@@ -171,6 +171,7 @@ fn status(document: &LaunchDocument) -> NodeStatus {
         unreachable: Vec::new(),
         resident_bytes: 1,
         cpu_us: gets,
+        users_version: None,
         shards: vec![shard; document.cpus.len()],
     }
 }

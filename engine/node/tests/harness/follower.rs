@@ -96,7 +96,9 @@ impl Follower {
         std::thread::spawn(move || {
             let mut line = String::new();
             while lines.read_line(&mut line).is_ok_and(|length| length > 0) {
-                let FromNode::Asks { asks } = serde_json::from_str(&line).expect("asks");
+                let FromNode::Asks { asks } = serde_json::from_str(&line).expect("asks") else {
+                    panic!("changes of users that nobody told the node: {line}");
+                };
                 shared.state.lock().expect("whole").decide_all(node, &asks);
                 shared.changed.notify_all();
                 line.clear();

@@ -14,6 +14,7 @@ use dkv_protocol::map::{NodeInfo, StoreMap};
 use dkv_protocol::ranges::Replication;
 use dkv_protocol::resp::value;
 use dkv_protocol::slots::slot_of;
+use dkv_protocol::users::Users;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -86,6 +87,7 @@ impl Store {
                 hash_seed: "00112233445566778899aabbccddeeff".into(),
                 cluster_secret: "5a".repeat(32),
                 password_sha256: None,
+                users: Users::default(),
                 protected_mode: true,
                 memory_bytes_max: 0,
                 eviction: Eviction::None,
