@@ -1,4 +1,4 @@
-//! The catalogue: all stores, and the one function by which anything changes.
+//! The catalogue: all stores with copies, the users of all stores, and the one function by which anything changes.
 
 use crate::command::{ASKS_MAX, Command, Outcome, Refusal};
 use crate::store::Store;
@@ -6,6 +6,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use dkv_protocol::ids::{Epoch, RangeId, StoreId};
 use dkv_protocol::ranges::RangeNews;
+use dkv_protocol::users::{UserChanges, Users};
 use serde::{Deserialize, Serialize};
 
 /// See the module.
@@ -13,6 +14,10 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Catalog {
     stores: BTreeMap<StoreId, Store>,
+    /// Of stores whose users were changed ever; the others have none. Left out while there are none, which managers of an
+    /// earlier version know.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    users: BTreeMap<StoreId, Users>,
 }
 
 /// What a command did.
@@ -65,14 +70,19 @@ impl Catalog {
             };
         }
         if let Command::ForgetStore { store } = command {
-            let was = self.stores.remove(store).is_some();
-            return if was { Outcome::Done } else { Outcome::Nothing };
+            let was = [self.stores.remove(store).is_some(), self.users.remove(store).is_some()];
+            return if was.contains(&true) { Outcome::Done } else { Outcome::Nothing };
+        }
+        if let Command::ChangeUsers { store, changes } = command {
+            return self.change_users(store, changes);
         }
         let Some(store) = self.stores.get_mut(command.store()) else {
             return Outcome::Refused(Refusal::NoSuchStore);
         };
         match command {
-            Command::DefineStore { .. } | Command::ForgetStore { .. } => Outcome::Nothing,
+            Command::DefineStore { .. }
+            | Command::ForgetStore { .. }
+            | Command::ChangeUsers { .. } => Outcome::Nothing,
             Command::StartStore { life, .. } => store.start(*life),
             Command::NodeUp { node, boot, first_index, .. } => {
                 store.node_up(*node, *boot, *first_index)
@@ -92,6 +102,29 @@ impl Catalog {
                 store.reform_offline(*first_index, *accept_loss)
             }
         }
+    }
+
+    fn change_users(&mut self, store: &StoreId, changes: &UserChanges) -> Outcome {
+        let mut users = self.users.get(store).cloned().unwrap_or_default();
+        match users.change(changes) {
+            Ok(true) => {
+                self.users.insert(store.clone(), users);
+                Outcome::Done
+            }
+            Ok(false) => Outcome::Nothing,
+            Err(why) => Outcome::Refused(Refusal::Users(why)),
+        }
+    }
+
+    /// The users of each store whose users were ever changed.
+    pub fn users(&self) -> &BTreeMap<StoreId, Users> {
+        &self.users
+    }
+
+    /// How many stores there is something about: what would be lost with this catalogue.
+    pub fn stores_known(&self) -> usize {
+        let without_ranges = self.users.keys().filter(|store| !self.stores.contains_key(*store));
+        self.stores.len() + without_ranges.count()
     }
 
     /// One store.
@@ -123,3 +156,7 @@ fn marks(store: &Store) -> Vec<Mark> {
 #[cfg(test)]
 #[path = "catalog_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "users_tests.rs"]
+mod users_tests;

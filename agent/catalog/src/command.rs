@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use dkv_protocol::ids::{BootId, Epoch, NodeIndex, RangeId, StoreId};
 use dkv_protocol::ranges::{ConfigAsk, DeadBoot, Placement, Replication};
+use dkv_protocol::users::{UserChanges, UsersRefusal};
 use serde::{Deserialize, Serialize};
 
 /// A machine, by the address that its manager was given. Copies of a range go to different ones.
@@ -84,7 +85,7 @@ pub enum Command {
         /// Its nodes; at least one, no index twice.
         nodes: Vec<NodeSpec>,
     },
-    /// A store is deleted.
+    /// A store is deleted, with its users.
     ForgetStore {
         /// Which.
         store: StoreId,
@@ -149,6 +150,13 @@ pub enum Command {
         /// An operator accepts the loss. Without that it is refused unless the store was created to accept it.
         accept_loss: bool,
     },
+    /// The users of a store change, of one with copies or without: the catalogue need not know its ranges.
+    ChangeUsers {
+        /// Which store.
+        store: StoreId,
+        /// Refused unless they were made of the present users.
+        changes: UserChanges,
+    },
 }
 
 impl Command {
@@ -163,7 +171,8 @@ impl Command {
             | Self::Asks { store, .. }
             | Self::Dead { store, .. }
             | Self::Place { store, .. }
-            | Self::ReformOffline { store, .. } => store,
+            | Self::ReformOffline { store, .. }
+            | Self::ChangeUsers { store, .. } => store,
         }
     }
 }
@@ -235,6 +244,8 @@ pub enum Refusal {
     LastMember,
     /// The store waits for a human to accept its loss.
     LossNotAccepted,
+    /// The users stay as they are.
+    Users(UsersRefusal),
 }
 
 impl fmt::Display for Refusal {
@@ -274,6 +285,7 @@ impl fmt::Display for Refusal {
             Self::TooManyMembers => return write!(f, "a group has {MEMBERS_MAX} managers at most"),
             Self::LastMember => "no manager would be left in the group",
             Self::LossNotAccepted => "nobody has accepted the loss of what the copies held",
+            Self::Users(refusal) => return write!(f, "{refusal}"),
         };
         f.write_str(words)
     }

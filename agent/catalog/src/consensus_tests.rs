@@ -657,3 +657,21 @@ fn the_same_seed_is_the_same_run() {
     };
     assert!(run() == run());
 }
+
+#[test]
+fn a_member_whose_disk_was_lost_has_the_users_again() {
+    let mut world = World::of(3, 11);
+    let store = StoreId("5e".repeat(16));
+    let line = Some("user ann on ~* +@all".to_string());
+    let changes = vec![dkv_protocol::users::UserChange { name: "ann".into(), line }];
+    let changes = dkv_protocol::users::UserChanges { expected: 0, changes };
+    world.agree(&Proposal::Command(Command::ChangeUsers { store: store.clone(), changes }));
+    world.join(1);
+    let has = |world: &mut World| {
+        world.hosts.iter().all(|host| {
+            let process = host.process.as_ref();
+            process.is_some_and(|log| log.catalog().users().contains_key(&store))
+        })
+    };
+    world.run_until("all have the users", has);
+}

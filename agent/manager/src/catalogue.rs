@@ -21,7 +21,6 @@ use dkv_protocol::control::NodeStatus;
 use dkv_protocol::ids::{NodeIndex, StoreId};
 use dkv_protocol::launch::{LAUNCH_VERSION, LaunchDocument};
 use dkv_protocol::map::NodeInfo;
-use dkv_protocol::users::Users;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -104,9 +103,15 @@ impl Agent {
 
     /// How a node of a store with copies is known to the keeper of the ranges; none of other stores.
     pub(crate) fn node_key(&self, store: &str, node: &str) -> Option<NodeKey> {
+        let has_copies =
+            self.lock().ledger.stores.get(store)?.record.definition.replication.is_some();
+        self.any_node_key(store, node).filter(|_| has_copies)
+    }
+
+    /// The same of any store.
+    pub(crate) fn any_node_key(&self, store: &str, node: &str) -> Option<NodeKey> {
         let inner = self.lock();
         let record = &inner.ledger.stores.get(store)?.record;
-        record.definition.replication?;
         Some(NodeKey { store: record.id.clone(), node: record.index_of(node)? })
     }
 
@@ -296,7 +301,7 @@ impl Agent {
             hash_seed: record.hash_seed.clone(),
             cluster_secret: self.token.cluster_secret(&record.id.0),
             password_sha256: definition.password_sha256.clone(),
-            users: Users::default(),
+            users: self.ranges.users_of(&record.id),
             protected_mode: definition.protected_mode,
             memory_bytes_max: definition.memory_bytes_max,
             eviction: definition.eviction,

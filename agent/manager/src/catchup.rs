@@ -142,8 +142,11 @@ impl Agent {
         if !full && machine != self.machine() && !inner.ledger.members.contains(machine) {
             inner.callers.insert(machine.clone());
         }
-        let missed = missed_by(&inner, request);
+        let mut missed = missed_by(&inner, request);
         drop(inner);
+        for store in &mut missed.stores {
+            store.users_version = self.ranges().users_of(&store.record.id).version;
+        }
         let text = serde_json::to_string(&missed).expect("a catalogue is plain data");
         let proof = self.token().prove_answer(&request.nonce, &text);
         Ok(CatchUpAnswer { text, proof })
@@ -205,6 +208,13 @@ impl Agent {
         if record.definition.replication.is_some() && !decided {
             return Caught::NotYet;
         }
+        // Nor one whose users it was not told: a node would let in whom they keep out.
+        if self.ranges().users_of(&record.id).version < missed.users_version {
+            return Caught::Left(format!(
+                "the store {name} has users, which this manager does not know before it is in the group of the others; see: dkv \
+                 manager status"
+            ));
+        }
         match self.write_record(&mut inner, record, &Source::Others { runs: missed.runs }) {
             Ok(_) => {
                 tracing::info!(store = %name, epoch = record.epoch.0, "taken over from the other managers");
@@ -251,6 +261,7 @@ fn missed_by(inner: &Inner, request: &CatchUpRequest) -> CatchUp {
     let stores = missed.map(|entry| MissedStore {
         record: entry.record.clone(),
         runs: entry.nodes.values().any(|node| node.wanted == Wanted::Up),
+        users_version: 0,
     });
     let deleted = inner.ledger.deleted.iter().filter(|deleted| known(&deleted.id).is_some());
     CatchUp { stores: stores.collect(), deleted: deleted.cloned().collect() }

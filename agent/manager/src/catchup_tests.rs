@@ -69,7 +69,7 @@ fn a_machine_is_told_of_what_it_lacks_and_of_nothing_else() {
     let both = record("S", "a", 3, vec![node("node1", HERE), node("node2", THERE)]);
     let inner = having(&both, Wanted::Up);
     let told = |known: &[(&str, u64)]| missed_by(&inner, &asks(known)).stores;
-    assert_eq!(told(&[]), [MissedStore { record: both.clone(), runs: true }]);
+    assert_eq!(told(&[]), [MissedStore { record: both.clone(), runs: true, users_version: 0 }]);
     assert_eq!(told(&[("a", 2)]).len(), 1);
     assert_eq!(told(&[("b", 9)]).len(), 1);
     // As new as ours, or newer.
@@ -105,7 +105,11 @@ fn deletions_are_told_to_those_who_have_the_store() {
 #[test]
 fn a_name_that_stands_for_two_stores_is_found() {
     let missed = |name: &str, id: &str| CatchUp {
-        stores: vec![MissedStore { record: record(name, id, 1, vec![]), runs: true }],
+        stores: vec![MissedStore {
+            record: record(name, id, 1, vec![]),
+            runs: true,
+            users_version: 0,
+        }],
         deleted: vec![],
     };
     let all = [missed("S", "a"), missed("T", "b"), missed("S", "a")];

@@ -13,6 +13,7 @@ use dkv_protocol::admin::{
 };
 use dkv_protocol::admin::{CatchUp, CatchUpAnswer, CatchUpRequest};
 use dkv_protocol::limits::MANAGER_PORT;
+use dkv_protocol::users::{UserChanges, Users};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Write as _;
@@ -402,6 +403,17 @@ impl AdminClient {
     /// One store.
     pub fn store(&self, name: &str) -> Result<StoreView, AdminError> {
         self.get(&store_path(name, ""))
+    }
+
+    /// The users of a store, as the managers agreed on them.
+    pub fn users(&self, store: &str) -> Result<Users, AdminError> {
+        self.get(&store_path(store, "/users"))
+    }
+
+    /// Changes users of a store; refused when they are not those any more that the changes were made of. Gives all users
+    /// there are then.
+    pub fn change_users(&self, store: &str, changes: &UserChanges) -> Result<Users, AdminError> {
+        self.post(&store_path(store, "/users"), changes)
     }
 
     /// One store, or none when this manager has no record of it.

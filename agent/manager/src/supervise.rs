@@ -9,7 +9,7 @@ use crate::control;
 use crate::ledger::NodeEntry;
 use crate::plan::steps::{AfterExit, Ended, FirstStep, Restarts, Wanted, first_step};
 use crate::process::{self, Exit, Process};
-use crate::ranges::{self, NodeKey};
+use crate::ranges::{self, Followed, NodeKey};
 use crate::refusal::Refusal;
 use crate::watch::{Live, watch};
 use dkv_protocol::admin::NodeState;
@@ -50,7 +50,7 @@ pub(crate) struct NodePaths {
 struct Running {
     process: Process,
     sampler: Option<JoinHandle<()>>,
-    /// Of a node of a store with copies.
+    /// Of a node that is in the catalogue.
     follower: Option<JoinHandle<()>>,
     /// Length of the log when the process was started.
     log_from: u64,
@@ -358,6 +358,7 @@ impl Supervisor {
     /// Starts a process. To start one takes its time on a machine that is busy, and the ranges of all stores are driven by
     /// the thread that this runs on; so another one does it.
     async fn spawn(&mut self) {
+        self.agent.ranges().until_users_known().await;
         let log = self.paths.log.clone();
         let document = self.agent.launch_document(&self.store, &self.node, &self.paths);
         let document = document.and_then(|document| Ok((document, self.agent.node_command()?)));
@@ -431,12 +432,15 @@ impl Supervisor {
         self.phase = Phase::Up { running, since };
     }
 
-    /// Tells a node of a store with copies what the catalogue of the ranges says, for as long as its process lives.
+    /// Tells a node what the catalogue of the ranges says, for as long as its process lives.
     fn follow(&self, process: &Process) -> Option<JoinHandle<()>> {
-        let key = self.key.clone()?;
-        let ranges = Arc::clone(self.agent.ranges());
-        let socket = self.paths.socket.clone();
-        Some(tokio::spawn(ranges::follow(ranges, key, socket, process.pid())))
+        let node = Followed {
+            key: self.agent.any_node_key(&self.store, &self.node)?,
+            has_copies: self.key.is_some(),
+            socket: self.paths.socket.clone(),
+            pid: process.pid(),
+        };
+        Some(tokio::spawn(ranges::follow(Arc::clone(self.agent.ranges()), node)))
     }
 
     /// First of all when a process has ended: others shall lead what it led. Waits for that, but not long.

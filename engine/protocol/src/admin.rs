@@ -599,6 +599,9 @@ pub struct MissedStore {
     pub record: StoreRecord,
     /// Whether nodes of it are wanted to run where the answer comes from.
     pub runs: bool,
+    /// The version of its users there. Who takes the store over has to have them first.
+    #[serde(default)]
+    pub users_version: u64,
 }
 
 /// A store that was deleted.

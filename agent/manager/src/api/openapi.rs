@@ -132,6 +132,10 @@ fn paths() -> Value {
         "/admin/v1/stores/{store}/instances/{node}/duty": {
             "post": call("Give a node of a store with copies another part; its ranges move afterwards.", &[&store, &node], Some("DutyRequest"), "200", "StoreView")
         },
+        "/admin/v1/stores/{store}/users": {
+            "get": call("The users of a store, each a line as ACL LIST shows it.", &[&store], None, "200", "Users"),
+            "post": call("Change users, if they are those of the expected version still; the same on every node.", &[&store], Some("UserChanges"), "200", "Users")
+        },
         "/admin/v1/stores/{store}/life": {
             "post": call("Begin a new life of a store with copies that was stopped on all its machines.", &[&store], Some("LifeRequest"), "200", "StoreView")
         }
@@ -281,6 +285,9 @@ fn schemas() -> Value {
         ]),
         "DutyRequest": object(&[("duty", DUTIES)]),
         "LifeRequest": object(&[("life", "integer")]),
+        "Users": object(&[("version", "integer"), ("lines", "[string]")]),
+        "UserChanges": object(&[("expected", "integer"), ("changes", "[UserChange]")]),
+        "UserChange": object(&[("name", "string"), ("line?", "string")]),
         "StoresView": object(&[("stores", "[StoreView]")]),
         "ReservationRequest": object(&[
             ("definition", "StoreDefinition"),
@@ -392,6 +399,7 @@ mod tests {
     use dkv_protocol::admin::{CatchUpAnswer, CatchUpRequest, KnownStore};
     use dkv_protocol::ids::{Epoch, NodeIndex, StoreId};
     use dkv_protocol::ranges::Replication;
+    use dkv_protocol::users::{UserChange, UserChanges, Users};
     use serde::Serialize;
     use std::collections::BTreeSet;
 
@@ -496,6 +504,9 @@ mod tests {
             value("NodeCopies", &node_copies),
             value("DutyRequest", &DutyRequest { duty: NodeDuty::Leaves }),
             value("LifeRequest", &LifeRequest { life: 2 }),
+            value("Users", &Users::default()),
+            value("UserChanges", &UserChanges { expected: 1, changes: vec![] }),
+            value("UserChange", &UserChange { name: text(), line: Some(text()) }),
             value("StoresView", &StoresView { stores: vec![] }),
             value(
                 "ReservationRequest",

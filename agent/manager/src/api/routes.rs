@@ -24,6 +24,7 @@ use dkv_protocol::admin::{
     StoreChange, StoreChanged, StoreDefinition, StoreView, StoresView,
 };
 use dkv_protocol::admin::{CatchUpAnswer, CatchUpRequest};
+use dkv_protocol::users::{UserChanges, Users};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/admin/v1/stores/{store}/instances/{node}/start", post(start))
         .route("/admin/v1/stores/{store}/instances/{node}/stop", post(stop))
         .route("/admin/v1/stores/{store}/instances/{node}/duty", post(set_duty))
+        .route("/admin/v1/stores/{store}/users", get(users).post(change_users))
         .route("/admin/v1/stores/{store}/life", post(begin_life))
         .route("/admin/v1/stores/{store}/force", post(go_on_without))
         .route("/admin/v1/stores/{store}/accept-loss", post(accept_loss))
@@ -321,6 +323,21 @@ async fn accept_loss(
     let request: AcceptLossRequest = read(&body)?;
     api.agent.accept_loss(&store, request.offline_ranges).await?;
     api.agent.store_view(&store).map(Json)
+}
+
+async fn users(State(api): Shared, Path(store): Path<String>) -> Result<Json<Users>, Refusal> {
+    api.agent.users(&store).map(Json)
+}
+
+async fn change_users(
+    State(api): Shared,
+    Path(store): Path<String>,
+    body: Bytes,
+) -> Result<Json<Users>, Refusal> {
+    let changes: UserChanges = read(&body)?;
+    // A task of its own: a caller that goes away must not leave it undecided.
+    let changed = tokio::spawn(async move { api.agent.change_users(&store, changes).await });
+    finished(changed).await.map(Json)
 }
 
 async fn remove_manager(

@@ -115,7 +115,10 @@ impl Keeper {
             next_number: random_number(),
             halted: false,
         };
-        keeper.pump(&mut ranges.lock());
+        let mut state = ranges.lock();
+        keeper.pump(&mut state);
+        state.show_users();
+        drop(state);
         Ok((keeper, ranges))
     }
 
@@ -141,6 +144,9 @@ impl Keeper {
                 log.tick();
             }
             self.pump(&mut state);
+            if ticked && state.users.borrow().is_none() {
+                state.show_users();
+            }
             while self.turn(&mut state) {}
         }
     }
@@ -363,7 +369,11 @@ impl State {
     fn facts(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
         let mut forgotten = std::mem::take(&mut self.forgotten);
-        forgotten.retain(|store| self.catalog().store(store).is_some());
+        let known = |store: &StoreId| {
+            let catalog = self.catalog();
+            catalog.store(store).is_some() || catalog.users().contains_key(store)
+        };
+        forgotten.retain(known);
         self.forgotten = forgotten;
         for store in &self.forgotten {
             commands.push(Command::ForgetStore { store: store.clone() });
@@ -446,6 +456,9 @@ impl State {
                 tracing::error!(store = %store, node = node.0, "this process was taken for dead; it has to be started again");
                 *fact = Fact::Fenced(*boot);
             }
+        }
+        if let Command::ChangeUsers { .. } | Command::ForgetStore { .. } = command {
+            self.show_users();
         }
         let asks = if let Command::Asks { asks, .. } = command { &asks[..] } else { &[] };
         let changed = !applied.changed.is_empty() || outcome == Outcome::Done;

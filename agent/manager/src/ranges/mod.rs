@@ -13,9 +13,10 @@ mod joining;
 mod keeper;
 mod orders;
 mod peers;
+mod users;
 mod view;
 
-pub(crate) use follow::{boot_of, follow};
+pub(crate) use follow::{Followed, boot_of, follow};
 pub(crate) use joining::seek;
 pub(crate) use keeper::Keeper;
 pub(crate) use peers::{Peers, decode as decode_messages, encode as encode_messages};
@@ -120,6 +121,8 @@ struct State {
     proposed: Vec<(Command, Instant)>,
     /// A log that shall take the place of the one there is.
     replacement: Option<Replacement>,
+    /// For those who tell the nodes.
+    users: watch::Sender<users::UsersOf>,
 }
 
 /// Another log for this manager.
@@ -192,7 +195,7 @@ impl Ranges {
     /// The store was deleted.
     pub(crate) fn forget(&self, store: &StoreId) {
         let mut state = self.lock();
-        if state.kept.remove(store).is_some() {
+        if state.kept.remove(store).is_some() || state.catalog().users().contains_key(store) {
             state.forgotten.push(store.clone());
         }
         drop(state);
@@ -358,7 +361,7 @@ impl Ranges {
             members: members.collect(),
             settled: log.is_settled(),
             applied: log.applied(),
-            stores: log.catalog().stores().count() as u32,
+            stores: log.catalog().stores_known() as u32,
             superseded,
         }
     }
@@ -410,6 +413,7 @@ impl State {
             requests: Vec::new(),
             proposed: Vec::new(),
             replacement: None,
+            users: watch::Sender::new(None),
         }
     }
 
@@ -438,6 +442,7 @@ impl State {
     }
 
     fn tell_all(&mut self) {
+        self.show_users();
         let all: Vec<StoreId> = self.kept.keys().cloned().collect();
         for store in all {
             self.tell(&store, &[]);

@@ -171,7 +171,7 @@ fn status(document: &LaunchDocument) -> NodeStatus {
         unreachable: Vec::new(),
         resident_bytes: 1,
         cpu_us: gets,
-        users_version: None,
+        users_version: Some(document.users.version),
         shards: vec![shard; document.cpus.len()],
     }
 }

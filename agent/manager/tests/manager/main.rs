@@ -9,3 +9,4 @@ mod lost;
 mod ranges;
 mod starting;
 mod supervision;
+mod users;

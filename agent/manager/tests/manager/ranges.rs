@@ -23,7 +23,7 @@ pub(crate) fn with_copies(name: &str, nodes: u32, replicas: u8) -> StoreDefiniti
 const MOST: Duration = Duration::from_secs(20);
 
 /// A node's files: of the one store of the machine.
-fn beside(machine: &Machine, index: u16, what: &str) -> PathBuf {
+pub(crate) fn beside(machine: &Machine, index: u16, what: &str) -> PathBuf {
     beside_if_there(machine, index, what).expect("the node has a socket")
 }
 

@@ -35,8 +35,11 @@ fn a_store_is_created_started_stopped_and_deleted() {
     assert_eq!(client.store("TestStore").unwrap().status, StoreStatus::Partial);
     client.delete_store("TestStore", true).unwrap();
     assert!(client.store("TestStore").unwrap_err().is_not_found());
-    let left = std::fs::read_dir(machine.data().join("run")).unwrap().count();
-    assert_eq!(left, 0, "sockets and locks are gone");
+    let left = std::fs::read_dir(machine.data().join("run")).unwrap().flatten();
+    // The fake of a node notes what it was told beside its socket.
+    let left: Vec<_> =
+        left.filter(|entry| entry.path().extension() != Some("told".as_ref())).collect();
+    assert!(left.is_empty(), "sockets and locks are gone: {left:?}");
 }
 
 #[test]
