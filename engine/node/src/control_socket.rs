@@ -9,6 +9,7 @@ use crate::identity::IdentityLock;
 use crate::shared::Shared;
 use crate::start::StartError;
 use crate::status;
+use crate::users::UsersDesk;
 use dkv_protocol::control::ControlRequest;
 use rustix::fs::Mode;
 use std::cell::RefCell;
@@ -109,7 +110,9 @@ pub(crate) async fn serve(
     cluster: Rc<Cluster>,
     stop: Rc<Notify>,
 ) {
-    let follower = Rc::new(Follower::default());
+    let users = Rc::new(UsersDesk::new(Arc::clone(&shared), cluster.posts().to_vec()));
+    let follower = Rc::new(Follower::new(Arc::clone(&shared), Rc::clone(&users)));
+    tokio::task::spawn_local(async move { users.run().await });
     let connections: RefCell<VecDeque<AbortHandle>> = RefCell::default();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -177,9 +180,6 @@ async fn converse(
             Ok(request) => request,
             Err(error) => return refuse(&mut write, &format!("not a request: {error}")).await,
         };
-        if request == ControlRequest::Follow && shared.launch.document.replication.is_none() {
-            return refuse(&mut write, "this store has one copy of each range and no news").await;
-        }
         let mut answer =
             serde_json::to_vec(&status::node_status(shared)).map_err(io::Error::other)?;
         answer.push(b'\n');
@@ -191,7 +191,7 @@ async fn converse(
                 stop.notify_one();
             }
             ControlRequest::Follow => {
-                return follower.follow(read, write, &shared.asks, cluster).await;
+                return follower.follow(read, write, cluster).await;
             }
         }
     }

@@ -10,15 +10,17 @@ use crate::links::{LinkEnd, Links};
 use crate::mail::{Letterbox, Mail, News, Post};
 use crate::meter::Meter;
 use crate::shared::Shared;
+use crate::users::UsersAsk;
 use dkv_io::{Chunk, Conn, Event, ListenerId, Reactor, Wait, Wakeup};
 use dkv_protocol::frame::FrameKind;
 use dkv_protocol::ids::{ShardAddr, ShardIndex};
 use dkv_protocol::limits::OUTPUT_BYTES_MAX;
 use dkv_protocol::map::StoreMap;
 use dkv_protocol::ranges::ConfigAsk;
+use dkv_protocol::users::{UsersAnswer, UsersRefusal};
 use dkv_shard::command::Now;
 use dkv_shard::stats::ShardStats;
-use dkv_shard::{Hold, Order, Output, Piece, PortKind, SessionId, Shard};
+use dkv_shard::{Hold, Order, Output, Piece, PortKind, SessionId, Shard, UsersOutcome};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -500,6 +502,10 @@ impl<R: Reactor> Driver<R> {
                 Mail::Link(link) => self.new_link(link),
                 Mail::News(News::Ranges(news)) => self.shard.news(self.now, &news),
                 Mail::News(News::Nodes(map)) => self.more_nodes(&map),
+                Mail::News(News::Users(users)) => self.shard.users_are(users),
+                Mail::News(News::UsersDecided { number, outcome }) => {
+                    self.shard.users_answered(self.now, number, outcome);
+                }
                 Mail::Stop { now } => self.begin_stop(now),
             }
             self.worked("mail");
@@ -630,6 +636,14 @@ impl<R: Reactor> Driver<R> {
         self.speak_to_copies();
         self.shard.take_asks(&mut self.asks);
         self.shared.asks.put(&mut self.asks);
+        while let Some((number, changes)) = self.shard.take_user_changes() {
+            let ask = UsersAsk { shard: self.me.shard.0, number, changes };
+            if !self.shared.users_asks.put(ask) {
+                let why = UsersRefusal::Busy;
+                let refused = UsersOutcome::Answered(UsersAnswer::Refused { why });
+                self.shard.users_answered(self.now, number, refused);
+            }
+        }
     }
 
     fn carry_out_orders(&mut self) {

@@ -1,10 +1,12 @@
-//! The manager's stream: news of ranges in, the wishes of this node's copies out.
+//! The manager's stream: news of ranges and users in, the wishes of this node's copies and clients out.
 //!
 //! One connection of the control socket at a time carries it. Wishes that nobody follows are kept up to a bound and lost
 //! beyond it: whoever wants something asks again. It knows what a line holds and which thread it is for, not what it means.
 
 use crate::cluster::Cluster;
 use crate::mail::News;
+use crate::shared::Shared;
+use crate::users::UsersDesk;
 use crossbeam_queue::ArrayQueue;
 use dkv_protocol::control::{FromNode, ToNode};
 use dkv_protocol::limits::RANGES;
@@ -21,7 +23,7 @@ use tokio::sync::Notify;
 /// Longest line of a manager, bytes: the news of all ranges with copies on a dozen nodes each have a tenth of it.
 const NEWS_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// A shard that has not taken its mail is asked again after this.
-const SEAT_PAUSE: Duration = Duration::from_millis(1);
+pub(crate) const SEAT_PAUSE: Duration = Duration::from_millis(1);
 
 /// What copies on this node want changed, on its way from the shards to the manager.
 pub(crate) struct Asks {
@@ -61,13 +63,18 @@ impl Asks {
 }
 
 /// Who follows: the latest to have asked for it.
-#[derive(Default)]
 pub(crate) struct Follower {
     number: Cell<u64>,
     changed: Notify,
+    shared: Arc<Shared>,
+    users: Rc<UsersDesk>,
 }
 
 impl Follower {
+    pub(crate) fn new(shared: Arc<Shared>, users: Rc<UsersDesk>) -> Self {
+        Self { number: Cell::new(0), changed: Notify::new(), shared, users }
+    }
+
     /// Carries the stream over a connection until it ends or a later one takes its place.
     ///
     /// # Errors
@@ -76,7 +83,6 @@ impl Follower {
         self: Rc<Self>,
         read: BufReader<OwnedReadHalf>,
         write: OwnedWriteHalf,
-        asks: &Asks,
         cluster: &Rc<Cluster>,
     ) -> io::Result<()> {
         let number = self.number.get() + 1;
@@ -92,36 +98,74 @@ impl Follower {
                 changed.await;
             }
         };
-        tokio::select! {
-            result = hear(read, cluster) => result,
-            result = tell(write, asks) => result,
+        // Whether this manager has told users: one of an earlier version does not take changes of them.
+        let told = Cell::new(false);
+        let result = tokio::select! {
+            result = self.hear(read, cluster, &told) => result,
+            result = self.tell(write, number, &told) => result,
             () = replaced => Ok(()),
-        }
+        };
+        self.users.ended(number).await;
+        result
     }
-}
 
-/// Hands the news to the shards, all of it to each: every shard routes requests for every range.
-async fn hear(mut read: BufReader<OwnedReadHalf>, cluster: &Rc<Cluster>) -> io::Result<()> {
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let length = (&mut read).take(NEWS_BYTES_MAX).read_until(b'\n', &mut line).await?;
-        if length == 0 {
-            return Ok(());
-        }
-        match serde_json::from_slice(&line).map_err(io::Error::other)? {
-            ToNode::Ranges { news } => hand(cluster, &News::Ranges(news.into())).await,
-            ToNode::Users { .. } | ToNode::UsersAnswer { .. } => {
-                return Err(io::Error::other("users, which this node does not know"));
+    /// Hands the news to the shards, all of it to each: every shard routes requests for every range.
+    async fn hear(
+        &self,
+        mut read: BufReader<OwnedReadHalf>,
+        cluster: &Rc<Cluster>,
+        told: &Cell<bool>,
+    ) -> io::Result<()> {
+        let has_copies = self.shared.launch.document.replication.is_some();
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let length = (&mut read).take(NEWS_BYTES_MAX).read_until(b'\n', &mut line).await?;
+            if length == 0 {
+                return Ok(());
             }
-            // The shards hear of a node before there can be a link to it. Whoever follows next begins with the nodes again,
-            // so they are known only once all shards have heard of them: this may end at each of them.
-            ToNode::Nodes { nodes, removed } => {
-                if let Some(map) = cluster.map_of(nodes, &removed) {
-                    hand(cluster, &News::Nodes(Arc::clone(&map))).await;
-                    cluster.nodes_are(map, &removed);
+            match serde_json::from_slice(&line).map_err(io::Error::other)? {
+                ToNode::Users { users } => {
+                    users.check().map_err(|why| io::Error::other(why.to_string()))?;
+                    let users = Arc::new(users);
+                    hand(cluster, &News::Users(Arc::clone(&users))).await;
+                    self.shared.set_users(users);
+                    self.users.may_ask(told);
+                }
+                ToNode::UsersAnswer { id, answer } => self.users.answered(id, answer).await,
+                ToNode::Ranges { .. } | ToNode::Nodes { .. } if !has_copies => {
+                    return Err(io::Error::other(
+                        "this store has one copy of each range and no news of them",
+                    ));
+                }
+                ToNode::Ranges { news } => hand(cluster, &News::Ranges(news.into())).await,
+                // The shards hear of a node before there can be a link to it. Whoever follows next begins with the nodes
+                // again, so they are known only once all shards have heard of them: this may end at each of them.
+                ToNode::Nodes { nodes, removed } => {
+                    if let Some(map) = cluster.map_of(nodes, &removed) {
+                        hand(cluster, &News::Nodes(Arc::clone(&map))).await;
+                        cluster.nodes_are(map, &removed);
+                    }
                 }
             }
+        }
+    }
+
+    /// Says what the copies and the clients want.
+    async fn tell(
+        &self,
+        mut write: OwnedWriteHalf,
+        number: u64,
+        told: &Cell<bool>,
+    ) -> io::Result<()> {
+        loop {
+            let words = tokio::select! {
+                asks = self.shared.asks.take() => FromNode::Asks { asks },
+                changes = self.users.next(number, told) => changes,
+            };
+            let mut line = serde_json::to_vec(&words).map_err(io::Error::other)?;
+            line.push(b'\n');
+            write.write_all(&line).await?;
         }
     }
 }
@@ -131,14 +175,5 @@ async fn hand(cluster: &Rc<Cluster>, news: &News) {
         while !post.hand_news(news) {
             tokio::time::sleep(SEAT_PAUSE).await;
         }
-    }
-}
-
-async fn tell(mut write: OwnedWriteHalf, asks: &Asks) -> io::Result<()> {
-    loop {
-        let asks = asks.take().await;
-        let mut line = serde_json::to_vec(&FromNode::Asks { asks }).map_err(io::Error::other)?;
-        line.push(b'\n');
-        write.write_all(&line).await?;
     }
 }

@@ -28,6 +28,7 @@ mod shard_thread;
 mod shared;
 mod start;
 mod status;
+mod users;
 
 pub use dkv_io::{IoUnavailable, Report, probe};
 

@@ -13,6 +13,8 @@ use dkv_protocol::ids::{BootId, ShardAddr, ShardIndex};
 use dkv_protocol::limits::BATCHES_UNDER_WAY_MAX;
 use dkv_protocol::map::StoreMap;
 use dkv_protocol::ranges::RangeNews;
+use dkv_protocol::users::Users;
+use dkv_shard::UsersOutcome;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,13 +60,17 @@ pub(crate) enum Mail {
     },
 }
 
-/// See [`Mail::News`]. The same for all shards.
+/// See [`Mail::News`].
 #[derive(Clone)]
 pub(crate) enum News {
     /// Configurations of ranges.
     Ranges(Arc<[RangeNews]>),
     /// The nodes of the store; more than before, or the same.
     Nodes(Arc<StoreMap>),
+    /// The users of the store.
+    Users(Arc<Users>),
+    /// What became of a change of users, for the shard that asked for it alone.
+    UsersDecided { number: u64, outcome: UsersOutcome },
 }
 
 /// See [`Mail::Link`].

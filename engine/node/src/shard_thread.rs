@@ -118,6 +118,7 @@ fn serve<R: Reactor>(
     if let Some(replication) = &shared.launch.document.replication {
         pure.replicate(shared.boot, dkv_cluster::Settings::of(replication));
     }
+    pure.users_are(shared.users());
     let mut driver = Driver::new(reactor, pure, me, Arc::clone(&shared), letterbox, posts);
     for (listener, port) in listeners {
         if let Err(error) = driver.listen(listener, port) {

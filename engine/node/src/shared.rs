@@ -5,8 +5,10 @@
 use crate::board::LinkBoard;
 use crate::follow::Asks;
 use crate::launch::Launch;
+use crate::users::UsersAsks;
 use dkv_protocol::ids::BootId;
 use dkv_protocol::map::StoreMap;
+use dkv_protocol::users::Users;
 use dkv_shard::command::Env;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,8 +22,12 @@ pub(crate) struct Shared {
     pub(crate) board: LinkBoard,
     /// The nodes of the store, as far as they are known by now.
     map: RwLock<Arc<StoreMap>>,
+    /// The users of the store.
+    users: RwLock<Arc<Users>>,
     /// From the shards to the manager.
     pub(crate) asks: Asks,
+    /// The same of their clients.
+    pub(crate) users_asks: UsersAsks,
     /// The next CLIENT ID less one.
     client_ids: AtomicU64,
     /// Shards that, being told to stop, owe their clients nothing any more.
@@ -37,13 +43,16 @@ impl Shared {
         let (index, removed) = (launch.document.index, &launch.document.removed);
         let board = LinkBoard::new(&env.map, index, removed);
         let map = RwLock::new(Arc::clone(&env.map));
+        let users = RwLock::new(Arc::new(launch.document.users.clone()));
         Self {
             launch,
             boot,
             env,
             board,
             map,
+            users,
             asks: Asks::new(),
+            users_asks: UsersAsks::new(),
             client_ids: AtomicU64::new(0),
             drained: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
@@ -59,6 +68,16 @@ impl Shared {
     /// More nodes are known.
     pub(crate) fn set_map(&self, map: Arc<StoreMap>) {
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = map;
+    }
+
+    /// The users of the store, as they were told last.
+    pub(crate) fn users(&self) -> Arc<Users> {
+        Arc::clone(&self.users.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All shards have been told other users.
+    pub(crate) fn set_users(&self, users: Arc<Users>) {
+        *self.users.write().unwrap_or_else(PoisonError::into_inner) = users;
     }
 
     /// The boot as the manager and INFO show it.

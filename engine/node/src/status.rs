@@ -67,7 +67,7 @@ pub(crate) fn node_status(shared: &Shared) -> NodeStatus {
         unreachable,
         resident_bytes: shared.env.process.resident_bytes.get(),
         cpu_us: dkv_io::clock::process_cpu_ns() / 1_000,
-        users_version: None,
+        users_version: Some(shared.users().version),
         shards: shared.env.stats.iter().map(|stats| stats.snapshot()).collect(),
     }
 }

@@ -48,6 +48,8 @@ mod tally;
 mod tracking;
 mod transaction;
 mod tuning;
+#[expect(dead_code, reason = "the commands that change users come next")]
+mod users;
 mod waits;
 mod walk;
 
@@ -56,3 +58,4 @@ pub use face::{Opened, Order, Output, PortKind, SessionId};
 pub use gates::{Gates, Hold};
 pub use shard::Shard;
 pub use tally::Piece;
+pub use users::UsersOutcome;

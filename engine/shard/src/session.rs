@@ -8,6 +8,7 @@ use crate::pubsub::Listening;
 use crate::queue::Replies;
 use crate::tracking::Mode;
 use crate::transaction::{Awaited, Transaction};
+use crate::users::Change;
 use crate::waits::{Wait, Written};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -50,6 +51,8 @@ pub(crate) enum Stall {
     Copies,
     /// CLIENT PAUSE holds back its next command.
     Pause,
+    /// The managers are asked to change users.
+    Users,
 }
 
 /// How a connection ends.
@@ -116,6 +119,8 @@ pub(crate) struct Session {
     pub(crate) written: Written,
     /// A WAIT that waits.
     pub(crate) wait: Option<Box<Wait>>,
+    /// A change of users that it wants.
+    pub(crate) change: Option<Box<Change>>,
     /// Whether the shard has it in its list of those that wait.
     pub(crate) listed_in_wait: bool,
     /// Whether a command of a transaction runs that the session executes itself.
@@ -176,6 +181,7 @@ impl Session {
             expected_bytes: REPLY_BYTES_UNKNOWN,
             written: Written::default(),
             wait: None,
+            change: None,
             listed_in_wait: false,
             in_exec: false,
             transaction: None,
@@ -205,6 +211,7 @@ impl Session {
         self.transaction = None;
         self.awaited = None;
         self.wait = None;
+        self.change = None;
     }
 
     /// Whether the connection speaks of the whole store.

@@ -18,6 +18,7 @@ use crate::stats::ShardStats;
 use crate::tally::Tally;
 use crate::tracking::Tracking;
 use crate::tuning::Tuning;
+use crate::users::Desk;
 use crate::walk::Step;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -71,6 +72,7 @@ pub struct Shard {
     pub(crate) evicted_lately: bool,
     /// Connections that go on at the end of the turn.
     pub(crate) later: VecDeque<SessionId>,
+    pub(crate) desk: Desk,
     /// Whether writes wait for memory until the next turn.
     pub(crate) starved: bool,
     /// Steps of walks that are to be taken.
@@ -119,6 +121,7 @@ impl Shard {
             spikes: Spikes::default(),
             evicted_lately: false,
             later: VecDeque::new(),
+            desk: Desk::default(),
             starved: false,
             walks: VecDeque::new(),
             served: Vec::new(),
@@ -319,7 +322,12 @@ impl Shard {
                 session.replies.waiting() <= session.waiting_max() / 2
                     && session.replies.gated() <= WAITING_PER_CONNECTION_MAX / 2
             }
-            Stall::None | Stall::Link(_) | Stall::Output | Stall::Turn | Stall::Pause => false,
+            Stall::None
+            | Stall::Link(_)
+            | Stall::Output
+            | Stall::Turn
+            | Stall::Pause
+            | Stall::Users => false,
         };
         if may_go_on && session.end == End::No {
             self.go_on(now, &mut session);

@@ -1,0 +1,109 @@
+//! The users of the store as a shard has them, and the way of a change: from the command that wants it to the managers, who
+//! decide, and back.
+//!
+//! The users that a shard has are replaced as a whole when others are told. A command that changes them does not change these: it asks, its
+//! connection waits, and it is executed again when the answer has come, behind the users that came of it.
+
+use crate::command::Now;
+use crate::face::SessionId;
+use crate::session::{End, Session, Stall};
+use crate::shard::Shard;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use core::ops::ControlFlow;
+use dkv_protocol::users::{UserChanges, Users, UsersAnswer, UsersRefusal};
+
+/// Changes of one shard's connections that may be under way.
+const UNDER_WAY_MAX: usize = 16;
+
+/// What became of changes that a connection wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UsersOutcome {
+    /// What the managers say.
+    Answered(UsersAnswer),
+    /// No manager could be asked in time; nothing has changed.
+    Unreachable,
+    /// One was asked and did not answer; they may be made or not.
+    Unanswered,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    present: Arc<Users>,
+    /// The number of the last change.
+    last: u64,
+    /// Who waits for which.
+    under_way: BTreeMap<u64, SessionId>,
+    /// Those that were not taken yet.
+    out: VecDeque<(u64, UserChanges)>,
+}
+
+/// A change that a connection waits for, or what became of it.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Asked(u64),
+    Decided(UsersOutcome),
+}
+
+impl Shard {
+    /// The users of the store.
+    pub fn users(&self) -> &Arc<Users> {
+        &self.desk.present
+    }
+
+    /// The users of the store are these now.
+    pub fn users_are(&mut self, users: Arc<Users>) {
+        self.desk.present = users;
+    }
+
+    /// A change that a connection wants and that is to go to the managers, with its number.
+    pub fn take_user_changes(&mut self) -> Option<(u64, UserChanges)> {
+        self.desk.out.pop_front()
+    }
+
+    /// What became of a change. The users that came of it were told before.
+    pub fn users_answered(&mut self, now: Now, number: u64, outcome: UsersOutcome) {
+        let Some(id) = self.desk.under_way.remove(&number) else { return };
+        let Some(mut session) = self.sessions.take(id) else { return };
+        match &mut session.change {
+            Some(change) if matches!(**change, Change::Asked(asked) if asked == number) => {
+                **change = Change::Decided(outcome);
+                if session.stall == Stall::Users && session.end == End::No {
+                    self.pace.begin();
+                    self.go_on(now, &mut session);
+                }
+            }
+            _ => {}
+        }
+        self.settle(session);
+    }
+
+    /// Has the managers change the users for the command that a connection executes. Break: its connection waits, and the
+    /// command is to be executed again; then it asks the same, whatever the users are meanwhile, and gets what became of it.
+    pub(crate) fn change_users(
+        &mut self,
+        session: &mut Session,
+        changes: impl FnOnce(&Users) -> UserChanges,
+    ) -> ControlFlow<(), UsersOutcome> {
+        match session.change.take().map(|change| *change) {
+            Some(Change::Decided(outcome)) => return ControlFlow::Continue(outcome),
+            Some(Change::Asked(number)) => session.change = Some(Box::new(Change::Asked(number))),
+            None if self.desk.under_way.len() >= UNDER_WAY_MAX => {
+                let why = UsersRefusal::Busy;
+                let outcome = UsersOutcome::Answered(UsersAnswer::Refused { why });
+                return ControlFlow::Continue(outcome);
+            }
+            None => {
+                self.desk.last += 1;
+                let number = self.desk.last;
+                self.desk.under_way.insert(number, session.id);
+                self.desk.out.push_back((number, changes(&self.desk.present)));
+                session.change = Some(Box::new(Change::Asked(number)));
+            }
+        }
+        self.stall(session, Stall::Users);
+        ControlFlow::Break(())
+    }
+}
