@@ -136,7 +136,8 @@ impl Resync {
     ) {
         let Some(cursor) = self.cursor else { return };
         let slice_bytes = settings.slice_bytes;
-        let mut records = Vec::new();
+        // The last record may exceed it; no other makes the buffer grow.
+        let mut records = Vec::with_capacity(slice_bytes + slice_bytes / 8);
         let queue = &mut self.queue;
         self.cursor =
             store.walk(range, cursor, slice_bytes, &mut |version, record| match record.body {

@@ -7,6 +7,7 @@ use crate::Store;
 use crate::cluster::{Cluster, NS_PER_MS, Peer};
 use crate::follower::Standing;
 use crate::log::Run;
+use crate::resync::Resync;
 use crate::state::Answer;
 use alloc::vec::Vec;
 use dkv_protocol::ids::{RangeId, ShardAddr};
@@ -23,6 +24,15 @@ enum Sent {
     More,
     /// There is more, once something is acknowledged.
     WindowFull,
+}
+
+/// What a batch has room for.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Bytes that the buffer may come to.
+    full: usize,
+    /// Whether resyncs go on.
+    fills: bool,
 }
 
 impl Cluster {
@@ -76,7 +86,8 @@ impl Cluster {
         let slices_max = 2 * self.settings.slice_bytes;
         let most = self.settings.batch_bytes_max;
         let full = start + if self.filling { most.min(slices_max) } else { most };
-        self.write_streams(at, now_ns, out, full, store);
+        let room = Room { full, fills: start < self.settings.unsent_bytes_max };
+        self.write_streams(at, now_ns, out, room, store);
         if out.len() > start + HEAD_BYTES {
             return true;
         }
@@ -170,23 +181,23 @@ impl Cluster {
         }
     }
 
-    /// What copies of ranges are to hold, until `out` is `full` bytes long.
+    /// What copies of ranges are to hold, as far as there is room.
     fn write_streams(
         &mut self,
         at: usize,
         now_ns: u64,
         out: &mut Vec<u8>,
-        full: usize,
+        room: Room,
         store: &mut dyn Store,
     ) {
         let start = self.peers[at].stream_from;
         for range in self.peers[at].stream.iter_from(start) {
-            if out.len() >= full {
+            if out.len() >= room.full {
                 return;
             }
             // The next batch begins with the range after the one that was cut short.
             self.peers[at].stream_from = range.0.wrapping_add(1);
-            match self.write_stream(at, range, now_ns, out, full, store) {
+            match self.write_stream(at, range, now_ns, out, room, store) {
                 Sent::All => self.peers[at].stream.remove(range),
                 Sent::More => {}
                 Sent::WindowFull => return,
@@ -200,7 +211,7 @@ impl Cluster {
         range: RangeId,
         now_ns: u64,
         out: &mut Vec<u8>,
-        full: usize,
+        room: Room,
         store: &mut dyn Store,
     ) -> Sent {
         let settings = &self.settings;
@@ -226,12 +237,13 @@ impl Cluster {
                 }
                 return Sent::All;
             }
-            if resync.wants_walk() && self.walks_left > 0 {
+            if room.fills && resync.wants_walk() && self.walks_left > 0 {
                 self.walks_left -= 1;
                 resync.walk(range, r.log.end(), settings, store);
             }
             let before = resync.under_way();
-            while *total + resync.under_way() - before < window && out.len() < full {
+            let has_window = |resync: &Resync| *total + resync.under_way() - before < window;
+            while room.fills && has_window(resync) && out.len() < room.full {
                 if !resync.send(range, lead.epoch, out) {
                     break;
                 }
@@ -239,7 +251,7 @@ impl Cluster {
             self.filled.full_bytes += resync.under_way() - before;
             // What was walked and found no room has nobody else to remember it: nothing of it is under way.
             if resync.has_unsent() {
-                sent = if out.len() < full { Sent::WindowFull } else { Sent::More };
+                sent = if has_window(resync) { Sent::More } else { Sent::WindowFull };
             }
             follower.recount(&r.log, total);
         }
@@ -249,14 +261,14 @@ impl Cluster {
                 sent = Sent::WindowFull;
                 break;
             }
-            if out.len() >= full {
+            if out.len() >= room.full {
                 sent = Sent::More;
                 break;
             }
             let prev_index = follower.next - 1;
-            let room = settings.batch_bytes_max.min(settings.slice_bytes);
+            let bytes_max = settings.batch_bytes_max.min(settings.slice_bytes);
             let (Some(prev_epoch), Some(run)) =
-                (r.log.epoch_at(prev_index), r.log.run(follower.next, room))
+                (r.log.epoch_at(prev_index), r.log.run(follower.next, bytes_max))
             else {
                 follower.hopeless = true;
                 break;

@@ -32,6 +32,9 @@ pub struct Settings {
     pub window_bytes: usize,
     /// Bytes after which a batch is sent. One message may exceed it.
     pub batch_bytes_max: usize,
+    /// Bytes that were written for a peer and not sent, above which a resync goes on later: what comes of a walk waits in
+    /// the table, where it costs nothing, instead of in a buffer that grows and is copied for that.
+    pub unsent_bytes_max: usize,
     /// Bytes of a slice of a resync, and of a part of a great effect.
     pub slice_bytes: usize,
     /// When a write is answered.
@@ -62,7 +65,8 @@ impl Default for Settings {
             log_bytes_max: 32 * 1024 * 1024,
             window_bytes: 4 * 1024 * 1024,
             batch_bytes_max: 256 * 1024,
-            slice_bytes: 64 * 1024,
+            unsent_bytes_max: 256 * 1024,
+            slice_bytes: 32 * 1024,
             ack: Ack::All,
             min_insync: 1,
             read: ReadMode::Lease,

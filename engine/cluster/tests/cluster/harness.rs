@@ -168,6 +168,8 @@ pub(crate) struct Node {
     pub(crate) up: bool,
     /// What its clock is ahead of the others'.
     pub(crate) ahead_ns: u64,
+    /// Bytes that were written for its peer and are not sent.
+    pub(crate) unsent_bytes: usize,
     pub(crate) lost: Vec<Lost>,
 }
 
@@ -283,6 +285,7 @@ impl Net {
             boot: BootId(at as u64),
             up: true,
             ahead_ns: 0,
+            unsent_bytes: 0,
             lost: Vec::new(),
         });
         let in_sync: Vec<Rid> = (0..copies)
@@ -405,8 +408,12 @@ impl Net {
             node.cluster.tick(now_ns, &mut node.store);
             node.cluster.take_lost(&mut node.lost);
             node.cluster.take_asks(&mut asks);
-            while let Some((to, body)) = node.cluster.take_messages(now_ns, &mut node.store) {
-                self.flying.push((at, usize::from(to.node.0), body));
+            let mut output = vec![0; node.unsent_bytes];
+            while let Some(to) = node.cluster.next_peer() {
+                if node.cluster.write_messages(now_ns, &mut node.store, &mut output) {
+                    let body = output.split_off(node.unsent_bytes);
+                    self.flying.push((at, usize::from(to.node.0), body));
+                }
             }
             for ask in asks {
                 if !self.catalogue.reachable || self.is_cut(at, usize::MAX) {

@@ -227,6 +227,27 @@ fn a_place_without_a_copy_gets_one_while_the_range_is_written() {
 }
 
 #[test]
+fn while_much_that_was_written_is_not_sent_a_copy_is_filled_no_further_and_writes_go_on() {
+    let mut net = Net::new(3, 2, settings());
+    net.run(20);
+    for n in 0..300 {
+        net.put(0, &format!("k{n}"), &[n as u8; 40]).unwrap();
+    }
+    net.run(100);
+    net.nodes[0].unsent_bytes = settings().unsent_bytes_max;
+    net.place(&[0, 1, 2]);
+    net.run(500);
+    assert_eq!(net.in_sync(), [0, 1]);
+    assert!(net.nodes[2].store.keys(R).is_empty(), "{:?}", net.nodes[2].store);
+    net.put(0, "k1", b"later").unwrap();
+    net.run(100);
+    net.nodes[0].unsent_bytes = settings().unsent_bytes_max - 1;
+    net.run(500);
+    assert_eq!(net.in_sync(), [0, 1, 2]);
+    net.same();
+}
+
+#[test]
 fn a_copy_that_was_away_for_a_short_time_gets_only_what_it_missed() {
     let mut net = Net::new(2, 2, settings());
     net.run(50);
