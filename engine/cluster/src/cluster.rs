@@ -74,6 +74,8 @@ pub struct Cluster {
     /// The peer whose batch comes next in this turn.
     pub(crate) sending: usize,
     pub(crate) walks_left: usize,
+    /// Places that may be asked in this pass for what they hold.
+    pub(crate) probes_left: usize,
     /// Whether copies are being filled in full, as of the last look at all ranges, or since.
     pub(crate) filling: bool,
     pub(crate) filled: Filled,
@@ -112,6 +114,7 @@ impl Cluster {
             next_pass_ns: u64::MAX,
             sending: 0,
             walks_left: WALKS_PER_TURN,
+            probes_left: 0,
             filling: false,
             filled: Filled::default(),
             trim_from: 0,

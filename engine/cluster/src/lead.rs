@@ -245,11 +245,13 @@ impl Cluster {
         found: Found,
         store: &mut dyn Store,
     ) {
-        if self.resyncs() >= crate::cluster::RESYNCS_MAX {
-            return;
-        }
+        let full = self.resyncs() >= crate::cluster::RESYNCS_MAX;
         let r = &mut self.ranges[usize::from(range.0)];
         let Some(lead) = r.lead.as_deref_mut() else { return };
+        if full {
+            lead.next_probe_ns = now_ns;
+            return;
+        }
         let wanted = r.placement.contains(&rid.addr) && rid.addr != self.me.addr;
         let known = lead.followers.iter().any(|follower| follower.rid.addr == rid.addr);
         if lead.epoch != epoch || r.epoch != epoch || !wanted || known {

@@ -19,6 +19,9 @@ const TRANSFER_PAUSE_ASKS: u64 = 5;
 /// So many asks later than it heard of an epoch, a copy asks for its configuration.
 const FETCH_AFTER_ASKS: u64 = 3;
 
+/// Places that are asked in a pass for what they hold: so many answers there can be for the few that are taken up.
+const PROBES_PER_PASS: usize = 4 * RESYNCS_MAX;
+
 impl Cluster {
     /// Does what is due. Cheap when nothing is.
     pub fn tick(&mut self, now_ns: u64, store: &mut dyn Store) {
@@ -26,7 +29,9 @@ impl Cluster {
             return;
         }
         self.next_pass_ns = now_ns + self.settings.tick_ns;
-        self.filling = self.resyncs() > 0;
+        let resyncs = self.resyncs();
+        self.filling = resyncs > 0;
+        self.probes_left = if resyncs < RESYNCS_MAX { PROBES_PER_PASS } else { 0 };
         if now_ns >= self.next_beacon_ns {
             self.next_beacon_ns = now_ns + self.settings.beacon_ns;
             for peer in &mut self.peers {
@@ -152,9 +157,14 @@ impl Cluster {
         if lead.epoch != r.epoch || now_ns < lead.next_probe_ns {
             return;
         }
-        lead.next_probe_ns = now_ns + self.settings.probe_ns;
         let known = |addr| addr == me || lead.followers.iter().any(|f| f.rid.addr == addr);
-        if r.placement.iter().all(|addr| known(*addr)) || self.resyncs() >= RESYNCS_MAX {
+        let all = r.placement.iter().all(|addr| known(*addr));
+        // Who waits only for room asks in the pass that has some.
+        if !all && self.probes_left == 0 {
+            return;
+        }
+        lead.next_probe_ns = now_ns + self.settings.probe_ns;
+        if all {
             return;
         }
         for at in 0..self.ranges[usize::from(range.0)].placement.len() {
@@ -165,6 +175,9 @@ impl Cluster {
             if addr != self.me.addr && !known {
                 let peer = self.peer_of(addr);
                 self.peers[peer].probe.insert(range);
+                // Whoever cannot be asked keeps nobody else from it.
+                let asked = usize::from(self.peers[peer].up);
+                self.probes_left = self.probes_left.saturating_sub(asked);
             }
         }
     }
