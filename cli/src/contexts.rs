@@ -3,6 +3,7 @@
 //!
 //! It holds no secret: a token and a password are named by the paths of their files.
 
+use crate::commands::store_password;
 use crate::failure::Failure;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -53,9 +54,38 @@ pub(crate) struct Connection {
     pub(crate) endpoints: Vec<String>,
     /// Seconds since 1970 when it was made.
     pub(crate) connected_at: u64,
+    /// As whom.
+    #[serde(flatten)]
+    pub(crate) login: Login,
+}
+
+/// Who a client of a store is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Login {
+    /// The user; none: the default user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<String>,
     /// Where the password is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) password_file: Option<PathBuf>,
+}
+
+impl Login {
+    /// What was not given is that of the remembered login, but never the password of somebody else.
+    pub(crate) fn or(self, remembered: Login) -> Self {
+        if self.user.is_some() && self.user != remembered.user {
+            return self;
+        }
+        Self {
+            user: remembered.user,
+            password_file: self.password_file.or(remembered.password_file),
+        }
+    }
+
+    /// What is in the file.
+    pub(crate) fn password(&self) -> Result<Option<String>, Failure> {
+        self.password_file.as_deref().map(store_password).transpose()
+    }
 }
 
 /// `$XDG_CONFIG_HOME/dkv/contexts.json`, else `~/.config/dkv/contexts.json`.
@@ -157,6 +187,22 @@ impl Contexts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_is_completed_but_never_with_the_password_of_another_user() {
+        let login = |user: Option<&str>, file: Option<&str>| Login {
+            user: user.map(str::to_owned),
+            password_file: file.map(PathBuf::from),
+        };
+        let (bob, none) = (login(Some("bob"), Some("b")), login(None, None));
+        assert_eq!(none.clone().or(bob.clone()), bob);
+        assert_eq!(login(Some("bob"), None).or(bob.clone()), bob);
+        assert_eq!(login(None, Some("c")).or(bob.clone()), login(Some("bob"), Some("c")));
+        for other in [login(Some("eve"), None), login(Some("eve"), Some("e"))] {
+            assert_eq!(other.clone().or(bob.clone()), other);
+        }
+        assert_eq!(login(Some("bob"), None).or(none), login(Some("bob"), None));
+    }
 
     #[test]
     fn what_is_written_is_read_again() {

@@ -2,8 +2,7 @@
 //! And how a client's failure ends a command.
 
 use crate::clustron::Spelling;
-use crate::commands::store_password;
-use crate::contexts::{Connection, Contexts};
+use crate::contexts::{Connection, Contexts, Login};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::reach::ReachArgs;
@@ -25,7 +24,10 @@ pub(crate) struct LinkArgs {
     /// Name of the store [default: that of the connection, of the context, or the only one]
     #[arg(short, long, env = "DKV_STORE", value_name = "NAME")]
     pub(crate) store: Option<String>,
-    /// File with the password of the store
+    /// User of the store to be [default: that of the connection, else the default user, whose password is the store's]
+    #[arg(long, env = "DKV_USER", value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// File with the password of the store, or of the user
     #[arg(long, env = "DKV_PASSWORD_FILE", value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
     /// See [`ReachArgs`].
@@ -52,21 +54,21 @@ impl LinkArgs {
 
     fn locate(&self, spelling: Spelling) -> Result<Options, Failure> {
         let mut options = Options { store: self.store.clone(), ..Options::default() };
-        let mut password_file = self.password_file.clone();
+        let mut login =
+            Login { user: self.user.clone(), password_file: self.password_file.clone() };
         if self.endpoint.iter().any(|endpoint| !endpoint.trim().is_empty()) {
             options.endpoints = endpoints(&self.endpoint)?;
         } else if let Some(connection) = self.remembered()? {
             options.endpoints = connection.endpoints;
             options.store = Some(connection.store);
-            password_file = password_file.or(connection.password_file);
+            login = login.or(connection.login);
         } else {
             let (store, endpoints) = self.ask_managers(spelling)?;
             options.endpoints = endpoints;
             options.store = Some(store);
         }
-        if let Some(path) = password_file {
-            options.password = Some(store_password(&path)?);
-        }
+        options.password = login.password()?;
+        options.user = login.user;
         Ok(options)
     }
 
@@ -182,10 +184,12 @@ fn this_machine() -> Option<String> {
     guard::running()?.address.map(|address| address.to_string())
 }
 
+const LOGIN_HINT: &str = "--password-file FILE with the password on its first line, and --user NAME when it is that of a user";
+
 /// How a client's failure ends a command.
 pub(crate) fn client_failure(error: &ClientError) -> Failure {
     let what = error.to_string();
-    let password = "--password-file FILE with the store's password on its first line";
+    let password = LOGIN_HINT;
     match error {
         ClientError::BadAddress { .. } => {
             Failure::usage(what, format!("--endpoint 127.0.0.1:{CLIENT_PORT}"))
@@ -221,8 +225,9 @@ pub(crate) fn server_failure(text: &str) -> Failure {
     let hint = match code {
         "CLUSTERDOWN" => "a node is down; look with: dkv store list",
         "OOM" => "delete keys, or give the store more memory",
-        "NOAUTH" | "WRONGPASS" => {
-            "--password-file FILE with the store's password on its first line"
+        "NOAUTH" | "WRONGPASS" => LOGIN_HINT,
+        "NOPERM" => {
+            "another user may, with --user NAME; what each one may: dkv store user list STORE"
         }
         "DENIED" => {
             "the store is in protected mode: ask from its own machine, or create it with a password"

@@ -110,8 +110,11 @@ const ADMIN: &[Parameter] = &[
 ];
 
 /// Of every cmdlet that talks to a store.
-const CLIENT: &[Parameter] =
-    &[option("PasswordFile", "--password-file"), option("Output", "--output")];
+const CLIENT: &[Parameter] = &[
+    option("User", "--user"),
+    option("PasswordFile", "--password-file"),
+    option("Output", "--output"),
+];
 
 /// Of those that only read what is remembered.
 const LOCAL: &[Parameter] = &[option("Output", "--output")];

@@ -109,6 +109,22 @@ fn the_introduction_says_hello_with_the_password() {
     assert_eq!(words(&seen.recv().unwrap()), "HELLO 3 AUTH default pw");
     assert_eq!(words(&seen.recv().unwrap()), "CLIENT SETINFO LIB-NAME dkv-client");
     assert!(words(&seen.recv().unwrap()).starts_with("CLIENT SETINFO LIB-VER "));
+    for (password, hello) in [(Some("pw"), "HELLO 3 AUTH bob pw"), (None, "HELLO 3 AUTH bob ")] {
+        let (endpoint, seen) = serve(|_, _| Then::Silence);
+        let (user, password) = (Some("bob".into()), password.map(str::to_owned));
+        Client::connect(Options { user, password, ..options(&[&endpoint]) }).unwrap();
+        assert_eq!(words(&seen.recv().unwrap()), hello);
+    }
+}
+
+#[test]
+fn a_user_that_may_not_ask_for_the_store_is_let_go_on() {
+    let (endpoint, _seen) = serve(|_, command| {
+        let may = !words(command).starts_with("INFO");
+        reply(if may { "+OK\r\n" } else { "-NOPERM User bob has no permissions\r\n" })
+    });
+    let (store, user) = (Some("Orders".into()), Some("bob".into()));
+    Client::connect(Options { user, store, ..options(&[&endpoint]) }).unwrap();
 }
 
 #[test]

@@ -61,14 +61,14 @@ pub enum ClientError {
         /// One for each endpoint.
         causes: Vec<ClientError>,
     },
-    /// The store has a password and none was given.
+    /// The store has a password, or its default user is switched off, and no user or password was given.
     #[error("{endpoint} asks for a password (NOAUTH)")]
     PasswordRequired {
         /// Where to.
         endpoint: String,
     },
-    /// The password is wrong.
-    #[error("{endpoint} does not take this password (WRONGPASS)")]
+    /// The password is wrong, or there is no such user, or it is switched off; the store does not say which.
+    #[error("{endpoint} does not take this user and password (WRONGPASS)")]
     WrongPassword {
         /// Where to.
         endpoint: String,

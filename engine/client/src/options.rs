@@ -11,7 +11,9 @@ pub struct Options {
     /// Client ports of nodes as `HOST:PORT`, tried in order. A missing port is the default one; an IPv6 address stands in
     /// brackets.
     pub endpoints: Vec<String>,
-    /// The store's password.
+    /// The user to be; none: `default`, whose password is the store's.
+    pub user: Option<String>,
+    /// The password of that user.
     pub password: Option<String>,
     /// The store that is meant; another one that answers is an error.
     pub store: Option<String>,
@@ -25,6 +27,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             endpoints: Vec::new(),
+            user: None,
             password: None,
             store: None,
             timeout: Duration::from_secs(5),
@@ -37,6 +40,7 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("endpoints", &self.endpoints)
+            .field("user", &self.user)
             .field("password", &self.password.as_ref().map(|_| ".."))
             .field("store", &self.store)
             .field("timeout", &self.timeout)
@@ -46,8 +50,8 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// From `dkv://[:PASSWORD@]HOST[:PORT][,HOST[:PORT]…][/STORE]`. In the password `%` and two hexadecimal digits stand
-    /// for a byte.
+    /// From `dkv://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]…][/STORE]`. In user and password `%` and two hexadecimal digits
+    /// stand for a byte.
     pub fn from_url(url: &str) -> Result<Self, ClientError> {
         // The password is not repeated in an error.
         let shown = match (url.split_once("://"), url.rsplit_once('@')) {
@@ -65,14 +69,13 @@ impl Options {
             Some((hosts, store)) => (hosts, Some(store)),
             None => (rest, None),
         };
-        let password = match user {
-            None => None,
+        let decode = |text| percent_decode(text).ok_or_else(|| bad("'%' needs two digits"));
+        let (user, password) = match user {
+            None => (None, None),
             Some(user) => {
                 let (name, password) = user.split_once(':').unwrap_or(("", user));
-                if !matches!(name, "" | "default") {
-                    return Err(bad("the only user is 'default'"));
-                }
-                Some(percent_decode(password).ok_or_else(|| bad("'%' needs two digits"))?)
+                let name = Some(decode(name)?).filter(|name| !name.is_empty());
+                (name, Some(decode(password)?))
             }
         };
         if hosts == "inproc" {
@@ -83,7 +86,7 @@ impl Options {
             return Err(bad("nothing may follow the store's name"));
         }
         let endpoints = hosts.split(',').map(str::to_owned).collect();
-        let options = Self { endpoints, password, store, ..Self::default() };
+        let options = Self { endpoints, user, password, store, ..Self::default() };
         options.addresses()?;
         Ok(options)
     }
@@ -162,8 +165,14 @@ mod tests {
 
         let options = Options::from_url("dkv://default:p%40ss%2f@h:1").unwrap();
         assert_eq!((options.password.as_deref(), options.store), (Some("p@ss/"), None));
+        assert_eq!(options.user.as_deref(), Some("default"));
+        let options = Options::from_url("dkv://b%3aob:pw@h/S").unwrap();
+        assert_eq!(
+            (options.user.as_deref(), options.password.as_deref()),
+            (Some("b:ob"), Some("pw"))
+        );
         let options = Options::from_url("dkv://:a:b@[fe80::1]/S").unwrap();
-        assert_eq!(options.password.as_deref(), Some("a:b"));
+        assert_eq!((options.user.as_deref(), options.password.as_deref()), (None, Some("a:b")));
         assert_eq!(options.addresses().unwrap(), [("fe80::1".into(), CLIENT_PORT)]);
     }
 
@@ -181,7 +190,7 @@ mod tests {
             ("dkv://[::1]7861/S", "':'"),
             ("dkv://h/S/T", "follow"),
             ("dkv://h,/S", "host is missing"),
-            ("dkv://bob:pw@h/S", "default"),
+            ("dkv://b%4:pw@h/S", "'%'"),
             ("dkv://:%4@h/S", "'%'"),
             ("dkv://inproc/demo", "inside the process"),
         ] {
@@ -194,7 +203,7 @@ mod tests {
     fn passwords_are_not_printed() {
         let options = Options::from_url("dkv://:hunter2@h").unwrap();
         assert!(!format!("{options:?}").contains("hunter2"));
-        let error = Options::from_url("dkv://bob:hunter2@h").unwrap_err();
+        let error = Options::from_url("dkv://bob:hunter2@h:none").unwrap_err();
         assert!(!error.to_string().contains("hunter2"));
     }
 }

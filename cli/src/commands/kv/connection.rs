@@ -2,8 +2,7 @@
 
 use super::Shared;
 use crate::clustron::Spelling;
-use crate::commands::store_password;
-use crate::contexts::{Connection, Contexts};
+use crate::contexts::{Connection, Contexts, Login};
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::store_link::{endpoints, open};
@@ -20,7 +19,10 @@ pub(crate) struct ConnectArgs {
     /// Client ports of its nodes, as HOST or HOST:PORT; the first that answers is used
     #[arg(required = true, value_name = "HOST:PORT")]
     endpoints: Vec<String>,
-    /// File with the password of the store
+    /// User of the store to be [default: the default user, whose password is the store's]
+    #[arg(long, env = "DKV_USER", value_name = "NAME")]
+    user: Option<String>,
+    /// File with the password of the store, or of the user
     #[arg(long, env = "DKV_PASSWORD_FILE", value_name = "FILE")]
     password_file: Option<PathBuf>,
     /// Most seconds to wait for a node
@@ -53,15 +55,17 @@ pub(super) fn connect(args: &ConnectArgs, spelling: Spelling) -> Result<u8, Fail
     }
     let password_file = args.password_file.as_deref().map(std::path::absolute).transpose();
     let password_file = password_file.map_err(|error| Failure::failed(error.to_string(), ""))?;
+    let login = Login { user: args.user.clone(), password_file };
     let link = open(Options {
+        user: login.user.clone(),
         endpoints: endpoints.clone(),
-        password: password_file.as_deref().map(store_password).transpose()?,
+        password: login.password()?,
         store: Some(args.store.clone()),
         timeout: Duration::from_secs(args.timeout_sec),
         ..Options::default()
     })?;
     let connected_at = unix_s();
-    let connection = Connection { store: link.store, endpoints, connected_at, password_file };
+    let connection = Connection { store: link.store, endpoints, connected_at, login };
     Contexts::update(|contexts| contexts.connection = Some(connection.clone()))?;
     let head = ["StoreName", "Endpoints", "ConnectedAtUtc", "LogFile", "Success", "Error"];
     let row = [

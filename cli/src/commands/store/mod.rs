@@ -3,9 +3,11 @@
 mod create;
 mod run;
 mod show;
+mod user;
 mod verify;
 
 use crate::clustron::Spelling;
+use crate::contexts::Login;
 use crate::failure::Failure;
 use crate::output::OutputArgs;
 use crate::reach::{FanoutArgs, ReachArgs, Reached, show as show_report};
@@ -123,12 +125,18 @@ Ranges that are written to all the time are asked for until the seconds are over
     Verify {
         /// Name of the store
         name: String,
-        /// File with the password of the store
+        /// User of the store to be; it has to be allowed DKV.CHECKSUM [default: that of the connection, else the default user]
+        #[arg(long, env = "DKV_USER", value_name = "NAME")]
+        user: Option<String>,
+        /// File with the password of the store, or of the user
         #[arg(long, env = "DKV_PASSWORD_FILE", value_name = "FILE")]
         password_file: Option<PathBuf>,
         #[command(flatten)]
         shared: Shared,
     },
+    /// Shows and changes the users of a store, the same on all its nodes
+    #[command(subcommand, after_help = "Example:\n  dkv store user list TestStore")]
+    User(user::Command),
     /// Forgets a stopped store on all its machines
     #[command(after_help = "\
 Examples:
@@ -277,10 +285,12 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
         Command::List { name, detailed, shared } => {
             show::list(name.as_deref(), *detailed, shared, spelling)
         }
-        Command::Verify { name, password_file, shared } => {
-            verify::verify(name, password_file.as_deref(), shared, spelling)
+        Command::Verify { name, user, password_file, shared } => {
+            let login = Login { user: user.clone(), password_file: password_file.clone() };
+            verify::verify(name, login, shared, spelling)
         }
         Command::Show { name, shared } => show::show(name, shared, spelling),
+        Command::User(command) => user::run(command, spelling),
         Command::Delete { name, force, shared } => {
             let reached = shared.group(spelling)?;
             show_report(shared.output.output, &coordinate::delete(&reached.group, name, *force))

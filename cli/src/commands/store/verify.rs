@@ -6,8 +6,7 @@
 
 use super::{Shared, show};
 use crate::clustron::Spelling;
-use crate::commands::store_password;
-use crate::contexts::Contexts;
+use crate::contexts::{Contexts, Login};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format};
 use crate::store_link::client_failure;
@@ -16,7 +15,6 @@ use dkv_protocol::admin::{NodeView, StoreView};
 use dkv_protocol::limits::{RANGES, SLOTS_PER_RANGE};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -62,7 +60,7 @@ struct Asked {
 /// Runs it.
 pub(super) fn verify(
     name: &str,
-    password_file: Option<&Path>,
+    mut login: Login,
     shared: &Shared,
     spelling: Spelling,
 ) -> Result<u8, Failure> {
@@ -72,9 +70,11 @@ pub(super) fn verify(
     let store = show::find(&listing, name)?;
     // The connection of `kv connect` knows the password of its own store.
     let remembered = Contexts::load()?.connection.filter(|connection| connection.store == name);
-    let remembered = remembered.and_then(|connection| connection.password_file);
-    let password = password_file.or(remembered.as_deref()).map(store_password).transpose()?;
-    let mut shards = connect(store, password.as_deref(), deadline)?;
+    if let Some(connection) = remembered {
+        login = login.or(connection.login);
+    }
+    let password = login.password()?;
+    let mut shards = connect(store, login.user.as_deref(), password.as_deref(), deadline)?;
     let mut copies: Vec<Vec<Copy>> = vec![Vec::new(); RANGES];
     let mut findings = vec![Finding::Busy; RANGES];
     let mut pending: Vec<usize> = (0..RANGES).collect();
@@ -104,6 +104,7 @@ pub(super) fn verify(
 /// Connects to all shards that can be reached; says which cannot.
 fn connect(
     store: &StoreView,
+    user: Option<&str>,
     password: Option<&str>,
     deadline: Instant,
 ) -> Result<Vec<Asked>, Failure> {
@@ -114,6 +115,7 @@ fn connect(
             let left = deadline.saturating_duration_since(Instant::now());
             let options = Options {
                 endpoints: vec![format!("{}:{port}", host(node))],
+                user: user.map(str::to_owned),
                 password: password.map(str::to_owned),
                 store: Some(store.record.definition.name.clone()),
                 timeout: SILENCE_MAX.min(left).max(REST),

@@ -1,0 +1,142 @@
+//! `store user`: who may do what in a store, through the managers, so that it works whether the store runs or not, and also
+//! for an operator whom the users of the store would not let in.
+
+use super::Shared;
+use crate::clustron::Spelling;
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::reach::admin_failure;
+use dkv_agent::client::AdminError;
+use dkv_agent::coordinate::Group;
+use dkv_protocol::users::{UserChange, UserChanges, Users};
+use serde_json::json;
+
+/// How often a change is made anew because somebody else changed users meanwhile.
+const TRIES: usize = 5;
+/// The user that every client is before it says otherwise.
+const DEFAULT: &str = "default";
+
+/// The subcommands of `dkv store user`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// The users of a store and what each may do, as ACL LIST shows it
+    #[command(after_help = "\
+Examples:
+  dkv store user list TestStore
+  dkv store user list TestStore -o json
+
+A store whose default user nobody has changed lets that one do everything, with the password of the store if it has one.
+Passwords are shown as their SHA-256.")]
+    List {
+        /// Name of the store
+        name: String,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Removes a user from a store; its connections are closed
+    #[command(after_help = "\
+Examples:
+  dkv store user remove TestStore bob
+  dkv store user remove TestStore default
+
+The default user cannot go: removing it makes it what it is in a new store, which lets in again who locked himself out.")]
+    Remove {
+        /// Name of the store
+        name: String,
+        /// The user
+        user: String,
+        #[command(flatten)]
+        shared: Shared,
+    },
+}
+
+/// Runs it.
+pub(super) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> {
+    match command {
+        Command::List { name, shared } => list(name, shared, spelling),
+        Command::Remove { name, user, shared } => remove(name, user, shared, spelling),
+    }
+}
+
+/// Asks the managers in turn until one answers; all of them have the same users. What one refuses the others would too.
+fn ask<T>(
+    group: &Group,
+    mut call: impl FnMut(&dkv_agent::client::AdminClient) -> Result<T, AdminError>,
+) -> Result<T, Failure> {
+    let mut first: Option<AdminError> = None;
+    for client in group.clients() {
+        match call(client) {
+            Ok(answer) => return Ok(answer),
+            // A store without a node on a machine is not known there.
+            Err(error @ AdminError::NotConnected { .. }) => {
+                first.get_or_insert(error);
+            }
+            Err(error) if error.is_not_found() => {
+                first = Some(error);
+            }
+            Err(error) => return Err(admin_failure(&error)),
+        }
+    }
+    Err(match first {
+        Some(error) => admin_failure(&error),
+        None => Failure::not_connected("there is no manager to ask", "dkv connect -m HOST"),
+    })
+}
+
+fn list(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8, Failure> {
+    let reached = shared.group(spelling)?;
+    let users = ask(&reached.group, |client| client.users(name))?;
+    let head = ["User", "Rules"];
+    let rules = |user: &str, line: &str| {
+        let behind = line.strip_prefix("user ").and_then(|line| line.strip_prefix(user));
+        behind.unwrap_or(line).trim_start().to_owned()
+    };
+    let mut rows: Vec<_> =
+        users.each().map(|(user, line)| vec![json!(user), json!(rules(user, line))]).collect();
+    if users.line(DEFAULT).is_none() {
+        let view = ask(&reached.group, |client| client.store(name))?;
+        let password = view.record.definition.password_sha256.map(|hash| format!("#{hash}"));
+        let password = password.unwrap_or_else(|| "nopass".into());
+        rows.insert(0, vec![json!(DEFAULT), json!(format!("on {password} ~* &* +@all"))]);
+    }
+    output::rows(shared.output.output, &head, &rows);
+    Ok(0)
+}
+
+fn remove(name: &str, user: &str, shared: &Shared, spelling: Spelling) -> Result<u8, Failure> {
+    let reached = shared.group(spelling)?;
+    change(&reached.group, name, |users| {
+        if users.line(user).is_none() {
+            let what = if user == DEFAULT {
+                format!("the default user of {name} is what it is in a new store already")
+            } else {
+                format!("the store {name} has no user {user:?}")
+            };
+            return Err(Failure::failed(what, format!("dkv store user list {name}")));
+        }
+        Ok(UserChange { name: user.to_owned(), line: None })
+    })?;
+    output::line(&format!("Removed {user}"));
+    Ok(0)
+}
+
+/// Has the managers change a user, made of the users as they are: anew when somebody else was faster.
+fn change(
+    group: &Group,
+    store: &str,
+    make: impl Fn(&Users) -> Result<UserChange, Failure>,
+) -> Result<(), Failure> {
+    let mut tries = 0;
+    loop {
+        let users = ask(group, |client| client.users(store))?;
+        let changes = UserChanges { expected: users.version, changes: vec![make(&users)?] };
+        tries += 1;
+        match ask(group, |client| client.change_users(store, &changes)) {
+            Err(failure) if failure.code == "users_changed" && tries < TRIES => {}
+            Err(failure) if failure.code == "not_decided" => {
+                return Err(Failure { exit: Exit::TimedOut, ..failure });
+            }
+            result => return result.map(|_| ()),
+        }
+    }
+}
