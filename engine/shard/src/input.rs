@@ -225,6 +225,7 @@ impl Shard {
         bytes: &dyn Fn(usize) -> &'a [u8],
     ) {
         let mut begun = core::mem::take(&mut self.begun);
+        self.together = true;
         let mut at = 0;
         while at < ids.len() {
             let first = at;
@@ -271,7 +272,13 @@ impl Shard {
                 self.settle(session);
             }
         }
+        self.together = false;
         self.begun = begun;
+    }
+
+    /// Whether a command looks through the connections of the shard.
+    fn asks_all_connections(spec: &Spec, subcommand: &str) -> bool {
+        spec.name == "CLIENT" && matches!(subcommand, "list" | "kill" | "unblock")
     }
 
     /// Keeps what a run left of its bytes.
@@ -681,8 +688,16 @@ impl Shard {
             Plan::Queue => self.queue(session, spec, args),
             Plan::Session => {
                 let subcommand = refusal::subcommand_of(spec, args);
+                if self.together && Self::asks_all_connections(spec, subcommand) {
+                    // Those whose bytes came beside these are not among the others now; at the end of the turn they are.
+                    self.later(session);
+                    return ControlFlow::Break(());
+                }
                 let (timing, errors) = (self.begin_timing(spec, args), self.stats.errors.get());
+                let unsent = session.replies.unsent();
                 self.session_command(now, session, spec, args)?;
+                let units =
+                    self.pace.spend(spec, args, session.replies.unsent().saturating_sub(unsent));
                 session.last = (spec.name, subcommand);
                 let number = commands::number_of(spec, args);
                 if !spec.subcommands.is_empty() && refusal::check_subcommand(spec, args).is_some() {
@@ -691,7 +706,7 @@ impl Shard {
                     if self.stats.errors.get() > errors {
                         self.stats.of_commands.failed(number);
                     }
-                    self.executed(number, 1, timing, args, &Who::Client(session));
+                    self.executed(number, units, timing, args, &Who::Client(session));
                 }
             }
             Plan::Refused(_) => {}

@@ -10,6 +10,7 @@ use crate::links::Waiting;
 use crate::merge::Merging;
 use crate::session::{End, Session};
 use crate::shard::Shard;
+use crate::slowlog::is_secret;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
@@ -115,7 +116,7 @@ impl Shard {
             self.stats.monitor_lines_lost.add(1);
             return;
         }
-        line(now, session, spec, args, &mut self.monitor.lines);
+        line(now, session, args, &mut self.monitor.lines);
     }
 
     /// The end of a turn: gives out its lines.
@@ -175,20 +176,15 @@ pub(crate) fn is_request(args: Args<'_>) -> bool {
 
 /// `+seconds.microseconds [0 address] "command" "argument"…`; the turn's clock has milliseconds. Passwords are left out, and
 /// what would make the line too long.
-fn line(now: Now, session: &Session, spec: &Spec, args: Args<'_>, out: &mut Vec<u8>) {
+fn line(now: Now, session: &Session, args: Args<'_>, out: &mut Vec<u8>) {
     let (seconds, micros) = (now.unix_ms / 1000, now.unix_ms % 1000 * 1000);
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = write!(text, "+{seconds}.{micros:06} [0 {}]", session.peer);
-    let mut secret = 0;
     for (i, arg) in args.iter_from(0).enumerate() {
-        if i > 0 && (spec.name == "AUTH" || secret > 0) {
-            secret -= usize::from(secret > 0);
+        if is_secret(args, i) {
             text.push_str(REDACTED);
             continue;
-        }
-        if spec.name == "HELLO" && i > 1 && arg.eq_ignore_ascii_case(b"AUTH") {
-            secret = 2;
         }
         let Some(room) = MONITOR_LINE_BYTES_MAX.checked_sub(text.len()).filter(|room| *room > 0)
         else {

@@ -58,7 +58,8 @@ impl Pace {
         let units = 1 + args.len() / 4 * 2 + reply_bytes / BYTES_PER_UNIT;
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         self.spent = self.spent.saturating_add(units);
-        if spec.scope == Scope::Cursor {
+        // What gathers much without a key counts as a walk, however little comes of it.
+        if spec.scope == Scope::Cursor || spec.long && spec.first_key == 0 {
             self.walked();
             return units.saturating_add(UNITS_OF_WALK);
         }

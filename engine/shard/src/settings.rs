@@ -135,7 +135,8 @@ impl Settings {
     /// How often something was changed: when it is the same as before, nothing was.
     #[inline]
     pub(crate) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Relaxed)
+        // With it comes what was set before.
+        self.changes.load(Ordering::Acquire)
     }
 
     /// CLIENT PAUSE. Of two that overlap the longer and stricter one holds, as in Redis.
@@ -165,6 +166,6 @@ impl Settings {
 
     /// Something was changed.
     pub(crate) fn changed(&self) {
-        self.changes.fetch_add(1, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::Release);
     }
 }

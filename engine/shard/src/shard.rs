@@ -60,6 +60,8 @@ pub struct Shard {
     pub(crate) batch: Batch,
     /// Scratch for the input of several connections.
     pub(crate) begun: Vec<Begun>,
+    /// Whether these run now, and so are not among the sessions.
+    pub(crate) together: bool,
     pub(crate) pace: Pace,
     pub(crate) pubsub: PubSub,
     pub(crate) monitor: Monitor,
@@ -111,6 +113,7 @@ impl Shard {
             buffers: Buffers::default(),
             batch: Batch::default(),
             begun: Vec::new(),
+            together: false,
             pace: Pace::default(),
             pubsub: PubSub::default(),
             monitor: Monitor::default(),

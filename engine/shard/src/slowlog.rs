@@ -81,7 +81,6 @@ fn kept(args: Args<'_>) -> Vec<Box<[u8]>> {
     if name.starts_with(b"DKV.EXEC") {
         return [Box::from(&b"EXEC"[..])].into();
     }
-    let secret_from = secret_from(args);
     let all = args.len();
     let whole = if all > ARGUMENTS_MAX { ARGUMENTS_MAX - 1 } else { all };
     let mut kept: Vec<Box<[u8]>> = args
@@ -89,7 +88,7 @@ fn kept(args: Args<'_>) -> Vec<Box<[u8]>> {
         .take(whole)
         .enumerate()
         .map(|(i, arg)| match arg.len().checked_sub(ARGUMENT_BYTES_MAX) {
-            _ if i >= secret_from => REDACTED.into(),
+            _ if is_secret(args, i) => REDACTED.into(),
             None | Some(0) => arg.into(),
             Some(more) => {
                 let mut cut = arg[..ARGUMENT_BYTES_MAX].to_vec();
@@ -102,6 +101,28 @@ fn kept(args: Args<'_>) -> Vec<Box<[u8]>> {
         kept.push(format!("... ({} more arguments)", all - whole).into_bytes().into());
     }
     kept
+}
+
+/// Whether an argument may be a password or the name of a user.
+pub(crate) fn is_secret(args: Args<'_>, i: usize) -> bool {
+    if i < secret_from(args) {
+        return false;
+    }
+    if !args.get(0).eq_ignore_ascii_case(b"HELLO") {
+        return true;
+    }
+    let mut at = 2;
+    while at < i {
+        let option = args.get(at);
+        at += match () {
+            () if option.eq_ignore_ascii_case(b"AUTH") && i <= at + 2 => return true,
+            () if option.eq_ignore_ascii_case(b"AUTH") => 3,
+            () if option.eq_ignore_ascii_case(b"SETNAME") => 2,
+            // Nobody knows what was meant from here on.
+            () => return true,
+        };
+    }
+    false
 }
 
 /// The first argument that may be a password.

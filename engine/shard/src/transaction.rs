@@ -95,6 +95,11 @@ pub(crate) struct Awaited {
 }
 
 impl Transaction {
+    /// Whether EXEC has begun to run it.
+    pub(crate) fn is_going(&self) -> bool {
+        self.going.is_some()
+    }
+
     fn new() -> Box<Self> {
         Box::new(Self {
             open: false,

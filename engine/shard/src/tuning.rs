@@ -122,7 +122,7 @@ impl Shard {
             return flow;
         }
         if skip {
-            session.replies.silence(session.reply_off);
+            session.replies.silence(session.reply_off || session.skip_next);
         }
         Self::end_caching(session, spec);
         session.is_odd = session.skip_next || session.no_touch || session.tracking.is_some();
@@ -133,6 +133,14 @@ impl Shard {
     fn is_held_back(&self, session: &Session, spec: Option<&'static Spec>, plan: Plan) -> bool {
         let Self { tuning, now, .. } = self;
         if tuning.paused_until_ms <= now.boot_ms() || matches!(plan, Plan::Refused(_)) {
+            return false;
+        }
+        // What has begun goes on: the rest of a transaction, and what waits for an answer or for copies already.
+        let has_begun = session.in_exec
+            || session.awaited.is_some()
+            || session.wait.is_some()
+            || session.transaction.as_ref().is_some_and(|one| one.is_going());
+        if has_begun {
             return false;
         }
         let writes = spec.is_some_and(|spec| {
@@ -189,9 +197,13 @@ impl Shard {
         tuning.next_idle_look_ms = now.boot_ms() + IDLE_LOOK_MS;
         let idle = |session: &Session| {
             tuning.timeout_ms > 0
+                && session.stall == Stall::None
                 && session.replies.is_settled()
+                && session.replies.unsent() == 0
+                && !session.looks_on
                 && !is_subscribed(session)
-                && now.boot_ms().saturating_sub(session.active_ms) > tuning.timeout_ms
+                && now.boot_ms().saturating_sub(session.active_ms.max(session.progress_ms))
+                    > tuning.timeout_ms
         };
         let found: Vec<_> = sessions
             .iter()

@@ -8,6 +8,17 @@ use store::{PLAIN, Settings, Store, command, key_of};
 
 const OK: &str = "+OK\r\n";
 
+trait Commands {
+    /// All of them, one behind the other.
+    fn concat_commands(&self) -> Vec<u8>;
+}
+
+impl Commands for [&[&str]] {
+    fn concat_commands(&self) -> Vec<u8> {
+        self.iter().flat_map(|args| command(args)).collect()
+    }
+}
+
 fn check(store: &mut Store, client: usize, cases: &[(&[&str], &str)]) {
     for (args, expected) in cases {
         assert_eq!(store.call(client, args), *expected, "{args:?}");
@@ -101,6 +112,84 @@ fn a_pause_holds_commands_back_on_all_shards_until_it_is_over() {
 }
 
 #[test]
+fn a_pause_does_not_stop_a_transaction_in_its_middle() {
+    let mut store = Store::new(Settings { shards: 2, ..PLAIN });
+    let client = store.connect(0, 0, PortKind::Client);
+    let key = key_of(&store, 0, 1, "k");
+    let commands: [&[&str]; 7] = [
+        &["MULTI"],
+        &["SET", &key, "1"],
+        &["CLIENT", "PAUSE", "60000"],
+        &["ECHO", "done"],
+        &["CLIENT", "ID"],
+        &["CLIENT", "UNPAUSE"],
+        &["EXEC"],
+    ];
+    store.send(client, &commands.concat_commands());
+    store.run();
+    let replies = String::from_utf8(store.take(client)).expect("text");
+    assert_eq!(
+        replies,
+        format!(
+            "+OK\r\n{}*5\r\n+OK\r\n+OK\r\n$4\r\ndone\r\n:1\r\n+OK\r\n",
+            "+QUEUED\r\n".repeat(5)
+        )
+    );
+}
+
+#[test]
+fn clients_whose_bytes_come_in_the_same_turn_are_listed_and_killed() {
+    let mut store = Store::new(PLAIN);
+    let [me, first, second] = [0; 3].map(|_| store.connect(0, 0, PortKind::Client));
+    let ids = [me, first, second].map(|client| store.clients[client].session);
+    let admin: [&[&str]; 2] = [&["CLIENT", "LIST"], &["CLIENT", "KILL", "ID", "2"]];
+    let bytes = [admin.concat_commands(), command(&["PING"]), command(&["PING"])];
+    let now = store.now;
+    store.shards[0].1.inputs(now, &ids, &|i| &bytes[i]);
+    store.run();
+    let replies = String::from_utf8(store.take(me)).expect("text");
+    assert_eq!(replies.matches(" addr=").count(), 3, "{replies}");
+    assert!(replies.ends_with("\r\n:1\r\n"), "{replies}");
+    assert!(store.clients[first].cut || store.clients[first].closed);
+    assert_eq!(store.take(second), b"+PONG\r\n");
+    assert!(!store.clients[second].closed);
+}
+
+#[test]
+fn looks_at_all_connections_end_the_turn_and_name_few() {
+    let mut store = Store::new(PLAIN);
+    let me = store.connect(0, 0, PortKind::Client);
+    for _ in 0..500 {
+        store.connect(0, 0, PortKind::Client);
+    }
+    store.run();
+    let id = store.clients[me].session;
+    let bytes = command(&["CLIENT", "KILL", "ADDR", "1.2.3.4:1"]).repeat(100);
+    let now = store.now;
+    let before = store.stats(0, 0).commands.get();
+    store.shards[0].1.input(now, id, &bytes);
+    let executed = store.stats(0, 0).commands.get() - before;
+    assert!((1..10).contains(&executed), "{executed} in one turn");
+    store.run();
+    assert_eq!(store.take(me), ":0\r\n".repeat(100).as_bytes());
+
+    let many: Vec<String> = (0..2000).map(|id| id.to_string()).collect();
+    let list = |ids: &[String]| {
+        let mut args = vec!["CLIENT", "LIST", "ID"];
+        args.extend(ids.iter().map(String::as_str));
+        command(&args)
+    };
+    store.send(me, &list(&many));
+    store.run();
+    assert_eq!(store.take(me), b"-ERR too many names in one command: at most 1024\r\n");
+    // None is 0, and none is named twice.
+    store.send(me, &list(&["3", "0", "2", "-1", "3"].map(String::from)));
+    store.run();
+    let text = String::from_utf8(store.take(me)).expect("text");
+    assert_eq!(text.matches(" addr=").count(), 2, "{text}");
+}
+
+#[test]
 fn replies_that_are_not_wanted_are_not_sent() {
     let mut store = Store::new(Settings { shards: 2, ..PLAIN });
     let client = store.connect(0, 0, PortKind::Client);
@@ -125,6 +214,11 @@ fn replies_that_are_not_wanted_are_not_sent() {
             (&["MGET", &here, &there], ""),
             (&["CLIENT", "REPLY", "ON"], OK),
             (&["MGET", &here, &there], "*2\r\n$1\r\n2\r\n$1\r\n1\r\n"),
+            // One that is silent itself skips what comes behind it.
+            (&["CLIENT", "REPLY", "SKIP"], ""),
+            (&["CLIENT", "REPLY", "SKIP"], ""),
+            (&["PING", "a"], ""),
+            (&["PING", "b"], "$1\r\nb\r\n"),
             (&["CLIENT", "REPLY", "OFF"], ""),
             (&["RESET"], "+RESET\r\n"),
         ],

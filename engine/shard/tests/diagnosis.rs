@@ -160,12 +160,16 @@ fn commands_are_counted_where_they_run_refused_and_failed_ones_apart() {
     store.call(client, &["CONFIG", "GET", "x"]);
     store.call(client, &["DBSIZE"]);
     store.call(client, &["nosuch"]);
+    // What fails in a transaction has failed as well.
+    for args in [&["MULTI"][..], &["INCR", &there], &["EXEC"]] {
+        store.call(client, args);
+    }
     store.shards.iter_mut().for_each(|(_, shard)| shard.took(Piece::Commands, 0));
     let stats = store.call(client, &["INFO", "commandstats"]);
     let zero = "usec=0,usec_per_call=0.00";
     for line in [
         format!("cmdstat_set:calls=1,{zero},rejected_calls=0,failed_calls=0\r\n"),
-        format!("cmdstat_incr:calls=1,{zero},rejected_calls=0,failed_calls=1\r\n"),
+        format!("cmdstat_incr:calls=2,{zero},rejected_calls=0,failed_calls=2\r\n"),
         format!("cmdstat_get:calls=0,{zero},rejected_calls=1,failed_calls=0\r\n"),
         format!("cmdstat_config|get:calls=1,{zero},rejected_calls=1,failed_calls=0\r\n"),
         format!("cmdstat_dbsize:calls=1,{zero},rejected_calls=0,failed_calls=0\r\n"),
@@ -173,7 +177,7 @@ fn commands_are_counted_where_they_run_refused_and_failed_ones_apart() {
         assert!(stats.contains(&line), "{line} in {stats}");
     }
     let errors = store.call(client, &["INFO", "errorstats"]);
-    assert!(errors.contains("# Errorstats\r\nerrorstat_ERR:count=4\r\n"), "{errors}");
+    assert!(errors.contains("# Errorstats\r\nerrorstat_ERR:count=5\r\n"), "{errors}");
     // By default there are the errors, and not the commands.
     let info = store.call(client, &["INFO"]);
     assert!(info.contains("errorstat_ERR") && !info.contains("cmdstat_"), "{info}");

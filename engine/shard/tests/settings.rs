@@ -55,6 +55,27 @@ fn idle_clients_are_let_go_after_the_timeout_and_others_stay() {
 }
 
 #[test]
+fn who_waits_looks_on_or_reads_is_not_idle() {
+    let mut store = Store::new(PLAIN);
+    let me = store.connect(0, 0, PortKind::Client);
+    assert_eq!(store.call(me, &["SET", "key", &"v".repeat(10_000)]), OK);
+    let [held, monitor, reader] = [0; 3].map(|_| store.connect(0, 0, PortKind::Client));
+    assert_eq!(store.call(monitor, &["MONITOR"]), OK);
+    store.clients[reader].reads = false;
+    (0..3).for_each(|_| store.send(reader, &command(&["GET", "key"])));
+    store.run();
+    assert_eq!(store.call(me, &["CLIENT", "PAUSE", "60000", "WRITE"]), OK);
+    assert_eq!(store.call(held, &["SET", "key", "1"]), "");
+    assert_eq!(store.call(me, &["CONFIG", "SET", "timeout", "5"]), OK);
+    store.now.boot_ns += 10_000_000_000;
+    store.run();
+    for client in [held, monitor, reader] {
+        assert!(!store.clients[client].closed, "{client}");
+    }
+    assert!(store.clients[me].closed, "and it had said nothing");
+}
+
+#[test]
 fn who_leaves_more_unread_than_the_limit_is_disconnected() {
     let mut store = Store::new(PLAIN);
     let slow = store.connect(0, 0, PortKind::Client);

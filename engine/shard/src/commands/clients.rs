@@ -4,8 +4,8 @@
 use super::{QUOTED_BYTES_MAX, errors, head, number};
 use crate::command::{Args, Exec};
 use crate::session::Session;
-use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 use dkv_protocol::resp::{reply, value};
 
 /// The kinds of clients that can be asked for. There are none of the others.
@@ -31,10 +31,13 @@ impl Type {
 /// Which connections are meant: those that all of it is true of.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter<'a> {
+    /// Ascending.
     ids: Option<Vec<u64>>,
     kind: Option<Type>,
-    address: Option<&'a [u8]>,
-    local_address: Option<&'a [u8]>,
+    address: Option<SocketAddr>,
+    local_address: Option<SocketAddr>,
+    /// An address that none can have was named.
+    nobody: bool,
     user: Option<&'a [u8]>,
     older_than_s: Option<u64>,
     /// The connection that is not meant.
@@ -58,10 +61,17 @@ impl<'a> Filter<'a> {
                 filter.kind = Some(Type::parse(args.get(3))?);
             }
             4.. if args.get(2).eq_ignore_ascii_case(b"ID") => {
-                let id = |text| number::parse_i64(text).and_then(|id| u64::try_from(id).ok());
-                let ids: Option<Vec<u64>> =
-                    args.iter_from(3).map(|text| id(text).filter(|id| *id > 0)).collect();
-                filter.ids = Some(ids.ok_or_else(|| b"ERR Invalid client ID".to_vec())?);
+                let mut refusal = Vec::new();
+                if !super::names_bearable(args.len() - 3, &mut refusal) {
+                    // As a reply it has the ends that are added to it again.
+                    return Err(refusal[1..refusal.len() - 2].to_vec());
+                }
+                let ids: Option<Vec<i64>> = args.iter_from(3).map(number::parse_i64).collect();
+                let ids = ids.ok_or_else(|| b"ERR Invalid client ID".to_vec())?;
+                let mut ids: Vec<u64> =
+                    ids.into_iter().filter_map(|id| u64::try_from(id).ok()).collect();
+                ids.sort_unstable();
+                filter.ids = Some(ids);
             }
             _ => return Err(errors::SYNTAX.into()),
         }
@@ -72,7 +82,7 @@ impl<'a> Filter<'a> {
     pub(crate) fn of_kill(args: Args<'a>, client: u64) -> Result<Self, Vec<u8>> {
         let mut filter = Self::default();
         if args.len() == 3 {
-            filter.address = Some(args.get(2));
+            filter.address = filter.parsed(args.get(2));
             return Ok(filter);
         }
         filter.but = Some(client);
@@ -88,8 +98,8 @@ impl<'a> Filter<'a> {
                     _ => return Err(b"ERR client-id should be greater than 0".to_vec()),
                 },
                 () if is(b"TYPE") => filter.kind = Some(Type::parse(value)?),
-                () if is(b"ADDR") => filter.address = Some(value),
-                () if is(b"LADDR") => filter.local_address = Some(value),
+                () if is(b"ADDR") => filter.address = filter.parsed(value),
+                () if is(b"LADDR") => filter.local_address = filter.parsed(value),
                 () if is(b"USER") => filter.user = Some(value),
                 () if is(b"MAXAGE") => match number::parse_i64(value) {
                     None => {
@@ -108,6 +118,13 @@ impl<'a> Filter<'a> {
         Ok(filter)
     }
 
+    /// The address that a text stands for.
+    fn parsed(&mut self, text: &[u8]) -> Option<SocketAddr> {
+        let address = core::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+        self.nobody |= address.is_none();
+        address
+    }
+
     /// The user that is meant, if one is named.
     pub(crate) fn user(&self) -> Option<&'a [u8]> {
         self.user
@@ -115,11 +132,12 @@ impl<'a> Filter<'a> {
 
     pub(crate) fn matches(&self, session: &Session, now_ms: u64) -> bool {
         let age_s = now_ms.saturating_sub(session.opened_ms) / 1000;
-        self.ids.as_ref().is_none_or(|ids| ids.contains(&session.client_id))
+        self.ids.as_ref().is_none_or(|ids| ids.binary_search(&session.client_id).is_ok())
+            && !self.nobody
             && self.but != Some(session.client_id)
             && self.kind.is_none_or(|kind| kind == kind_of(session))
-            && self.address.is_none_or(|at| session.peer.to_string().as_bytes() == at)
-            && self.local_address.is_none_or(|at| session.local.to_string().as_bytes() == at)
+            && self.address.is_none_or(|at| session.peer == at)
+            && self.local_address.is_none_or(|at| session.local == at)
             && self.user.is_none_or(|user| session.authenticated && user == b"default")
             && self.older_than_s.is_none_or(|older| age_s >= older)
     }

@@ -31,6 +31,7 @@ pub const REDIS_VERSION: &str = "7.2.4";
 
 pub(super) const INFO: Spec = Spec {
     name: "INFO",
+    long: true,
     arity: -1,
     flags: &["loading", "stale"],
     categories: &["@slow", "@dangerous"],

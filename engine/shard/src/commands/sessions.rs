@@ -125,6 +125,7 @@ pub(super) const SPECS: &[Spec] = &[
     },
     Spec {
         name: "CLUSTER",
+        long: true,
         arity: -2,
         flags: &[],
         categories: &["@slow"],

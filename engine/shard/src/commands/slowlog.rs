@@ -77,6 +77,7 @@ pub(super) const SPECS: &[Spec] = &[
     },
     Spec {
         name: "LATENCY",
+        long: true,
         arity: -2,
         categories: &["@slow"],
         subcommands: &[

@@ -14,7 +14,7 @@ use crate::command::{Args, Exec, Scope, Spec};
 use alloc::vec::Vec;
 use core::ops::Range;
 use dkv_protocol::limits::TRANSACTION_WRITTEN_BYTES_MAX;
-use dkv_protocol::resp::reply;
+use dkv_protocol::resp::{reply, value};
 use dkv_protocol::slots::slot_of;
 
 pub(crate) const WATCH_REQUEST: &[u8] = b"DKV.WATCH";
@@ -191,7 +191,12 @@ fn one(x: &mut Exec<'_>, args: Args<'_>, begun: (usize, usize), out: &mut Vec<u8
     let before = (out.len(), x.inserts.as_ref().map_or(0, |all| all.len()));
     (spec.handler)(x, args, out);
     // How long it took is told of EXEC.
-    x.stats.of_commands.executed(super::number_of(spec, args), 1, 0, false);
+    let number = super::number_of(spec, args);
+    x.stats.of_commands.executed(number, 1, 0, false);
+    if value::is_error(&out[before.0..]) {
+        x.stats.error(&out[before.0..]);
+        x.stats.of_commands.failed(number);
+    }
     let inserted = x.inserts.as_ref().map_or(0, |all| {
         all.get(begun.1..).unwrap_or_default().iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
     });
