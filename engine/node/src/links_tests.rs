@@ -155,7 +155,8 @@ fn take_all(link: &mut Link, frames: &[u8], shard: &mut Shard) {
 
 fn set(id: u32) -> Vec<u8> {
     let mut batch = Vec::new();
-    let head = RequestHead { id, proto: Proto::Resp2, whole_store: true, first: true };
+    let head =
+        RequestHead { id, proto: Proto::Resp2, whole_store: true, first: true, no_touch: false };
     write_request(&mut batch, head, [&b"SET"[..], b"key", b"value"]);
     frame_of(FrameKind::Requests, &batch)
 }

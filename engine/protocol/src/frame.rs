@@ -299,11 +299,15 @@ pub struct RequestHead {
     /// goes on answering so, for that range and sender, until such a request comes: what was sent behind the first must
     /// not be executed before it.
     pub first: bool,
+    /// Whether the client that asked does not want keys to count as used.
+    pub no_touch: bool,
 }
 
 const FLAG_RESP3: u8 = 1;
 const FLAG_WHOLE_STORE: u8 = 2;
 const FLAG_FIRST: u8 = 4;
+const FLAG_NO_TOUCH: u8 = 8;
+const FLAGS: u8 = FLAG_RESP3 | FLAG_WHOLE_STORE | FLAG_FIRST | FLAG_NO_TOUCH;
 /// Bytes of a request before its first argument.
 const REQUEST_HEAD_BYTES: usize = 9;
 /// Bytes of a reply before its RESP.
@@ -320,7 +324,8 @@ pub fn write_request<'a>(
 ) {
     let flags = if head.proto == Proto::Resp3 { FLAG_RESP3 } else { 0 }
         | if head.whole_store { FLAG_WHOLE_STORE } else { 0 }
-        | if head.first { FLAG_FIRST } else { 0 };
+        | if head.first { FLAG_FIRST } else { 0 }
+        | if head.no_touch { FLAG_NO_TOUCH } else { 0 };
     out.extend_from_slice(&head.id.to_le_bytes());
     out.push(flags);
     let count_at = out.len();
@@ -414,7 +419,7 @@ fn read_request(
         return Err(BatchError::Truncated);
     };
     let flags = head[4];
-    if flags & !(FLAG_RESP3 | FLAG_WHOLE_STORE | FLAG_FIRST) != 0 {
+    if flags & !FLAGS != 0 {
         return Err(BatchError::UnknownFlags(flags));
     }
     let count = u32_at(head, 5);
@@ -435,7 +440,8 @@ fn read_request(
     let proto = if flags & FLAG_RESP3 == 0 { Proto::Resp2 } else { Proto::Resp3 };
     let whole_store = flags & FLAG_WHOLE_STORE != 0;
     let first = flags & FLAG_FIRST != 0;
-    Ok((RequestHead { id: u32_at(head, 0), proto, whole_store, first }, at))
+    let no_touch = flags & FLAG_NO_TOUCH != 0;
+    Ok((RequestHead { id: u32_at(head, 0), proto, whole_store, first, no_touch }, at))
 }
 
 /// Starts the reply to request `id` in a batch; the RESP bytes are written after it, and then [`end_reply`] called with

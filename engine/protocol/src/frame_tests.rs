@@ -153,8 +153,13 @@ fn strangers_on_the_cluster_port_are_named_by_what_they_speak() {
 #[test]
 fn batches_are_these_bytes() {
     let mut batch = Vec::new();
-    let head =
-        RequestHead { id: 0x0403_0201, proto: Proto::Resp3, whole_store: true, first: false };
+    let head = RequestHead {
+        id: 0x0403_0201,
+        proto: Proto::Resp3,
+        whole_store: true,
+        first: false,
+        no_touch: true,
+    };
     write_request(&mut batch, head, [&b"GET"[..], b"k"]);
     assert_eq!(crate::hex::encode(&batch), "01020304030200000003000000474554010000006b");
     write_request(&mut batch, RequestHead { first: true, ..head }, [&b"GET"[..], b"k"]);
@@ -186,7 +191,13 @@ fn read_all(batch: &[u8]) -> Result<Vec<Request>, BatchError> {
 #[test]
 fn broken_batches_are_refused() {
     let mut batch = Vec::new();
-    let head = RequestHead { id: 1, proto: Proto::Resp2, whole_store: false, first: false };
+    let head = RequestHead {
+        id: 1,
+        proto: Proto::Resp2,
+        whole_store: false,
+        first: false,
+        no_touch: false,
+    };
     write_request(&mut batch, head, [&b"SET"[..], b"key", b""]);
     for end in 1..batch.len() {
         assert_eq!(read_all(&batch[..end]), Err(BatchError::Truncated), "to {end}");
@@ -234,10 +245,12 @@ fn a_reply_that_fits_no_frame_becomes_an_error() {
 
 fn any_request() -> impl Strategy<Value = Request> {
     let args = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..30), 1..6);
-    (any::<u32>(), any::<[bool; 3]>(), args).prop_map(|(id, [three, whole_store, first], args)| {
-        let proto = if three { Proto::Resp3 } else { Proto::Resp2 };
-        (RequestHead { id, proto, whole_store, first }, args)
-    })
+    (any::<u32>(), any::<[bool; 4]>(), args).prop_map(
+        |(id, [three, whole_store, first, no_touch], args)| {
+            let proto = if three { Proto::Resp3 } else { Proto::Resp2 };
+            (RequestHead { id, proto, whole_store, first, no_touch }, args)
+        },
+    )
 }
 
 proptest! {

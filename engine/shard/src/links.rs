@@ -154,6 +154,8 @@ pub(crate) struct Links {
     /// By range, in a store with copies: its requests under way, and whether the next one begins a row.
     under_way_of: Vec<u32>,
     begins: Vec<bool>,
+    /// Whether what is asked now is asked for a client that does not want keys to count as used.
+    pub(crate) no_touch: bool,
     /// For each node the number of its first shard.
     first_of_node: Vec<u16>,
     me: u16,
@@ -171,6 +173,7 @@ impl Links {
             keeps: false,
             under_way_of: Vec::new(),
             begins: Vec::new(),
+            no_touch: false,
             first_of_node: Vec::new(),
             me: 0,
             listed: VecDeque::new(),
@@ -315,7 +318,8 @@ impl Links {
         let before = link.open.len();
         let begins = waiting.range.and_then(|range| self.begins.get_mut(usize::from(range.0)));
         let first = begins.is_some_and(core::mem::take);
-        write_request(&mut link.open, RequestHead { id, proto, whole_store, first }, args);
+        let head = RequestHead { id, proto, whole_store, first, no_touch: self.no_touch };
+        write_request(&mut link.open, head, args);
         link.bytes += link.open.len() - before;
         link.expected += u64::from(waiting.weight);
         link.waiting.push_back(Some(waiting));

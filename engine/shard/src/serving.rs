@@ -247,6 +247,12 @@ impl Shard {
         }
         let exec = self.exec(now, head.whole_store, head.proto);
         let mut exec = Exec { place: request.place, ..exec };
+        if head.no_touch {
+            exec.table.touch_keys(false);
+        }
         spec.run(&mut exec, args, out);
+        if head.no_touch {
+            self.table.touch_keys(true);
+        }
     }
 }

@@ -115,8 +115,10 @@ impl Shard {
         }
         let skip = core::mem::take(&mut session.skip_next);
         self.table.touch_keys(!session.no_touch);
+        self.links.no_touch = session.no_touch;
         let flow = self.execute_plainly(now, session, spec, plan, args);
         self.table.touch_keys(true);
+        self.links.no_touch = false;
         if flow.is_break() {
             session.skip_next |= skip;
             return flow;

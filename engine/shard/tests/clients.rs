@@ -246,22 +246,29 @@ fn replies_that_are_not_wanted_are_not_sent() {
     );
 }
 
-#[test]
-fn keys_are_not_used_by_who_does_not_want_to_touch_them() {
-    let eviction = dkv_protocol::eviction::Eviction::AllKeysLru;
-    let mut store = Store::new(Settings { eviction, ..PLAIN });
-    let client = store.connect(0, 0, PortKind::Client);
-    assert_eq!(store.call(client, &["SET", "key", "1"]), OK);
+/// With a key of that shard, whichever the client is connected to.
+fn keys_are_not_touched(store: &mut Store, client: usize, shard: u16) {
+    let key = key_of(store, 0, shard, "k");
+    assert_eq!(store.call(client, &["SET", &key, "1"]), OK);
     assert_eq!(store.call(client, &["CLIENT", "NO-TOUCH", "ON"]), OK);
     store.now.boot_ns += 100_000_000_000;
-    assert_eq!(store.call(client, &["GET", "key"]), "$1\r\n1\r\n");
-    let idle = store.call(client, &["OBJECT", "IDLETIME", "key"]);
+    assert_eq!(store.call(client, &["GET", &key]), "$1\r\n1\r\n");
+    let idle = store.call(client, &["OBJECT", "IDLETIME", &key]);
     assert!([":99\r\n", ":100\r\n"].contains(&idle.as_str()), "{idle}");
     let list = store.call(client, &["CLIENT", "INFO"]);
     assert!(list.contains(" flags=T "), "{list}");
     assert_eq!(store.call(client, &["CLIENT", "NO-TOUCH", "OFF"]), OK);
-    assert_eq!(store.call(client, &["GET", "key"]), "$1\r\n1\r\n");
-    assert_eq!(store.call(client, &["OBJECT", "IDLETIME", "key"]), ":0\r\n");
+    assert_eq!(store.call(client, &["GET", &key]), "$1\r\n1\r\n");
+    assert_eq!(store.call(client, &["OBJECT", "IDLETIME", &key]), ":0\r\n");
+}
+
+#[test]
+fn keys_are_not_used_by_who_does_not_want_to_touch_them() {
+    let eviction = dkv_protocol::eviction::Eviction::AllKeysLru;
+    let mut store = Store::new(Settings { eviction, shards: 2, ..PLAIN });
+    let client = store.connect(0, 0, PortKind::Client);
+    keys_are_not_touched(&mut store, client, 0);
+    keys_are_not_touched(&mut store, client, 1);
     check(
         &mut store,
         client,
