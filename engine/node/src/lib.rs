@@ -263,6 +263,7 @@ fn environment(launch: &Launch, boot: BootId, io: String) -> Result<Env, StartEr
         protected_mode: document.protected_mode,
         settings: Settings::new(document.memory_bytes_max, document.eviction),
         clock: dkv_io::clock::boottime_ns,
+        random: |bytes| getrandom::fill(bytes).is_ok(),
         io,
         stats: (0..launch.shards()).map(|_| Arc::new(ShardStats::default())).collect(),
         process: ProcessStats::default(),

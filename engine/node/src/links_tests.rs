@@ -55,6 +55,10 @@ fn leading(range: RangeId) -> Shard {
         protected_mode: true,
         settings: Settings::new(0, Eviction::None),
         clock: || 0,
+        random: |bytes| {
+            bytes.fill(7);
+            true
+        },
         io: "test".into(),
         stats: vec![Arc::new(ShardStats::default())],
         process: ProcessStats::default(),

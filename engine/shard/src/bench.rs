@@ -44,6 +44,10 @@ pub(crate) fn with_exec<R>(work: impl FnOnce(&Exec<'_>) -> R) -> R {
         protected_mode: true,
         settings: crate::settings::Settings::new(0, Eviction::None),
         clock: || 0,
+        random: |bytes| {
+            bytes.fill(7);
+            true
+        },
         io: "test".into(),
         stats: vec![stats.clone()],
         process: ProcessStats::default(),

@@ -1,5 +1,6 @@
 //! CLIENT: what a connection sets for itself, and what it asks about others of its node.
 
+use crate::acl::Acl;
 use crate::command::{Args, Now, Spec};
 use crate::commands::clients::{self, Filter};
 use crate::connection::{check_name, help, set_info};
@@ -95,7 +96,7 @@ impl Shard {
                     }
                     Err(error) => Err(error),
                 },
-                "kill" => match check_kill(session, args) {
+                "kill" => match check_kill(&self.acl, session, args) {
                     Ok(()) => return self.of_node(now, session, args),
                     Err(error) => Err(error),
                 },
@@ -271,10 +272,10 @@ impl Shard {
 const SYNTAX: &str = "ERR syntax error";
 
 /// Whether the options of CLIENT KILL make sense.
-fn check_kill(session: &Session, args: Args<'_>) -> Result<(), Vec<u8>> {
+fn check_kill(acl: &Acl, session: &Session, args: Args<'_>) -> Result<(), Vec<u8>> {
     let filter = Filter::of_kill(args, session.client_id)?;
     match filter.user() {
-        Some(user) if user != b"default" => Err(clients::no_such_user(user)),
+        Some(user) if acl.get(user).is_none() => Err(clients::no_such_user(user)),
         _ => Ok(()),
     }
 }
@@ -354,7 +355,8 @@ pub(crate) fn describe(now: Now, session: &Session, out: &mut Vec<u8>) {
     let proto = if session.proto == Proto::Resp3 { 3 } else { 2 };
     let _ = write!(
         text,
-        " user=default redir={} resp={proto} lib-name=",
+        " user={} redir={} resp={proto} lib-name=",
+        session.user_name(),
         tracking::redirection(session)
     );
     out.extend_from_slice(text.as_bytes());

@@ -144,6 +144,8 @@ pub struct Env {
     /// Nanoseconds on a clock that never goes back, for how long commands take. It is read only around a command that may take
     /// long, or for somebody who wants to know of every one; the simulator's stands still.
     pub clock: fn() -> u64,
+    /// Fills bytes that nobody can guess; whether it could. The simulator's are always the same.
+    pub random: fn(&mut [u8]) -> bool,
     /// Kernel features in use, for INFO.
     pub io: String,
     /// The counters of this node's shards, in order.

@@ -1,5 +1,6 @@
 //! Commands that the session executes itself: AUTH, HELLO, CLIENT, SELECT, QUIT and their like.
 
+use crate::acl::DEFAULT;
 use crate::command::{Args, Now, Spec};
 use crate::commands;
 use crate::commands::info::REDIS_VERSION;
@@ -12,8 +13,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 use dkv_protocol::resp::{Proto, reply};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 /// Longest name of a connection or of a client library, in bytes. Redis has no limit; an idle connection must stay small.
 const NAME_BYTES_MAX: usize = 1024;
@@ -41,8 +40,9 @@ impl Shard {
     ) -> ControlFlow<()> {
         let mut out = Vec::new();
         match spec.name {
-            "AUTH" => self.auth(session, args, &mut out),
-            "HELLO" => self.hello(session, args, &mut out),
+            "AUTH" => self.auth(now, session, args, &mut out),
+            "HELLO" => self.hello(now, session, args, &mut out),
+            "ACL" => return self.acl_command(now, session, spec, args),
             "QUIT" => {
                 reply::ok(&mut out);
                 session.end = End::Settling;
@@ -59,7 +59,7 @@ impl Shard {
                 session.replies.silence(false);
                 session.transaction = None;
                 session.written = Written::default();
-                session.authenticated = self.env.password_sha256.is_none();
+                session.become_nobody(self.acl.default_user());
                 reply::simple(&mut out, "RESET");
             }
             "SELECT" => select(args, &mut out),
@@ -120,33 +120,23 @@ impl Shard {
         session.replies.push(reply);
     }
 
-    fn auth(&self, session: &mut Session, args: Args<'_>, out: &mut Vec<u8>) {
+    fn auth(&mut self, now: Now, session: &mut Session, args: Args<'_>, out: &mut Vec<u8>) {
         let (user, password) = match args.len() {
-            2 => (&b"default"[..], args.get(1)),
+            2 => (DEFAULT.as_bytes(), args.get(1)),
             3 => (args.get(1), args.get(2)),
             _ => return reply::error(out, "ERR syntax error"),
         };
-        if args.len() == 2 && self.env.password_sha256.is_none() {
+        if args.len() == 2 && self.acl.default_user().takes_any_password() {
             return reply::error(out, NO_PASSWORD);
         }
-        if self.is_password(user, password) {
-            session.authenticated = true;
+        if self.authenticate(now, session, "AUTH", user, password) {
             reply::ok(out);
         } else {
             reply::error(out, WRONG_PASSWORD);
         }
     }
 
-    /// Takes as long for a wrong user as for a wrong password. There is one user, `default`; without a password any will
-    /// do, as in Redis.
-    fn is_password(&self, user: &[u8], password: &[u8]) -> bool {
-        let given: [u8; 32] = Sha256::digest(password).into();
-        let expected = self.env.password_sha256.unwrap_or(given);
-        let right = given.ct_eq(&expected) & user.ct_eq(b"default");
-        right.into()
-    }
-
-    fn hello(&self, session: &mut Session, args: Args<'_>, out: &mut Vec<u8>) {
+    fn hello(&mut self, now: Now, session: &mut Session, args: Args<'_>, out: &mut Vec<u8>) {
         let mut proto = session.proto;
         if args.len() > 1 {
             proto = match parse(args.get(1)) {
@@ -177,11 +167,10 @@ impl Shard {
                 return reply::error_bytes(out, &text);
             }
         }
-        if let Some((user, password)) = credentials {
-            if !self.is_password(user, password) {
-                return reply::error(out, WRONG_PASSWORD);
-            }
-            session.authenticated = true;
+        if let Some((user, password)) = credentials
+            && !self.authenticate(now, session, "HELLO", user, password)
+        {
+            return reply::error(out, WRONG_PASSWORD);
         }
         if !session.authenticated {
             return reply::error(out, HELLO_UNAUTHENTICATED);

@@ -456,10 +456,10 @@ impl Shard {
     #[inline]
     fn plan(&self, session: &Session, args: Args<'_>) -> (Option<&'static Spec>, Plan) {
         let spec = commands::lookup(args.get(0));
-        if !session.authenticated
-            && !spec.is_some_and(|s| matches!(s.name, "AUTH" | "HELLO" | "QUIT" | "RESET"))
+        if !session.free
+            && let Some(plan) = Self::plan_bound(session, spec, args)
         {
-            return (spec, Plan::Refused(Refusal::Unauthenticated));
+            return (spec, plan);
         }
         let Some(spec) = spec else { return (None, Plan::Refused(Refusal::Unknown)) };
         if session.transaction.as_ref().is_some_and(|transaction| transaction.is_open()) {
@@ -725,6 +725,9 @@ impl Shard {
         spec: Option<&'static Spec>,
         args: Args<'_>,
     ) {
+        if let Refusal::Denied(denied) = refusal {
+            self.note_denied(session, spec, args, denied);
+        }
         let (out, _) = session.replies.begin();
         let start = out.len();
         refusal::write(refusal, spec, args, out);

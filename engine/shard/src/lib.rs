@@ -11,6 +11,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod acl;
 mod asking;
 #[cfg(test)]
 mod bench;
@@ -48,7 +49,6 @@ mod tally;
 mod tracking;
 mod transaction;
 mod tuning;
-#[expect(dead_code, reason = "the commands that change users come next")]
 mod users;
 mod waits;
 mod walk;

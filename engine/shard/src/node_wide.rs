@@ -101,6 +101,7 @@ impl Shard {
                 self.spikes.reset(&names, out);
             }
             ("LATENCY", _) => self.spikes.write(out),
+            ("ACL", _) => self.acl_log_part(args, out),
             ("CLIENT", _) => self.clients_part(now, asker, subcommand, args, out),
             _ => refusal::write(refusal::Refusal::Unknown, None, args, out),
         }

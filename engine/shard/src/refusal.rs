@@ -1,7 +1,9 @@
 //! Why a command is refused before it runs, and the error that says so.
 
+use crate::acl::check::Denied;
 use crate::command::{Args, Spec};
 use crate::commands;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use dkv_protocol::limits::KEY_BYTES_MAX;
@@ -20,6 +22,8 @@ pub(crate) enum Refusal {
     SubcommandArity,
     /// The password has not been given.
     Unauthenticated,
+    /// Its user may not do that.
+    Denied(Denied),
     /// A key is longer than [`KEY_BYTES_MAX`].
     KeyTooLong,
     /// The connection has subscriptions and speaks RESP2.
@@ -43,6 +47,10 @@ const IN_TRANSACTION: &str = "ERR Command not allowed inside a transaction";
 const WHOLE_STORE: &str = "ERR a transaction is of one slot and this command writes to all of them; send it outside of \
                            MULTI and EXEC";
 
+const NO_KEY: &str =
+    "NOPERM this user has no permissions to access one of the keys used as arguments";
+const NO_CHANNEL: &str =
+    "NOPERM this user has no permissions to access one of the channels used as arguments";
 const LOOKS_ON: &str = "ERR Replica can't interact with the keyspace";
 const SUBSCRIBED: &str =
     "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
@@ -71,6 +79,13 @@ fn write_plain(refusal: Refusal, spec: Option<&Spec>, args: Args<'_>, out: &mut 
         (Refusal::OutOfMemory, _) => reply::error(out, commands::OUT_OF_MEMORY),
         (Refusal::KeyTooLong, _) => reply::error(out, KEY_TOO_LONG),
         (Refusal::SeveralSlots, _) => reply::error(out, SEVERAL_SLOTS),
+        (Refusal::Denied(Denied::Command), Some(spec)) => {
+            let name = commands::name_of(commands::number_of(spec, args));
+            let text = format!("NOPERM this user has no permissions to run the '{name}' command");
+            reply::error(out, &text);
+        }
+        (Refusal::Denied(Denied::Channel(_)), _) => reply::error(out, NO_CHANNEL),
+        (Refusal::Denied(_), _) => reply::error(out, NO_KEY),
         (Refusal::Arity, Some(spec)) => commands::wrong_arity(spec.name, out),
         (Refusal::Subscribed, Some(spec)) => {
             let mut text = String::from("ERR Can't execute '");

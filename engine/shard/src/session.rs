@@ -2,7 +2,8 @@
 //!
 //! An idle connection costs less than a KiB: its buffers are lent to it while it is busy.
 
-use crate::command::{Env, Now};
+use crate::acl::User;
+use crate::command::Now;
 use crate::face::{Opened, PortKind, SessionId};
 use crate::pubsub::Listening;
 use crate::queue::Replies;
@@ -11,6 +12,7 @@ use crate::transaction::{Awaited, Transaction};
 use crate::users::Change;
 use crate::waits::{Wait, Written};
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use dkv_protocol::ids::RangeId;
@@ -81,6 +83,10 @@ pub(crate) struct Session {
     pub(crate) lib_ver: Box<[u8]>,
     pub(crate) proto: Proto,
     pub(crate) authenticated: bool,
+    /// Whether it is a user who may do everything: nothing is looked at then.
+    pub(crate) free: bool,
+    /// Who it is, once that is known.
+    pub(crate) user: Option<Arc<User>>,
     pub(crate) readonly: bool,
     /// CLIENT NO-EVICT, NO-TOUCH and REPLY.
     pub(crate) no_evict: bool,
@@ -144,8 +150,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    fn new(id: SessionId, now: Now, opened: Opened, env: &Env) -> Self {
-        Self {
+    fn new(id: SessionId, now: Now, opened: Opened, default: &Arc<User>) -> Self {
+        let mut session = Self {
             id,
             client_id: opened.id,
             port: opened.port,
@@ -157,7 +163,9 @@ impl Session {
             lib_name: Box::default(),
             lib_ver: Box::default(),
             proto: Proto::Resp2,
-            authenticated: env.password_sha256.is_none(),
+            authenticated: false,
+            free: false,
+            user: None,
             readonly: false,
             no_evict: false,
             no_touch: false,
@@ -192,7 +200,9 @@ impl Session {
             accounted: 0,
             over_soft_since_ms: 0,
             progress_ms: now.boot_ms(),
-        }
+        };
+        session.become_nobody(default);
+        session
     }
 
     /// Whether new bytes are to be executed as they are: nothing before them waits. An argument that is being received
@@ -284,14 +294,14 @@ struct Place {
 
 impl Sessions {
     /// A new connection.
-    pub(crate) fn open(&mut self, now: Now, opened: Opened, env: &Env) -> SessionId {
+    pub(crate) fn open(&mut self, now: Now, opened: Opened, default: &Arc<User>) -> SessionId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { generation: 0, session: None });
             self.places.len() as u32 - 1
         });
         let place = &mut self.places[index as usize];
         let id = SessionId { index, generation: place.generation };
-        place.session = Some(Box::new(Session::new(id, now, opened, env)));
+        place.session = Some(Box::new(Session::new(id, now, opened, default)));
         self.len += 1;
         id
     }

@@ -1,5 +1,7 @@
 //! One shard: sessions, links and table behind the few calls that its driver makes.
 
+use crate::acl::Acl;
+use crate::acl::log::AclLog;
 use crate::cluster::{ShardId, shard_ids};
 use crate::command::{Env, Exec, Now};
 use crate::face::{Opened, Order, Output, SessionId};
@@ -75,6 +77,8 @@ pub struct Shard {
     /// Connections that go on at the end of the turn.
     pub(crate) later: VecDeque<SessionId>,
     pub(crate) desk: Desk,
+    pub(crate) acl: Acl,
+    pub(crate) acl_log: AclLog,
     /// Whether writes wait for memory until the next turn.
     pub(crate) starved: bool,
     /// Steps of walks that are to be taken.
@@ -99,6 +103,7 @@ impl Shard {
         let links = Links::new(&env.map, me);
         let ids = shard_ids(&env, &env.map);
         let map = Arc::clone(&env.map);
+        let acl = Acl::new(env.password_sha256);
         Self {
             env,
             me,
@@ -125,6 +130,8 @@ impl Shard {
             evicted_lately: false,
             later: VecDeque::new(),
             desk: Desk::default(),
+            acl,
+            acl_log: AclLog::default(),
             starved: false,
             walks: VecDeque::new(),
             served: Vec::new(),
@@ -152,8 +159,8 @@ impl Shard {
         self.now = now;
         let from_here =
             opened.peer.ip().to_canonical().is_loopback() || opened.peer.ip() == opened.local.ip();
-        let refused = if self.env.protected_mode && self.env.password_sha256.is_none() && !from_here
-        {
+        let default = self.acl.default_user();
+        let refused = if self.env.protected_mode && default.takes_any_password() && !from_here {
             Some(refusal::PROTECTED_MODE)
         } else {
             let clients: u64 = self.env.stats.iter().map(|s| s.connections.get()).sum();
@@ -163,8 +170,8 @@ impl Shard {
             self.stats.connections_refused.add(1);
             return Err(text.to_vec());
         }
-        let id = self.sessions.open(now, opened, &self.env);
-        if self.env.password_sha256.is_some() {
+        let id = self.sessions.open(now, opened, default);
+        if !default.needs_no_password() {
             self.deadlines.push_back((now.boot_ms() + AUTHENTICATION_MS, id));
         }
         self.stats.connections_accepted.add(1);

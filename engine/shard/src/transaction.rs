@@ -136,6 +136,11 @@ impl Transaction {
         reads.flat_map(|one| one.spec.keys(self.args_of(one)))
     }
 
+    /// Does not run when that is true of any of its commands.
+    pub(crate) fn refuse_if(&mut self, is: impl Fn(&Spec, Args<'_>) -> bool) {
+        self.refused |= self.commands.iter().any(|one| is(one.spec, self.args_of(one)));
+    }
+
     /// Memory that it takes, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         let watched = self.watched.iter().map(|(key, mark)| key.len() + mark.len()).sum::<usize>();
@@ -247,7 +252,10 @@ impl Shard {
         {
             return Plan::Refused(refusal);
         }
-        if spec.flags.contains(&"no_multi") {
+        // What the managers decide is not a matter of one moment.
+        let changes_users = spec.name == "ACL"
+            && matches!(refusal::subcommand_of(spec, args), "setuser" | "deluser");
+        if changes_users || spec.flags.contains(&"no_multi") {
             return Plan::Refused(Refusal::InTransaction);
         }
         if spec.keys(args).any(|key| key.len() > KEY_BYTES_MAX) {

@@ -42,9 +42,26 @@ pub(crate) struct Desk {
 
 /// A change that a connection waits for, or what became of it.
 #[derive(Debug)]
-pub(crate) enum Change {
+pub(crate) struct Change {
+    /// How often it was refused before.
+    tries: u8,
+    /// How many users it is of.
+    count: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// With its number.
     Asked(u64),
     Decided(UsersOutcome),
+}
+
+impl Change {
+    /// How often it was refused before.
+    pub(crate) const fn tries(&self) -> u8 {
+        self.tries
+    }
 }
 
 impl Shard {
@@ -55,6 +72,7 @@ impl Shard {
 
     /// The users of the store are these now.
     pub fn users_are(&mut self, users: Arc<Users>) {
+        self.follow_users(&users);
         self.desk.present = users;
     }
 
@@ -68,8 +86,8 @@ impl Shard {
         let Some(id) = self.desk.under_way.remove(&number) else { return };
         let Some(mut session) = self.sessions.take(id) else { return };
         match &mut session.change {
-            Some(change) if matches!(**change, Change::Asked(asked) if asked == number) => {
-                **change = Change::Decided(outcome);
+            Some(change) if matches!(change.state, State::Asked(asked) if asked == number) => {
+                change.state = State::Decided(outcome);
                 if session.stall == Stall::Users && session.end == End::No {
                     self.pace.begin();
                     self.go_on(now, &mut session);
@@ -80,27 +98,33 @@ impl Shard {
         self.settle(session);
     }
 
-    /// Has the managers change the users for the command that a connection executes. Break: its connection waits, and the
-    /// command is to be executed again; then it asks the same, whatever the users are meanwhile, and gets what became of it.
+    /// Has the managers change the users for the command that a connection executes, which was refused `tries` times before
+    /// and is of `count` users. Break: its connection waits, and the command is to be executed again; then it asks the same,
+    /// whatever the users are meanwhile, and gets what became of it, and of how many users it was.
     pub(crate) fn change_users(
         &mut self,
         session: &mut Session,
+        tries: u8,
+        count: u32,
         changes: impl FnOnce(&Users) -> UserChanges,
-    ) -> ControlFlow<(), UsersOutcome> {
+    ) -> ControlFlow<(), (UsersOutcome, u32)> {
         match session.change.take().map(|change| *change) {
-            Some(Change::Decided(outcome)) => return ControlFlow::Continue(outcome),
-            Some(Change::Asked(number)) => session.change = Some(Box::new(Change::Asked(number))),
+            Some(Change { state: State::Decided(outcome), count, .. }) => {
+                return ControlFlow::Continue((outcome, count));
+            }
+            Some(asked) => session.change = Some(Box::new(asked)),
             None if self.desk.under_way.len() >= UNDER_WAY_MAX => {
                 let why = UsersRefusal::Busy;
                 let outcome = UsersOutcome::Answered(UsersAnswer::Refused { why });
-                return ControlFlow::Continue(outcome);
+                return ControlFlow::Continue((outcome, count));
             }
             None => {
                 self.desk.last += 1;
                 let number = self.desk.last;
                 self.desk.under_way.insert(number, session.id);
                 self.desk.out.push_back((number, changes(&self.desk.present)));
-                session.change = Some(Box::new(Change::Asked(number)));
+                let state = State::Asked(number);
+                session.change = Some(Box::new(Change { tries, count, state }));
             }
         }
         self.stall(session, Stall::Users);

@@ -407,6 +407,10 @@ fn env(me: Machine, machines: u8, now: Now) -> Arc<Env> {
         protected_mode: false,
         settings: dkv_shard::settings::Settings::new(0, Eviction::None),
         clock: || 0,
+        random: |bytes| {
+            bytes.fill(7);
+            true
+        },
         io: "simulated".into(),
         stats: vec![Arc::new(ShardStats::default())],
         process: ProcessStats::default(),

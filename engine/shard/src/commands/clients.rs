@@ -138,7 +138,9 @@ impl<'a> Filter<'a> {
             && self.kind.is_none_or(|kind| kind == kind_of(session))
             && self.address.is_none_or(|at| session.peer == at)
             && self.local_address.is_none_or(|at| session.local == at)
-            && self.user.is_none_or(|user| session.authenticated && user == b"default")
+            && self
+                .user
+                .is_none_or(|user| session.authenticated && user == session.user_name().as_bytes())
             && self.older_than_s.is_none_or(|older| age_s >= older)
     }
 }

@@ -7,6 +7,7 @@
 //! Commands that clients never send (what shards ask each other) stand apart in [`internal`], so that COMMAND does not
 //! name them and a client cannot reach them.
 
+mod acl;
 mod bitfield;
 mod bits;
 pub(crate) mod checksum;
@@ -75,7 +76,7 @@ const FAMILIES: [&[Spec]; 20] = [
 /// Commands that are alone in their files.
 const SINGLE: &[Spec] = &[floats::INCRBYFLOAT, lcs::LCS, object::OBJECT];
 
-const INTROSPECTION: &[Spec] = &[info::INFO, config::CONFIG, checksum::CHECKSUM];
+const INTROSPECTION: &[Spec] = &[acl::ACL, info::INFO, config::CONFIG, checksum::CHECKSUM];
 
 /// What only shards ask of each other.
 const INTERNAL: &[Spec] = &[
@@ -184,6 +185,49 @@ pub(crate) fn flags_of(number: u16) -> &'static [&'static str] {
     }
 }
 
+/// The categories of the command, or subcommand, of a number.
+pub(crate) fn categories_of(number: u16) -> &'static [&'static str] {
+    match numbered(number) {
+        Some((_, Some(subcommand))) => subcommand.categories,
+        Some((spec, None)) => spec.categories,
+        None => &[],
+    }
+}
+
+/// What is done to the keys of the command, or subcommand, of a number.
+pub(crate) fn key_flags_of(number: u16) -> &'static [&'static str] {
+    match numbered(number) {
+        Some((_, Some(subcommand))) => subcommand.key_flags,
+        Some((spec, None)) => spec.key_flags,
+        None => &[],
+    }
+}
+
+/// The number of a command by its name, or of a subcommand by both names with a bar between.
+pub(crate) fn number_named(name: &[u8]) -> Option<u16> {
+    let (whole, part) = match name.iter().position(|b| *b == b'|') {
+        Some(bar) => (&name[..bar], Some(&name[bar + 1..])),
+        None => (name, None),
+    };
+    let spec = lookup(whole)?;
+    let Some(part) = part else { return Some(spec.number) };
+    let at = spec.subcommands.iter().position(|s| s.name.as_bytes().eq_ignore_ascii_case(part))?;
+    Some(spec.first_subcommand + at as u16)
+}
+
+/// Whether a number is a subcommand's.
+pub(crate) fn is_part(number: u16) -> bool {
+    usize::from(number) >= COUNT
+}
+
+/// The numbers of the subcommands of a command.
+pub(crate) fn parts_of(number: u16) -> core::ops::Range<u16> {
+    match ALL.get(usize::from(number)) {
+        Some(spec) => spec.first_subcommand..spec.first_subcommand + spec.subcommands.len() as u16,
+        None => 0..0,
+    }
+}
+
 /// Its name as INFO and LATENCY HISTOGRAM give it: `get`, `config|set`.
 pub(crate) fn name_of(number: u16) -> alloc::string::String {
     let Some((spec, subcommand)) = numbered(number) else { return alloc::string::String::new() };
@@ -218,6 +262,8 @@ pub(crate) fn numbers_named(name: &[u8]) -> core::ops::Range<u16> {
 pub(crate) fn finish_of_node(x: &Exec<'_>, args: Args<'_>, parts: &[Vec<u8>], out: &mut Vec<u8>) {
     if args.get(0).eq_ignore_ascii_case(b"CLIENT") {
         clients::finish(x, args, parts, out);
+    } else if args.get(0).eq_ignore_ascii_case(b"ACL") {
+        crate::acl::log::finish(x, args, parts, out);
     } else {
         slowlog::finish(x, args, parts, out);
     }

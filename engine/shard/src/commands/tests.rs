@@ -63,6 +63,10 @@ impl Bench {
             protected_mode: true,
             settings: crate::settings::Settings::new(memory_bytes_max, Eviction::None),
             clock: || 0,
+            random: |bytes| {
+                bytes.fill(7);
+                true
+            },
             io: "test".to_string(),
             stats: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
             process: ProcessStats::default(),

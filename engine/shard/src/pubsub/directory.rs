@@ -57,7 +57,8 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    fn names(&self, kind: Kind) -> &BTreeSet<Arc<[u8]>> {
+    /// What it listens to.
+    pub(crate) fn names(&self, kind: Kind) -> &BTreeSet<Arc<[u8]>> {
         match kind {
             Kind::Channel => &self.channels,
             Kind::Pattern => &self.patterns,

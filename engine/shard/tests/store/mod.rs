@@ -9,9 +9,10 @@ use dkv_protocol::eviction::Eviction;
 use dkv_protocol::ids::{Epoch, NodeIndex, RangeId, ShardAddr, ShardIndex};
 use dkv_protocol::map::{NodeInfo, StoreMap};
 use dkv_protocol::ranges::{RangeNews, Replication};
+use dkv_protocol::users::{Users, UsersAnswer};
 use dkv_shard::command::{Env, Now, ProcessStats};
 use dkv_shard::stats::ShardStats;
-use dkv_shard::{Hold, Opened, Order, Output, PortKind, SessionId, Shard};
+use dkv_shard::{Hold, Opened, Order, Output, PortKind, SessionId, Shard, UsersOutcome};
 use dkv_table::{HeapMemory, Options, Table};
 use ranges::Ranges;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -95,6 +96,9 @@ pub(crate) struct Store {
     held: BTreeMap<(usize, usize), HeldReplies>,
     /// News on the way to shards.
     news: Vec<VecDeque<Vec<RangeNews>>>,
+    /// The users that the managers keep, and whether they decide on changes of them.
+    pub(crate) users: Users,
+    pub(crate) grants: bool,
     /// What the managers agree on; none without copies.
     pub(crate) ranges: Option<Ranges>,
     /// Whether the managers hear and are heard.
@@ -148,6 +152,10 @@ impl Store {
                         settings.eviction,
                     ),
                     clock: clock::now_ns,
+                    random: |bytes| {
+                        bytes.fill(7);
+                        true
+                    },
                     io: "test".into(),
                     stats: node
                         .shard_ports
@@ -186,6 +194,8 @@ impl Store {
             news: shards.iter().map(|_| VecDeque::new()).collect(),
             ranges: copied.then(|| Ranges::form(&map, u16::from(replication.replicas))),
             managed: true,
+            users: Users::default(),
+            grants: true,
             held: BTreeMap::new(),
             dead: BTreeSet::new(),
             paused: BTreeSet::new(),
@@ -546,8 +556,31 @@ impl Store {
         true
     }
 
+    /// The managers tell every shard which users there are.
+    pub(crate) fn tell_users(&mut self) {
+        let users = Arc::new(self.users.clone());
+        self.shards.iter_mut().for_each(|(_, shard)| shard.users_are(Arc::clone(&users)));
+        (0..self.shards.len()).for_each(|at| self.collect(at));
+    }
+
+    /// They decide on what clients of a shard want changed.
+    fn change_users(&mut self, at: usize) {
+        while self.grants
+            && let Some((number, changes)) = self.shards[at].1.take_user_changes()
+        {
+            let answer = match self.users.change(&changes) {
+                Ok(_) => UsersAnswer::Done { version: self.users.version },
+                Err(why) => UsersAnswer::Refused { why },
+            };
+            self.tell_users();
+            let outcome = UsersOutcome::Answered(answer);
+            self.shards[at].1.users_answered(self.now, number, outcome);
+        }
+    }
+
     /// What a driver does at the end of a turn.
     fn collect(&mut self, at: usize) {
+        self.change_users(at);
         let from = self.shards[at].0;
         while let Some((to, batch)) = self.shards[at].1.next_batch() {
             assert!(!batch.is_empty());

@@ -1,0 +1,276 @@
+//! ACL, as the session executes it.
+
+use super::check::{Denied, check};
+use super::{DEFAULT, User, categories, log, show};
+use crate::command::{Args, Now, Spec};
+use crate::commands;
+use crate::connection::{help, parse};
+use crate::refusal;
+use crate::session::{End, Session};
+use crate::shard::Shard;
+use crate::users::UsersOutcome;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::ops::ControlFlow;
+use dkv_protocol::resp::reply;
+use dkv_protocol::users::{UserChange, UserChanges, UsersAnswer, UsersRefusal};
+
+/// How often a change is made anew when somebody else changed the users meanwhile.
+const TRIES: u8 = 8;
+
+const BAD_NAME: &str = "ERR Usernames can't contain spaces or null characters";
+const NAME_IS_NO_TEXT: &str =
+    "ERR a username is text in UTF-8 without control characters, and not empty";
+const THE_DEFAULT_USER: &str = "ERR The 'default' user cannot be removed";
+const KEPT: &str = "ERR the store keeps its users by itself: ACL SETUSER and ACL DELUSER change them on every node, and they \
+                    stay when it restarts. There is no file to load or save";
+const BITS: &str = "ERR ACL GENPASS argument must be the number of bits for the output password, a positive number up to 4096";
+const BITS_MAX: i64 = 4096;
+const UNREACHABLE: &str = "ERR no manager of this store could be asked within 5 seconds, so the users are what they were; see \
+                           'dkv status', and try again";
+const UNANSWERED: &str = "UNCERTAIN the managers of this store did not decide in time, and may do so yet; see ACL LIST in a \
+                          while, and 'dkv status'";
+
+impl Shard {
+    /// Executes ACL. Break: not now, the session is stalled.
+    pub(crate) fn acl_command(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        if self.refuses_subcommand(session, spec, args) {
+            return ControlFlow::Continue(());
+        }
+        let mut out = Vec::new();
+        let proto = session.proto;
+        match refusal::subcommand_of(spec, args) {
+            "whoami" => reply::bulk(&mut out, session.user_name().as_bytes()),
+            "cat" => cat(args, &mut out),
+            "users" => {
+                reply::array(&mut out, self.acl.all().len());
+                self.acl.all().for_each(|user| reply::bulk(&mut out, user.name.as_bytes()));
+            }
+            "list" => {
+                reply::array(&mut out, self.acl.all().len());
+                self.acl.all().for_each(|user| reply::bulk(&mut out, user.line().as_bytes()));
+            }
+            "getuser" => match self.acl.get(args.get(2)) {
+                Some(user) => show::user(user, proto, &mut out),
+                None => reply::null(&mut out, proto),
+            },
+            "genpass" => self.genpass(args, &mut out),
+            "dryrun" => self.dry_run(args, &mut out),
+            "log" => match log_asked(args) {
+                Ok(()) => return self.of_node(now, session, args),
+                Err(text) => reply::error(&mut out, &text),
+            },
+            "setuser" | "deluser" => return self.change_user(session, args),
+            "load" | "save" => reply::error(&mut out, KEPT),
+            _ => help("ACL", show::HELP, &mut out),
+        }
+        self.answer(session, &out);
+        ControlFlow::Continue(())
+    }
+
+    /// This shard's part of ACL LOG.
+    pub(crate) fn acl_log_part(&mut self, args: Args<'_>, out: &mut Vec<u8>) {
+        if args.len() > 2 && args.get(2).eq_ignore_ascii_case(b"RESET") {
+            self.acl_log.clear();
+            return reply::ok(out);
+        }
+        self.acl_log.write_part(out);
+    }
+
+    fn genpass(&self, args: Args<'_>, out: &mut Vec<u8>) {
+        let bits = match args.len() {
+            2 => 256,
+            3 => match parse(args.get(2)) {
+                None => return reply::error(out, "ERR value is not an integer or out of range"),
+                Some(bits @ 1..=BITS_MAX) => bits,
+                Some(_) => return reply::error(out, BITS),
+            },
+            _ => return reply::error(out, &too_many("GENPASS")),
+        };
+        let digits = (bits as usize).div_ceil(4);
+        let mut bytes = alloc::vec![0; digits.div_ceil(2)];
+        if !(self.env.random)(&mut bytes) {
+            let text = "ERR the machine gives no random numbers; make a password elsewhere";
+            return reply::error(out, text);
+        }
+        let mut text = String::new();
+        for byte in &bytes {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        reply::bulk(out, &text.as_bytes()[..digits]);
+    }
+
+    fn dry_run(&self, args: Args<'_>, out: &mut Vec<u8>) {
+        let quoting = |before: &str, what: &[u8], behind: &str| {
+            let what = &what[..what.len().min(128)];
+            [before.as_bytes(), what, behind.as_bytes()].concat()
+        };
+        let Some(user) = self.acl.get(args.get(2)) else {
+            return reply::error_bytes(out, &quoting("ERR User '", args.get(2), "' not found"));
+        };
+        let asked = args.slice(3, args.len() - 3);
+        let Some(spec) = commands::lookup(asked.get(0)) else {
+            return reply::error_bytes(out, &quoting("ERR Command '", asked.get(0), "' not found"));
+        };
+        let part = !spec.subcommands.is_empty() && asked.len() > 1;
+        let refused = refusal::check_arguments(spec, asked)
+            .or_else(|| refusal::check_subcommand(spec, asked).filter(|_| part));
+        match refused {
+            Some(refusal::Refusal::UnknownSubcommand) => {
+                let text = quoting("ERR Command '", asked.get(0), "' not found");
+                return reply::error_bytes(out, &text);
+            }
+            Some(refusal) => return refusal::write(refusal, Some(spec), asked, out),
+            None => {}
+        }
+        let text = match check(user, spec, asked) {
+            Ok(()) => return reply::ok(out),
+            Err(Denied::Command) => {
+                let name = commands::name_of(commands::number_of(spec, asked));
+                format!("This user has no permissions to run the '{name}' command").into_bytes()
+            }
+            Err(Denied::Key(at)) => {
+                let key = asked.get(at as usize);
+                [b"This user has no permissions to access the '", key, b"' key"].concat()
+            }
+            Err(Denied::Channel(at)) => {
+                let channel = asked.get(at as usize);
+                [b"This user has no permissions to access the '", channel, b"' channel"].concat()
+            }
+        };
+        reply::bulk(out, &text);
+    }
+
+    /// ACL SETUSER and DELUSER: the lines are made here, of the users of now, and the managers are asked to put them in the
+    /// place of those. Break: not now, the session is stalled.
+    fn change_user(&mut self, session: &mut Session, args: Args<'_>) -> ControlFlow<()> {
+        let mut out = Vec::new();
+        let deletes = args.get(1).eq_ignore_ascii_case(b"DELUSER");
+        let mut tries = session.change.as_ref().map_or(0, |change| change.tries());
+        loop {
+            let changes = if deletes { self.deleted(args) } else { self.set(args) };
+            let waiting = session.change.is_some();
+            let changes = match changes {
+                Ok(changes) => changes,
+                // What was asked for before is answered all the same.
+                Err(_) if waiting => Vec::new(),
+                Err(text) => {
+                    reply::error_bytes(&mut out, &text);
+                    break;
+                }
+            };
+            let gone = changes.len();
+            if gone == 0 && !waiting {
+                reply::integer(&mut out, 0);
+                break;
+            }
+            let asked = |users: &dkv_protocol::users::Users| UserChanges {
+                expected: users.version,
+                changes,
+            };
+            let outcome = self.change_users(session, tries, gone as u32, asked)?;
+            let (outcome, gone) = outcome;
+            match outcome {
+                UsersOutcome::Answered(UsersAnswer::Done { .. }) if deletes => {
+                    reply::integer(&mut out, i64::from(gone));
+                }
+                UsersOutcome::Answered(UsersAnswer::Done { .. }) => reply::ok(&mut out),
+                UsersOutcome::Answered(UsersAnswer::Refused {
+                    why: UsersRefusal::Changed { .. },
+                }) if tries < TRIES => {
+                    tries += 1;
+                    continue;
+                }
+                UsersOutcome::Answered(UsersAnswer::Refused { why }) => {
+                    reply::error(&mut out, &format!("ERR {why}; nothing was changed"));
+                }
+                UsersOutcome::Unreachable => reply::error(&mut out, UNREACHABLE),
+                UsersOutcome::Unanswered | UsersOutcome::Answered(UsersAnswer::Undecided) => {
+                    reply::error(&mut out, UNANSWERED);
+                }
+            }
+            break;
+        }
+        self.answer(session, &out);
+        // Who deleted its own user is answered first.
+        if session.user.is_some() && self.acl.get(session.user_name().as_bytes()).is_none() {
+            session.end = End::Settling;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// What ACL SETUSER makes of a user.
+    fn set(&self, args: Args<'_>) -> Result<Vec<UserChange>, Vec<u8>> {
+        let name = args.get(2);
+        if name.iter().any(|b| b.is_ascii_whitespace() || matches!(b, 0 | 0x0b)) {
+            return Err(BAD_NAME.into());
+        }
+        let name = core::str::from_utf8(name)
+            .ok()
+            .filter(|name| !name.is_empty() && !name.chars().any(char::is_control))
+            .ok_or(NAME_IS_NO_TEXT)?;
+        let known = self.acl.get(name.as_bytes()).and_then(|user| User::of_line(&user.line()));
+        let mut user = known.unwrap_or_else(|| User::new(name));
+        let rules: Vec<&[u8]> = args.iter_from(3).collect();
+        user.apply_all(&rules, false)?;
+        Ok([UserChange { name: name.to_string(), line: Some(user.line()) }].into())
+    }
+
+    /// What ACL DELUSER makes of those of its users that there are.
+    fn deleted(&self, args: Args<'_>) -> Result<Vec<UserChange>, Vec<u8>> {
+        let mut names: Vec<&[u8]> = args.iter_from(2).collect();
+        if names.contains(&DEFAULT.as_bytes()) {
+            return Err(THE_DEFAULT_USER.into());
+        }
+        names.sort_unstable();
+        names.dedup();
+        let known = names.into_iter().filter_map(|name| self.acl.get(name));
+        Ok(known.map(|user| UserChange { name: user.name.clone(), line: None }).collect())
+    }
+}
+
+fn too_many(subcommand: &str) -> String {
+    format!("ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try ACL HELP.")
+}
+
+fn log_asked(args: Args<'_>) -> Result<(), String> {
+    match args.len() {
+        2 => Ok(()),
+        3 if args.get(2).eq_ignore_ascii_case(b"RESET") => Ok(()),
+        3 if log::count(args).is_some() => Ok(()),
+        3 => Err("ERR value is not an integer or out of range".into()),
+        _ => Err(too_many(&String::from_utf8_lossy(args.get(1)))),
+    }
+}
+
+/// ACL CAT.
+fn cat(args: Args<'_>, out: &mut Vec<u8>) {
+    if args.len() > 3 {
+        return reply::error(out, &too_many(&String::from_utf8_lossy(args.get(1))));
+    }
+    if args.len() == 2 {
+        reply::array(out, categories::CATEGORIES.len());
+        for name in categories::CATEGORIES {
+            reply::bulk(out, name.as_bytes());
+        }
+        return;
+    }
+    let Some(category) = categories::named(args.get(2)) else {
+        let name = &args.get(2)[..args.get(2).len().min(128)];
+        return reply::error_bytes(out, &[b"ERR Unknown category '", name, b"'"].concat());
+    };
+    let members: Vec<u16> = categories::members(category).collect();
+    reply::array(out, members.len());
+    for number in members {
+        reply::bulk(out, commands::name_of(number).as_bytes());
+    }
+}

@@ -1,0 +1,321 @@
+//! What a user may do: commands, keys and channels, as one root selector and each one in parentheses describe it.
+
+use super::categories;
+use crate::commands::glob::{PATTERN_BYTES_MAX, Pattern};
+use crate::commands::{self, NUMBERS};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+
+const SYNTAX: &str = "Syntax error";
+const UNKNOWN: &str = "Unknown command or category name in ACL";
+const NO_FIRST_ARGUMENT: &str = "Allowing first-arg of a subcommand is not supported";
+const ALL_KEYS_ALREADY: &str = "Adding a pattern after the * pattern (or the 'allkeys' flag) is not valid and does not have \
+                                any effect. Try 'resetkeys' to start with an empty list of patterns";
+const ALL_CHANNELS_ALREADY: &str = "Adding a pattern after the * pattern (or the 'allchannels' flag) is not valid and does \
+                                    not have any effect. Try 'resetchannels' to start with an empty list of channels";
+const PATTERN_TOO_LONG: &str = "A pattern has at most 1024 bytes";
+const _: () = assert!(PATTERN_BYTES_MAX == 1024);
+
+/// What may be done to keys.
+pub(crate) const READ: u8 = 1;
+pub(crate) const WRITE: u8 = 2;
+
+/// A pattern of keys, and what may be done to those that match.
+#[derive(Debug)]
+struct KeyPattern {
+    flags: u8,
+    text: String,
+    pattern: Pattern,
+}
+
+/// Commands that may be run.
+#[derive(Clone, Debug)]
+struct Commands {
+    /// By number, of commands and subcommands.
+    allowed: [u64; NUMBERS.div_ceil(64)],
+    /// Whether everything was allowed first, and so is what comes with a later version; otherwise nothing was.
+    all: bool,
+    /// What was said since, in order: whether it allows, and the name of a command, of a subcommand behind a bar, or of a
+    /// category behind an `@`. A name that a later one covers is left out.
+    rules: Vec<(bool, String)>,
+    /// Commands that may be run with a certain first argument, which is lower case.
+    first_args: Vec<(u16, String)>,
+}
+
+impl Commands {
+    const NONE: Self = Self {
+        allowed: [0; NUMBERS.div_ceil(64)],
+        all: false,
+        rules: Vec::new(),
+        first_args: Vec::new(),
+    };
+
+    fn reset(&mut self, all: bool) {
+        *self = Self { all, ..Self::NONE };
+        (0..NUMBERS as u16).for_each(|number| self.set(number, all));
+    }
+
+    fn set(&mut self, number: u16, allow: bool) {
+        let (word, bit) = (usize::from(number) / 64, 1 << (number % 64));
+        if allow {
+            self.allowed[word] |= bit;
+        } else {
+            self.allowed[word] &= !bit;
+        }
+    }
+
+    fn has(&self, number: u16) -> bool {
+        self.allowed
+            .get(usize::from(number) / 64)
+            .is_some_and(|word| word & 1 << (number % 64) != 0)
+    }
+
+    /// Allows a command or not, with all of its subcommands.
+    fn set_whole(&mut self, number: u16, allow: bool) {
+        self.set(number, allow);
+        self.first_args.retain(|(of, _)| *of != number);
+        commands::parts_of(number).for_each(|part| self.set(part, allow));
+    }
+
+    /// Notes what was said, in place of what it covers.
+    fn note(&mut self, allow: bool, name: &str) {
+        let name = name.to_ascii_lowercase();
+        let covers = |other: &str| {
+            other
+                .strip_prefix(name.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('|'))
+        };
+        self.rules.retain(|(_, other)| !covers(other));
+        self.rules.push((allow, name));
+    }
+
+    /// `+name` or `-name`.
+    fn apply(&mut self, allow: bool, name: &str) -> Result<(), &'static str> {
+        if let Some(category) = name.strip_prefix('@') {
+            if category.eq_ignore_ascii_case("all") {
+                self.reset(allow);
+                return Ok(());
+            }
+            let category = categories::named(category.as_bytes()).ok_or(UNKNOWN)?;
+            categories::members(category).for_each(|number| self.set_whole(number, allow));
+        } else if let Some(number) = commands::number_named(name.as_bytes()) {
+            self.set_whole(number, allow);
+        } else {
+            let (base, first) = name.rsplit_once('|').filter(|_| allow).ok_or(UNKNOWN)?;
+            let number = commands::number_named(base.as_bytes()).ok_or(UNKNOWN)?;
+            if commands::is_part(number) {
+                return Err(NO_FIRST_ARGUMENT);
+            }
+            if commands::parts_of(number).next().is_some() {
+                return Err(UNKNOWN);
+            }
+            if first.is_empty() {
+                return Err(SYNTAX);
+            }
+            let first = first.to_ascii_lowercase();
+            if !self.first_args.iter().any(|(of, known)| *of == number && *known == first) {
+                self.first_args.push((number, first));
+            }
+        }
+        self.note(allow, name);
+        Ok(())
+    }
+
+    /// Whether a command may be run, whose first argument, behind its name, is this one.
+    fn allow(&self, number: u16, first: Option<&[u8]>) -> bool {
+        let is_first =
+            |text: &String| first.is_some_and(|arg| arg.eq_ignore_ascii_case(text.as_bytes()));
+        self.has(number) || self.first_args.iter().any(|(of, text)| *of == number && is_first(text))
+    }
+
+    fn describe(&self) -> String {
+        let mut text = String::from(if self.all { "+@all" } else { "-@all" });
+        for (allow, name) in &self.rules {
+            text.push_str(if *allow { " +" } else { " -" });
+            text.push_str(name);
+        }
+        text
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Selector {
+    commands: Commands,
+    all_keys: bool,
+    keys: Vec<KeyPattern>,
+    all_channels: bool,
+    channels: Vec<(String, Pattern)>,
+}
+
+impl Selector {
+    /// One that allows nothing.
+    pub(crate) const fn new() -> Self {
+        Self {
+            commands: Commands::NONE,
+            all_keys: false,
+            keys: Vec::new(),
+            all_channels: false,
+            channels: Vec::new(),
+        }
+    }
+
+    /// Whether it allows everything.
+    pub(crate) fn is_free(&self) -> bool {
+        self.commands.all && self.commands.rules.is_empty() && self.all_keys && self.all_channels
+    }
+
+    /// Applies one rule. The error is why it is none; nothing has changed then.
+    pub(crate) fn apply(&mut self, rule: &str) -> Result<(), &'static str> {
+        let is = |name: &str| rule.eq_ignore_ascii_case(name);
+        if is("allkeys") || rule == "~*" {
+            (self.all_keys, self.keys) = (true, Vec::new());
+        } else if is("resetkeys") {
+            (self.all_keys, self.keys) = (false, Vec::new());
+        } else if is("allchannels") || rule == "&*" {
+            (self.all_channels, self.channels) = (true, Vec::new());
+        } else if is("resetchannels") {
+            (self.all_channels, self.channels) = (false, Vec::new());
+        } else if is("allcommands") {
+            self.commands.reset(true);
+        } else if is("nocommands") {
+            self.commands.reset(false);
+        } else if let Some(name) = rule.strip_prefix('+') {
+            self.commands.apply(true, name)?;
+        } else if let Some(name) = rule.strip_prefix('-') {
+            self.commands.apply(false, name)?;
+        } else if rule.starts_with(['~', '%']) {
+            self.add_keys(rule)?;
+        } else if let Some(pattern) = rule.strip_prefix('&') {
+            if self.all_channels {
+                return Err(ALL_CHANNELS_ALREADY);
+            }
+            let compiled = compile(pattern)?;
+            if !self.channels.iter().any(|(known, _)| known == pattern) {
+                self.channels.push((pattern.into(), compiled));
+            }
+        } else {
+            return Err(SYNTAX);
+        }
+        Ok(())
+    }
+
+    /// Keeps a rule about commands that are not known here.
+    pub(crate) fn keep(&mut self, rule: &str) {
+        self.commands.note(rule.starts_with('+'), &rule[1..]);
+    }
+
+    /// `~pattern`, or `%RW~pattern` with any of the letters.
+    fn add_keys(&mut self, rule: &str) -> Result<(), &'static str> {
+        if self.all_keys {
+            return Err(ALL_KEYS_ALREADY);
+        }
+        let (flags, text) = match rule.strip_prefix('%') {
+            None => (READ | WRITE, &rule[1..]),
+            Some(rest) => {
+                let (letters, text) = rest.split_once('~').ok_or(SYNTAX)?;
+                let flags = letters.bytes().try_fold(0, |flags, letter| {
+                    let flag = match letter.to_ascii_uppercase() {
+                        b'R' => READ,
+                        b'W' => WRITE,
+                        _ => return None,
+                    };
+                    (flags & flag == 0).then_some(flags | flag)
+                });
+                (flags.filter(|flags| *flags != 0).ok_or(SYNTAX)?, text)
+            }
+        };
+        let pattern = compile(text)?;
+        match self.keys.iter_mut().find(|known| known.text == text) {
+            Some(known) => known.flags |= flags,
+            None => self.keys.push(KeyPattern { flags, text: text.into(), pattern }),
+        }
+        Ok(())
+    }
+
+    /// Whether a command may be run, whose first argument, behind its name, is this one.
+    pub(crate) fn allows_command(&self, number: u16, first: Option<&[u8]>) -> bool {
+        self.commands.allow(number, first)
+    }
+
+    /// Whether that may be done to a key.
+    pub(crate) fn allows_key(&self, key: &[u8], flags: u8) -> bool {
+        self.all_keys
+            || self.keys.iter().any(|one| one.flags & flags == flags && one.pattern.matches(key))
+    }
+
+    /// Whether a channel may be used; of a pattern only what it says is compared.
+    pub(crate) fn allows_channel(&self, name: &[u8], is_pattern: bool) -> bool {
+        let allows = |(text, pattern): &(String, Pattern)| {
+            if is_pattern { text.as_bytes() == name } else { pattern.matches(name) }
+        };
+        self.all_channels || self.channels.iter().any(allows)
+    }
+
+    /// Its commands, as ACL GETUSER shows them.
+    pub(crate) fn commands(&self) -> String {
+        self.commands.describe()
+    }
+
+    /// Its keys, as ACL GETUSER shows them.
+    pub(crate) fn keys(&self) -> String {
+        if self.all_keys {
+            return String::from("~*");
+        }
+        let mut text = String::new();
+        for one in &self.keys {
+            let flags = match one.flags {
+                READ => "%R~",
+                WRITE => "%W~",
+                _ => "~",
+            };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{}{flags}{}", space(&text), one.text);
+        }
+        text
+    }
+
+    /// Its channels, as ACL GETUSER shows them.
+    pub(crate) fn channels(&self) -> String {
+        if self.all_channels {
+            return String::from("&*");
+        }
+        let mut text = String::new();
+        for (pattern, _) in &self.channels {
+            let _ = write!(text, "{}&{pattern}", space(&text));
+        }
+        text
+    }
+
+    /// All of its rules, as ACL LIST shows them.
+    pub(crate) fn describe(&self, text: &mut String) {
+        let keys = self.keys();
+        if !keys.is_empty() {
+            let _ = write!(text, "{keys} ");
+        }
+        if !self.all_channels {
+            text.push_str("resetchannels ");
+        }
+        let channels = self.channels();
+        if !channels.is_empty() {
+            let _ = write!(text, "{channels} ");
+        }
+        text.push_str(&self.commands());
+    }
+}
+
+const fn space(text: &str) -> &'static str {
+    if text.is_empty() { "" } else { " " }
+}
+
+fn compile(text: &str) -> Result<Pattern, &'static str> {
+    if text.bytes().any(|b| b.is_ascii_whitespace() || b == 0x0b) {
+        return Err(SYNTAX);
+    }
+    if text.len() > PATTERN_BYTES_MAX {
+        Err(PATTERN_TOO_LONG)
+    } else {
+        Ok(Pattern::new(text.as_bytes()))
+    }
+}

@@ -1,0 +1,258 @@
+//! Users, what they may do, and how they are changed.
+
+mod store;
+
+use dkv_protocol::users::UsersRefusal;
+use dkv_shard::{PortKind, UsersOutcome};
+use store::{PLAIN, Settings, Store, command, key_of};
+
+const OK: &str = "+OK\r\n";
+const NO_KEY: &str =
+    "-NOPERM this user has no permissions to access one of the keys used as arguments\r\n";
+const NO_CHANNEL: &str =
+    "-NOPERM this user has no permissions to access one of the channels used as arguments\r\n";
+const WRONG: &str = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+
+fn no_command(name: &str) -> String {
+    format!("-NOPERM this user has no permissions to run the '{name}' command\r\n")
+}
+
+/// A client of a shard that is a user without a password and with these rules.
+fn user(store: &mut Store, admin: usize, name: &str, rules: &[&str]) -> usize {
+    let words = ["ACL", "SETUSER", name, "on", "nopass"];
+    assert_eq!(store.call(admin, &[&words[..], rules].concat()), OK);
+    let client = store.connect(0, 0, PortKind::Client);
+    assert_eq!(store.call(client, &["AUTH", name, "any"]), OK);
+    client
+}
+
+#[test]
+fn a_user_set_on_one_node_is_the_same_on_another_and_may_do_what_its_rules_say() {
+    let mut store = Store::new(Settings { nodes: 2, shards: 2, ..PLAIN });
+    let admin = store.connect(0, 0, PortKind::Client);
+    let rules = ["on", ">secret", "~a:*", "%R~b:*", "+@read", "+set", "+mget", "+copy"];
+    let words = [&["ACL", "SETUSER", "ann"][..], &rules].concat();
+    assert_eq!(store.call(admin, &words), OK);
+    let ann = store.connect(1, 1, PortKind::Client);
+    assert_eq!(store.call(ann, &["AUTH", "ann", "wrong"]), WRONG);
+    assert_eq!(store.call(ann, &["AUTH", "nobody", "secret"]), WRONG);
+    assert_eq!(store.call(ann, &["ACL", "WHOAMI"]), "$7\r\ndefault\r\n");
+    assert_eq!(store.call(ann, &["AUTH", "ann", "secret"]), OK);
+    // The keys are anybody's: some are of the other node, which does not ask again.
+    for i in 0..20 {
+        assert_eq!(store.call(ann, &["SET", &format!("a:{i}"), "1"]), OK);
+        assert_eq!(store.call(ann, &["GET", &format!("b:{i}")]), "$-1\r\n");
+        assert_eq!(store.call(ann, &["SET", &format!("b:{i}"), "1"]), NO_KEY);
+        assert_eq!(store.call(ann, &["GET", &format!("c:{i}")]), NO_KEY);
+        assert_eq!(store.call(ann, &["MGET", "a:1", &format!("c:{i}")]), NO_KEY);
+    }
+    // Of SET with GET the old value is read; of COPY the first key is read and the second one written.
+    assert_eq!(store.call(ann, &["SET", "b:1", "1", "GET"]), NO_KEY);
+    assert_eq!(store.call(ann, &["COPY", "{b:}1", "a:{b:}1"]), NO_KEY);
+    assert_eq!(store.call(ann, &["COPY", "b:{x}1", "a:{x}1"]), ":0\r\n");
+    assert_eq!(store.call(ann, &["COPY", "a:{x}1", "b:{x}1"]), NO_KEY);
+    assert_eq!(store.call(ann, &["DEL", "a:1"]), no_command("del"));
+    assert_eq!(store.call(ann, &["CONFIG", "SET", "a", "b"]), no_command("config|set"));
+    assert_eq!(
+        store.call(ann, &["CONFIG", "NOPE"]),
+        "-ERR unknown subcommand 'NOPE'. Try CONFIG HELP.\r\n"
+    );
+    assert_eq!(store.call(ann, &["GET"]), "-ERR wrong number of arguments for 'get' command\r\n");
+    assert_eq!(store.call(ann, &["ACL", "WHOAMI"]), no_command("acl|whoami"));
+    assert_eq!(store.call(ann, &["PING"]), no_command("ping"));
+    let list = store.call(admin, &["CLIENT", "LIST"]);
+    assert!(list.contains(" user=default ") && !list.contains("secret"), "{list}");
+    assert_eq!(store.call(ann, &["RESET"]), "+RESET\r\n");
+    assert_eq!(store.call(ann, &["ACL", "WHOAMI"]), "$7\r\ndefault\r\n");
+}
+
+#[test]
+fn selectors_allow_besides_the_root_and_each_as_a_whole() {
+    let mut store = Store::new(PLAIN);
+    let admin = store.connect(0, 0, PortKind::Client);
+    let rules = ["~r*", "+get", "(~w*", "+set)", "(+incr ~*)"];
+    let client = user(&mut store, admin, "sel", &rules);
+    assert_eq!(store.call(client, &["GET", "r1"]), "$-1\r\n");
+    assert_eq!(store.call(client, &["SET", "w1", "1"]), OK);
+    assert_eq!(store.call(client, &["GET", "w1"]), NO_KEY);
+    assert_eq!(store.call(client, &["SET", "r1", "1"]), NO_KEY);
+    assert_eq!(store.call(client, &["INCR", "anything"]), ":1\r\n");
+    assert_eq!(store.call(client, &["DECR", "anything"]), no_command("decr"));
+    let line = "user sel on nopass ~r* resetchannels -@all +get (~w* resetchannels -@all +set) (~* resetchannels -@all +incr)";
+    assert!(store.call(admin, &["ACL", "LIST"]).contains(line));
+    assert_eq!(store.call(admin, &["ACL", "SETUSER", "sel", "clearselectors"]), OK);
+    assert_eq!(store.call(client, &["INCR", "anything"]), no_command("incr"));
+}
+
+#[test]
+fn channels_are_held_to_their_patterns_and_who_may_not_hear_any_more_is_closed() {
+    let mut store = Store::new(PLAIN);
+    let admin = store.connect(0, 0, PortKind::Client);
+    let rules = ["&news.*", "&all*", "+@pubsub", "+ping"];
+    let client = user(&mut store, admin, "sub", &rules);
+    assert_eq!(store.call(client, &["PUBLISH", "other", "x"]), NO_CHANNEL);
+    assert_eq!(store.call(client, &["PUBLISH", "news.1", "x"]), ":0\r\n");
+    assert_eq!(store.call(client, &["SUBSCRIBE", "news.1", "other"]), NO_CHANNEL);
+    // A pattern is allowed when the very same one is.
+    assert_eq!(store.call(client, &["PSUBSCRIBE", "news.?"]), NO_CHANNEL);
+    assert!(store.call(client, &["PSUBSCRIBE", "all*"]).contains("all*\r\n:1"));
+    assert!(store.call(client, &["SUBSCRIBE", "news.1"]).contains("news.1\r\n:2"));
+    assert_eq!(store.call(admin, &["ACL", "SETUSER", "sub", "&more"]), OK);
+    store.run();
+    assert!(!store.clients[client].closed);
+    assert_eq!(store.call(admin, &["ACL", "SETUSER", "sub", "resetchannels", "&all*"]), OK);
+    store.run();
+    assert!(store.clients[client].closed);
+}
+
+#[test]
+fn rules_that_change_hold_for_connections_that_stand_and_a_deleted_user_has_none() {
+    let mut store = Store::new(Settings { nodes: 2, ..PLAIN });
+    let admin = store.connect(0, 0, PortKind::Client);
+    let rules = ["~*", "+get", "+set", "+multi", "+exec"];
+    let client = user(&mut store, admin, "u", &rules);
+    let bystander = store.connect(1, 0, PortKind::Client);
+    assert_eq!(store.call(client, &["SET", "a", "1"]), OK);
+    assert_eq!(store.call(client, &["MULTI"]), OK);
+    assert_eq!(store.call(client, &["SET", "a", "2"]), "+QUEUED\r\n");
+    assert_eq!(store.call(admin, &["ACL", "SETUSER", "u", "-set"]), OK);
+    let aborted = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+    assert_eq!(store.call(client, &["EXEC"]), aborted);
+    assert_eq!(store.call(client, &["GET", "a"]), "$1\r\n1\r\n");
+    assert_eq!(store.call(client, &["SET", "a", "2"]), no_command("set"));
+    assert_eq!(store.call(client, &["MULTI"]), OK);
+    assert_eq!(store.call(client, &["SET", "a", "2"]), no_command("set"));
+    assert_eq!(store.call(client, &["EXEC"]), aborted);
+    assert_eq!(
+        store.call(admin, &["CLIENT", "KILL", "USER", "nobody"]),
+        "-ERR No such user 'nobody'\r\n"
+    );
+    assert_eq!(store.call(admin, &["ACL", "DELUSER", "u", "nobody", "u"]), ":1\r\n");
+    store.run();
+    assert!(store.clients[client].closed && !store.clients[bystander].closed);
+    assert_eq!(store.call(bystander, &["AUTH", "u", "x"]), WRONG);
+    let default = "-ERR The 'default' user cannot be removed\r\n";
+    assert_eq!(store.call(admin, &["ACL", "DELUSER", "default"]), default);
+    assert_eq!(store.call(admin, &["ACL", "DELUSER", "u"]), ":0\r\n");
+}
+
+#[test]
+fn who_takes_its_own_rights_or_itself_away_is_answered_first() {
+    let mut store = Store::new(PLAIN);
+    let admin = store.connect(0, 0, PortKind::Client);
+    let one = user(&mut store, admin, "one", &["~*", "+@all"]);
+    let pipeline =
+        [command(&["ACL", "SETUSER", "one", "-acl"]), command(&["ACL", "WHOAMI"])].concat();
+    store.send(one, &pipeline);
+    store.run();
+    let received = String::from_utf8(store.take(one)).unwrap();
+    assert!(received.ends_with(&format!("{OK}{}", no_command("acl|whoami"))), "{received}");
+    let two = user(&mut store, admin, "two", &["~*", "+@all"]);
+    store.send(two, &command(&["ACL", "DELUSER", "two"]));
+    store.run();
+    assert!(store.take(two).ends_with(b":1\r\n") && store.clients[two].closed);
+}
+
+#[test]
+fn the_default_user_may_be_given_a_password_and_new_connections_are_held_to_it() {
+    let mut store = Store::new(PLAIN);
+    let before = store.connect(0, 0, PortKind::Client);
+    assert_eq!(store.call(before, &["ACL", "SETUSER", "default", ">p", "-@dangerous", "+acl"]), OK);
+    let after = store.connect(0, 0, PortKind::Client);
+    assert_eq!(store.call(after, &["GET", "a"]), "-NOAUTH Authentication required.\r\n");
+    assert_eq!(store.call(after, &["AUTH", "x"]), WRONG);
+    assert!(store.call(after, &["HELLO", "3", "AUTH", "default", "p"]).contains("proto"));
+    assert_eq!(store.call(after, &["FLUSHALL"]), no_command("flushall"));
+    // Who was there before needs none, and is held to the rules.
+    assert_eq!(store.call(before, &["FLUSHALL"]), no_command("flushall"));
+    assert_eq!(store.call(before, &["ACL", "SETUSER", "default", "off"]), OK);
+    assert_eq!(store.call(after, &["AUTH", "p"]), WRONG);
+    // Ten seconds to say who one is.
+    let silent = store.connect(0, 0, PortKind::Client);
+    store.now.boot_ns += 11_000_000_000;
+    store.run();
+    assert!(store.clients[silent].closed && !store.clients[before].closed);
+}
+
+#[test]
+fn what_is_refused_is_in_the_log_of_the_node_once_with_its_count() {
+    let mut store = Store::new(Settings { shards: 2, ..PLAIN });
+    let admin = store.connect(0, 0, PortKind::Client);
+    let client = user(&mut store, admin, "u", &["~a", "+get"]);
+    let other = store.connect(0, 1, PortKind::Client);
+    for _ in 0..3 {
+        assert_eq!(store.call(client, &["GET", "b"]), NO_KEY);
+    }
+    store.now.boot_ns += 1_000_000_000;
+    assert_eq!(store.call(other, &["AUTH", "u2", "secret"]), WRONG);
+    let log = store.call(admin, &["ACL", "LOG"]);
+    assert!(
+        log.starts_with("*2\r\n*14\r\n$5\r\ncount\r\n:1\r\n$6\r\nreason\r\n$4\r\nauth\r\n"),
+        "{log}"
+    );
+    let key = "$5\r\ncount\r\n:3\r\n$6\r\nreason\r\n$3\r\nkey\r\n$7\r\ncontext\r\n$8\r\ntoplevel\r\n\
+               $6\r\nobject\r\n$1\r\nb\r\n$8\r\nusername\r\n$1\r\nu\r\n";
+    assert!(log.contains(key) && log.contains(" user=u ") && !log.contains("secret"), "{log}");
+    assert!(store.call(admin, &["ACL", "LOG", "1"]).starts_with("*1\r\n"));
+    assert_eq!(store.call(admin, &["ACL", "LOG", "RESET"]), OK);
+    assert_eq!(store.call(admin, &["ACL", "LOG"]), "*0\r\n");
+}
+
+#[test]
+fn a_change_that_lost_a_race_is_made_anew_and_one_that_nobody_decides_is_an_error() {
+    let mut store = Store::new(PLAIN);
+    let admin = store.connect(0, 0, PortKind::Client);
+    store.grants = false;
+    store.send(admin, &command(&["ACL", "SETUSER", "u", "+get"]));
+    store.run();
+    assert!(store.clients[admin].received.is_empty());
+    let (number, changes) = store.shards[0].1.take_user_changes().expect("asked");
+    assert_eq!(changes.expected, 0);
+    // Somebody else was first.
+    let line = "user u off ~x resetchannels -@all".to_owned();
+    store.users.lines.push(line);
+    store.users.version = 1;
+    store.tell_users();
+    let why = UsersRefusal::Changed { version: 1 };
+    let answer = dkv_protocol::users::UsersAnswer::Refused { why };
+    store.shards[0].1.users_answered(store.now, number, UsersOutcome::Answered(answer));
+    store.grants = true;
+    store.run();
+    assert_eq!(store.take(admin), OK.as_bytes());
+    assert_eq!(store.users.lines, ["user u off ~x resetchannels -@all +get"]);
+    for (outcome, begins) in
+        [(UsersOutcome::Unreachable, "-ERR no manager"), (UsersOutcome::Unanswered, "-UNCERTAIN ")]
+    {
+        store.grants = false;
+        store.send(admin, &command(&["ACL", "SETUSER", "u", "+set"]));
+        store.run();
+        let (number, _) = store.shards[0].1.take_user_changes().expect("asked");
+        store.shards[0].1.users_answered(store.now, number, outcome);
+        store.run();
+        let reply = String::from_utf8(store.take(admin)).unwrap();
+        assert!(reply.starts_with(begins), "{reply}");
+    }
+    assert_eq!(store.users.lines, ["user u off ~x resetchannels -@all +get"]);
+}
+
+#[test]
+fn passwords_are_shown_to_nobody() {
+    let mut store = Store::new(PLAIN);
+    let admin = store.connect(0, 0, PortKind::Client);
+    let onlooker = store.connect(0, 0, PortKind::Client);
+    assert_eq!(store.call(onlooker, &["MONITOR"]), OK);
+    assert_eq!(store.call(admin, &["CONFIG", "SET", "slowlog-log-slower-than", "0"]), OK);
+    assert_eq!(store.call(admin, &["ACL", "SETUSER", "u", "on", ">hidden", "+@all", "~*"]), OK);
+    assert_eq!(store.call(admin, &["AUTH", "u", "hidden"]), OK);
+    let key = key_of(&store, 0, 0, "k");
+    assert_eq!(store.call(admin, &["GET", &key]), "$-1\r\n");
+    let shown = String::from_utf8(store.take(onlooker)).unwrap();
+    assert!(shown.contains("\"AUTH\"") && !shown.contains("hidden"), "{shown}");
+    let slow = store.call(admin, &["SLOWLOG", "GET", "-1"]);
+    assert!(
+        slow.contains("SETUSER") && slow.contains("(redacted)") && !slow.contains("hidden"),
+        "{slow}"
+    );
+    let list = store.call(admin, &["CLIENT", "LIST"]);
+    assert!(list.contains(" user=u ") && !list.contains("hidden"), "{list}");
+}
