@@ -158,12 +158,14 @@ fn batches_are_these_bytes() {
         proto: Proto::Resp3,
         whole_store: true,
         first: false,
-        no_touch: true,
+        no_touch: false,
     };
     write_request(&mut batch, head, [&b"GET"[..], b"k"]);
     assert_eq!(crate::hex::encode(&batch), "01020304030200000003000000474554010000006b");
     write_request(&mut batch, RequestHead { first: true, ..head }, [&b"GET"[..], b"k"]);
     assert_eq!(batch[21..][4], 7);
+    write_request(&mut batch, RequestHead { no_touch: true, ..head }, [&b"GET"[..], b"k"]);
+    assert_eq!(batch[42..][4], 11);
     let mut batch = Vec::new();
     let start = begin_reply(&mut batch, 0x0403_0201);
     reply::ok(&mut batch);
@@ -207,7 +209,7 @@ fn broken_batches_are_refused() {
         changed[at] = byte;
         read_all(&changed)
     };
-    assert_eq!(with(4, 8), Err(BatchError::UnknownFlags(8)));
+    assert_eq!(with(4, 16), Err(BatchError::UnknownFlags(16)));
     assert_eq!(with(5, 0), Err(BatchError::ArgumentCount(0)));
     assert_eq!(with(8, 0xff), Err(BatchError::ArgumentCount(0xff00_0003)));
     assert_eq!(with(5, 4), Err(BatchError::Truncated));
