@@ -368,7 +368,7 @@ impl<R: Reactor> Driver<R> {
     /// Frames what the copies of ranges say to others, where it will be sent from.
     pub(crate) fn speak_to_copies(&mut self) {
         loop {
-            // Two readings beside 64 KiB of records and more; without a resync there is none.
+            // Two readings beside 32 KiB of records and more; without a resync there is none.
             let began_ns = self.shard.fills_copies().then(thread_cpu_ns);
             let Some(to) = self.shard.next_peer() else { return };
             let slot = self.links.remotes.number(to).and_then(|number| self.links.asking[number]);
