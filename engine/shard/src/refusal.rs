@@ -127,8 +127,11 @@ pub(crate) fn check_arguments(spec: &Spec, args: Args<'_>) -> Option<Refusal> {
     if commands::fits(spec, args.len()) { None } else { Some(Refusal::Arity) }
 }
 
-/// Whether a container refuses its subcommand, or the number of its arguments.
+/// Whether a container refuses its subcommand, or the number of its arguments. One that may stand alone (COMMAND) names none.
 pub(crate) fn check_subcommand(spec: &Spec, args: Args<'_>) -> Option<Refusal> {
+    if args.len() < 2 {
+        return None;
+    }
     let name = args.get(1);
     let known = spec.subcommands.iter().find(|s| s.name.as_bytes().eq_ignore_ascii_case(name));
     let Some(known) = known else { return Some(Refusal::UnknownSubcommand) };

@@ -55,6 +55,8 @@ fn a_connection_that_listens_hears_the_words_of_redis() {
             ("PSUBSCRIBE p* a", "*3|$10|psubscribe|$2|p*|:3|*3|$10|psubscribe|$1|a|:4|"),
             ("SSUBSCRIBE s", "*3|$10|ssubscribe|$1|s|:1|"),
             ("GET x", &refused("get")),
+            ("COMMAND", &refused("command")),
+            ("COMMAND COUNT", &refused("command|count")),
             ("PING", "*2|$4|pong|$0||"),
             ("PING hi", "*2|$4|pong|$2|hi|"),
             ("PING a b", "-ERR wrong number of arguments for 'ping' command|"),

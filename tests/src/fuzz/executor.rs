@@ -85,6 +85,11 @@ impl Target for Executor {
                     all.push(bytes);
                 }
             }
+            // By itself, and where only few commands are allowed.
+            let mut bytes = Vec::new();
+            command(&mut bytes, &[b"SUBSCRIBE", b"a"]);
+            command(&mut bytes, &[name]);
+            all.push(bytes);
             for sub in spec.subcommands {
                 let count = usize::from(sub.arity.unsigned_abs()).max(2);
                 let fill = (2..count).map(|_| &b"1"[..]);
