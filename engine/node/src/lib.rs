@@ -31,6 +31,7 @@ mod status;
 mod users;
 
 pub use dkv_io::{IoUnavailable, Report, probe};
+pub use dkv_shard::user_line;
 
 use crate::control::Control;
 use crate::control_socket::SocketFile;

@@ -2,11 +2,11 @@
 
 mod harness;
 
-use dkv_protocol::control::ToNode;
-use dkv_protocol::users::Users;
-use harness::Store;
+use dkv_protocol::control::{FromNode, ToNode};
+use dkv_protocol::users::{UserChanges, Users, UsersAnswer, UsersRefusal};
 use harness::follower::open;
-use std::io::{Read, Write};
+use harness::{Store, encode};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
 fn users(version: u64) -> Users {
@@ -50,4 +50,68 @@ fn what_are_no_users_ends_the_stream_and_changes_nothing() {
         let _ = lines.read_to_end(&mut rest);
         assert_eq!((rest.len(), store.status(0).users_version), (0, Some(3)), "{said:?}");
     }
+}
+
+/// What the node wants changed next.
+fn wish(lines: &mut BufReader<UnixStream>) -> (u64, UserChanges) {
+    let mut line = String::new();
+    lines.read_line(&mut line).expect("it asks");
+    match serde_json::from_str(&line).expect("words of a node") {
+        FromNode::ChangesUsers { id, changes } => (id, changes),
+        FromNode::Asks { asks } => panic!("{asks:?}"),
+    }
+}
+
+#[test]
+fn a_change_waits_for_the_managers_and_whoever_was_faster_is_made_up_for() {
+    let mut store = Store::new(&[2]);
+    store.start(0);
+    let mut client = store.client(0);
+    client
+        .stream
+        .write_all(&encode(&["ACL", "SETUSER", "bob", "on", "nopass", "~b", "+get"]))
+        .expect("sent");
+    // Nobody is asked who has not told users: an earlier manager would not understand it.
+    let (mut stream, mut lines) = open(&store, 0);
+    say(&mut stream, &ToNode::Users { users: Users::default() });
+    let (id, changes) = wish(&mut lines);
+    assert_eq!(changes.expected, 0);
+    // Somebody was faster: it is made again, of the users that there are by now.
+    say(&mut stream, &ToNode::Users { users: users(1) });
+    let why = UsersRefusal::Changed { version: 1 };
+    say(&mut stream, &ToNode::UsersAnswer { id, answer: UsersAnswer::Refused { why } });
+    let (id, changes) = wish(&mut lines);
+    assert_eq!(changes.expected, 1);
+    let mut now = users(1);
+    assert_eq!(now.change(&changes), Ok(true));
+    say(&mut stream, &ToNode::Users { users: now });
+    say(&mut stream, &ToNode::UsersAnswer { id, answer: UsersAnswer::Done { version: 2 } });
+    assert_eq!(client.reply(), "+OK\r\n");
+    // The shard that has another connection knows him too.
+    for _ in 0..4 {
+        assert_eq!(store.client(0).ask(&["AUTH", "bob", "any"]), "+OK\r\n");
+    }
+}
+
+#[test]
+fn without_an_answer_of_a_manager_a_client_is_told_whether_anything_may_have_changed() {
+    let mut store = Store::new(&[1]);
+    store.start(0);
+    let mut client = store.client(0);
+    // Nobody follows.
+    let refused = client.ask(&["ACL", "SETUSER", "bob", "on"]);
+    assert!(
+        refused.starts_with('-') && refused.contains("the users are what they were"),
+        "{refused}"
+    );
+    // Somebody was asked, and went away.
+    client.stream.write_all(&encode(&["ACL", "SETUSER", "bob", "on"])).expect("sent");
+    let (mut stream, mut lines) = open(&store, 0);
+    say(&mut stream, &ToNode::Users { users: Users::default() });
+    wish(&mut lines);
+    drop((stream, lines));
+    let uncertain = client.reply();
+    assert!(uncertain.starts_with("-UNCERTAIN"), "{uncertain}");
+    // The connection goes on.
+    assert_eq!(client.ask(&["PING"]), "+PONG\r\n");
 }

@@ -53,6 +53,7 @@ mod users;
 mod waits;
 mod walk;
 
+pub use acl::line::user_line;
 pub use dkv_protocol::frame::BatchError;
 pub use face::{Opened, Order, Output, PortKind, SessionId};
 pub use gates::{Gates, Hold};

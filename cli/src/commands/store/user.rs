@@ -1,7 +1,7 @@
 //! `store user`: who may do what in a store, through the managers, so that it works whether the store runs or not, and also
 //! for an operator whom the users of the store would not let in.
 
-use super::Shared;
+use super::{Shared, read_password};
 use crate::clustron::Spelling;
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -10,6 +10,7 @@ use dkv_agent::client::AdminError;
 use dkv_agent::coordinate::Group;
 use dkv_protocol::users::{UserChange, UserChanges, Users};
 use serde_json::json;
+use std::path::PathBuf;
 
 /// How often a change is made anew because somebody else changed users meanwhile.
 const TRIES: usize = 5;
@@ -33,6 +34,31 @@ Passwords are shown as their SHA-256.")]
         #[command(flatten)]
         shared: Shared,
     },
+    /// Makes a user, or changes what it may do: rules as ACL SETUSER takes them, applied to those it has
+    #[command(after_help = "\
+Examples:
+  dkv store user set TestStore bob on nopass '~app:*' +@read
+  dkv store user set --user-password-file bob.password TestStore bob on '~app:*' '&*' +@all -@dangerous
+  dkv store user set TestStore bob resetpass off
+  dkv store user set TestStore default off
+
+Flags come before the name of the store: everything behind the user is a rule. A password that is typed as a rule (>secret) stays in
+the history of the shell; one from a file does not. Rules that change the default user count for every client that does not say
+who it is.")]
+    Set {
+        /// File with a password that the user has from now on, besides those that it has
+        #[arg(long, env = "DKV_USER_PASSWORD_FILE", value_name = "FILE")]
+        user_password_file: Option<PathBuf>,
+        #[command(flatten)]
+        shared: Shared,
+        /// Name of the store
+        name: String,
+        /// The user
+        user: String,
+        /// on, off, nopass, >password, <password, #sha256, ~pattern, %R~pattern, &channel, +command, -@category, reset, …
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "RULE")]
+        rules: Vec<String>,
+    },
     /// Removes a user from a store; its connections are closed
     #[command(after_help = "\
 Examples:
@@ -54,6 +80,14 @@ The default user cannot go: removing it makes it what it is in a new store, whic
 pub(super) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> {
     match command {
         Command::List { name, shared } => list(name, shared, spelling),
+        Command::Set { user_password_file, shared, name, user, rules } => {
+            let mut rules: Vec<Vec<u8>> =
+                rules.iter().map(|rule| rule.clone().into_bytes()).collect();
+            if let Some(file) = user_password_file {
+                rules.push([b">", &read_password(file)?[..]].concat());
+            }
+            set(name, user, &rules, shared, spelling)
+        }
         Command::Remove { name, user, shared } => remove(name, user, shared, spelling),
     }
 }
@@ -101,6 +135,31 @@ fn list(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8, Failure> 
     }
     output::rows(shared.output.output, &head, &rows);
     Ok(0)
+}
+
+fn set(
+    name: &str,
+    user: &str,
+    rules: &[Vec<u8>],
+    shared: &Shared,
+    spelling: Spelling,
+) -> Result<u8, Failure> {
+    let reached = shared.group(spelling)?;
+    let view = ask(&reached.group, |client| client.store(name))?;
+    let password = view.record.definition.password_sha256.as_deref().and_then(store_hash);
+    let rules: Vec<&[u8]> = rules.iter().map(Vec::as_slice).collect();
+    change(&reached.group, name, |users| {
+        // The same rules as a node knows: it is of this very build.
+        let line = dkv_node::user_line(users.line(user), user, password, &rules);
+        let line = line.map_err(|why| Failure::usage(why, "dkv store user set --help"))?;
+        Ok(UserChange { name: user.to_owned(), line: Some(line) })
+    })?;
+    output::line(&format!("Set {user}"));
+    Ok(0)
+}
+
+fn store_hash(hexadecimal: &str) -> Option<[u8; 32]> {
+    dkv_protocol::hex::decode(hexadecimal)
 }
 
 fn remove(name: &str, user: &str, shared: &Shared, spelling: Spelling) -> Result<u8, Failure> {

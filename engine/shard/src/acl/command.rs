@@ -1,6 +1,7 @@
 //! ACL, as the session executes it.
 
 use super::check::{Denied, check};
+use super::line::name_of;
 use super::{DEFAULT, User, categories, log, show};
 use crate::command::{Args, Now, Spec};
 use crate::commands;
@@ -20,18 +21,15 @@ use dkv_protocol::users::{UserChange, UserChanges, UsersAnswer, UsersRefusal};
 /// How often a change is made anew when somebody else changed the users meanwhile.
 const TRIES: u8 = 8;
 
-const BAD_NAME: &str = "ERR Usernames can't contain spaces or null characters";
-const NAME_IS_NO_TEXT: &str =
-    "ERR a username is text in UTF-8 without control characters, and not empty";
 const THE_DEFAULT_USER: &str = "ERR The 'default' user cannot be removed";
 const KEPT: &str = "ERR the store keeps its users by itself: ACL SETUSER and ACL DELUSER change them on every node, and they \
                     stay when it restarts. There is no file to load or save";
 const BITS: &str = "ERR ACL GENPASS argument must be the number of bits for the output password, a positive number up to 4096";
 const BITS_MAX: i64 = 4096;
 const UNREACHABLE: &str = "ERR no manager of this store could be asked within 5 seconds, so the users are what they were; see \
-                           'dkv status', and try again";
+                           'dkv manager status', and try again";
 const UNANSWERED: &str = "UNCERTAIN the managers of this store did not decide in time, and may do so yet; see ACL LIST in a \
-                          while, and 'dkv status'";
+                          while, and 'dkv manager status'";
 
 impl Shard {
     /// Executes ACL. Break: not now, the session is stalled.
@@ -210,14 +208,7 @@ impl Shard {
 
     /// What ACL SETUSER makes of a user.
     fn set(&self, args: Args<'_>) -> Result<Vec<UserChange>, Vec<u8>> {
-        let name = args.get(2);
-        if name.iter().any(|b| b.is_ascii_whitespace() || matches!(b, 0 | 0x0b)) {
-            return Err(BAD_NAME.into());
-        }
-        let name = core::str::from_utf8(name)
-            .ok()
-            .filter(|name| !name.is_empty() && !name.chars().any(char::is_control))
-            .ok_or(NAME_IS_NO_TEXT)?;
+        let name = name_of(args.get(2))?;
         let known = self.acl.get(name.as_bytes()).and_then(|user| User::of_line(&user.line()));
         let mut user = known.unwrap_or_else(|| User::new(name));
         let rules: Vec<&[u8]> = args.iter_from(3).collect();

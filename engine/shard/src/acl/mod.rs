@@ -8,6 +8,7 @@ pub(crate) mod categories;
 pub(crate) mod check;
 pub(crate) mod command;
 mod enforce;
+pub(crate) mod line;
 pub(crate) mod log;
 mod selector;
 mod show;
