@@ -137,6 +137,29 @@ fn rules_that_change_hold_for_connections_that_stand_and_a_deleted_user_has_none
 }
 
 #[test]
+fn a_transaction_that_is_under_way_is_answered_as_it_went() {
+    let mut store = Store::new(Settings { nodes: 2, ..PLAIN });
+    let admin = store.connect(0, 0, PortKind::Client);
+    let client = user(&mut store, admin, "u", &["~*", "&*", "+@all"]);
+    let key = key_of(&store, 1, 0, "k");
+    assert_eq!(store.call(client, &["MULTI"]), OK);
+    assert_eq!(store.call(client, &["INCR", &key]), "+QUEUED\r\n");
+    // It waits for the other node before this.
+    assert_eq!(store.call(client, &["CLIENT", "GETNAME"]), "+QUEUED\r\n");
+    store.delivering = false;
+    store.send(client, &command(&["EXEC"]));
+    store.run();
+    assert_eq!(store.call(admin, &["ACL", "SETUSER", "u", "-exec", "-incr"]), OK);
+    store.delivering = true;
+    store.run();
+    assert_eq!(store.take(client), b"*2\r\n:1\r\n$-1\r\n");
+    assert_eq!(store.call(client, &["EXEC"]), {
+        "-EXECABORT Transaction discarded because of: NOPERM this user has no permissions to run the 'exec' command\r\n"
+    });
+    assert_eq!(store.call(admin, &["GET", &key]), "$1\r\n1\r\n");
+}
+
+#[test]
 fn who_takes_its_own_rights_or_itself_away_is_answered_first() {
     let mut store = Store::new(PLAIN);
     let admin = store.connect(0, 0, PortKind::Client);

@@ -30,6 +30,16 @@ impl Session {
         }
     }
 
+    /// Whether it is in the middle of a command, which is tried again.
+    fn has_begun(&self) -> bool {
+        let going = |one: &crate::transaction::Transaction| one.is_going();
+        self.change.is_some()
+            || self.wait.is_some()
+            || self.awaited.is_some()
+            || self.transaction.as_deref().is_some_and(going)
+            || self.listening.as_ref().is_some_and(|listening| listening.has_begun())
+    }
+
     /// The name of its user; the default one for who is nobody yet, as Redis calls it.
     pub(crate) fn user_name(&self) -> &str {
         self.user.as_ref().map_or(DEFAULT, |user| &user.name)
@@ -49,8 +59,8 @@ impl Shard {
             return (!allowed).then_some(Plan::Refused(Refusal::Unauthenticated));
         };
         let spec = spec?;
-        // It was allowed when it began.
-        if session.change.is_some() {
+        // It was allowed when it began, and cannot be taken back in the middle.
+        if session.has_begun() {
             return None;
         }
         if let Some(refusal) = refusal::check_arguments(spec, args) {
@@ -130,7 +140,9 @@ impl Shard {
 
     /// A transaction with a command that its user may not execute any more does not run.
     fn abort_denied(session: &mut Session, user: &User) {
-        if let Some(transaction) = &mut session.transaction {
+        // One that is under way is not stopped any more.
+        let begun = session.has_begun();
+        if let Some(transaction) = session.transaction.as_mut().filter(|_| !begun) {
             transaction.refuse_if(|spec, args| check(user, spec, args).is_err());
         }
     }
@@ -139,6 +151,13 @@ impl Shard {
 /// Whether a user may hear all that a connection is subscribed to.
 fn may_hear(user: &User, session: &Session) -> bool {
     let Some(listening) = &session.listening else { return true };
+    if user.is_free() {
+        return true;
+    }
+    // It may be about to subscribe to more.
+    if listening.has_begun() {
+        return false;
+    }
     [Kind::Channel, Kind::Pattern, Kind::Shard].into_iter().all(|kind| {
         listening.names(kind).iter().all(|name| {
             let may =

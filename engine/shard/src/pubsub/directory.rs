@@ -74,6 +74,11 @@ impl Listening {
         }
     }
 
+    /// Whether a command of its connection goes in steps and is not through.
+    pub(crate) const fn has_begun(&self) -> bool {
+        self.progress.has_begun()
+    }
+
     /// Whether it listens to anything.
     pub(crate) fn is_subscribed(&self) -> bool {
         self.len() > 0

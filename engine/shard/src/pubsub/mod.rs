@@ -72,6 +72,12 @@ pub(crate) struct Progress {
     begun: Option<Begun>,
 }
 
+impl Progress {
+    const fn has_begun(&self) -> bool {
+        self.at > 0 || self.begun.is_some()
+    }
+}
+
 impl Shard {
     /// Sets the gauges.
     fn gauge_pubsub(&self) {
