@@ -259,6 +259,31 @@ fn a_change_that_lost_a_race_is_made_anew_and_one_that_nobody_decides_is_an_erro
 }
 
 #[test]
+fn a_dry_run_says_what_would_be_refused() {
+    let mut store = Store::new(PLAIN);
+    let admin = store.connect(0, 0, PortKind::Client);
+    assert_eq!(store.call(admin, &["ACL", "SETUSER", "u", "~a*", "&c", "+get", "+publish"]), OK);
+    let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+    let mut dry = |rest: &[&str]| store.call(admin, &[&["ACL", "DRYRUN", "u"][..], rest].concat());
+    assert_eq!(dry(&["GET", "a1"]), OK);
+    assert_eq!(dry(&["GET", "b"]), bulk("This user has no permissions to access the 'b' key"));
+    let channel = bulk("This user has no permissions to access the 'd' channel");
+    assert_eq!(dry(&["PUBLISH", "d", "m"]), channel);
+    // Commands of one word, and containers with and without a subcommand.
+    for (words, name) in [
+        (&["PING"][..], "ping"),
+        (&["COMMAND"], "command"),
+        (&["CONFIG", "GET", "x"], "config|get"),
+    ] {
+        let text = format!("This user has no permissions to run the '{name}' command");
+        assert_eq!(dry(words), bulk(&text));
+    }
+    assert_eq!(dry(&["GET"]), "-ERR wrong number of arguments for 'get' command\r\n");
+    assert_eq!(dry(&["nope"]), "-ERR Command 'nope' not found\r\n");
+    assert!(dry(&["CONFIG"]).starts_with("-ERR wrong number of arguments"));
+}
+
+#[test]
 fn passwords_are_shown_to_nobody() {
     let mut store = Store::new(PLAIN);
     let admin = store.connect(0, 0, PortKind::Client);

@@ -121,7 +121,7 @@ impl Shard {
         };
         let part = !spec.subcommands.is_empty() && asked.len() > 1;
         let refused = refusal::check_arguments(spec, asked)
-            .or_else(|| refusal::check_subcommand(spec, asked).filter(|_| part));
+            .or_else(|| if part { refusal::check_subcommand(spec, asked) } else { None });
         match refused {
             Some(refusal::Refusal::UnknownSubcommand) => {
                 let text = quoting("ERR Command '", asked.get(0), "' not found");
