@@ -1,8 +1,9 @@
 //! DKV and redis-server give the same replies: some ten thousand commands here, a million with the program of that name.
 
 use dkv_tests::bare::Bare;
-use dkv_tests::differential::{Found, listening, run};
-use dkv_tests::machine::{dkv, until};
+use dkv_tests::differential::{Found, acl, listening, run};
+use dkv_tests::machine::{Network, dkv, until};
+use std::net::{SocketAddr, TcpStream};
 
 fn same(found: &Found, commands: u64) {
     assert!(found.different.is_empty(), "{}", found.different.join("\n"));
@@ -28,6 +29,21 @@ fn subscribers_and_publishers_are_answered_as_by_redis() {
     for (nodes, seed, resp3) in [(1, 1, false), (1, 2, true), (2, 3, false), (2, 4, true)] {
         let different = listening::run(&dkv(), nodes, seed, 1500, resp3);
         assert!(different.is_empty(), "{}", different.join("\n"));
+    }
+}
+
+#[test]
+fn users_and_what_they_may_do_are_as_in_redis() {
+    let machine = Network::alone();
+    machine.dkv("up").ok();
+    let address = SocketAddr::from(([127, 0, 0, 1], 7861));
+    for (seed, resp3) in [(1, false), (2, true)] {
+        let stream = machine.inside(|| TcpStream::connect(address).expect("it listens"));
+        let different = acl::run(stream, seed, 400, resp3);
+        assert!(different.is_empty(), "{}", different.join("\n"));
+        for name in ["ann", "bob", "nobody"] {
+            machine.redis("127.0.0.1", 7861, &["acl", "deluser", name]);
+        }
     }
 }
 

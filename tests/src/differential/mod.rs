@@ -3,6 +3,7 @@
 //! What may differ is in the table of commands (`grammar.rs`: how the replies of each are compared) and in [`ALLOWED`], each
 //! with its reason. Everything else that differs is a finding.
 
+pub mod acl;
 pub mod generator;
 pub mod grammar;
 pub mod listening;

@@ -214,7 +214,8 @@ impl Selector {
         let (flags, text) = match rule.strip_prefix('%') {
             None => (READ | WRITE, &rule[1..]),
             Some(rest) => {
-                let (letters, text) = rest.split_once('~').ok_or(SYNTAX)?;
+                // As in Redis the sign may be left out where nothing follows.
+                let (letters, text) = rest.split_once('~').unwrap_or((rest, ""));
                 let flags = letters.bytes().try_fold(0, |flags, letter| {
                     let flag = match letter.to_ascii_uppercase() {
                         b'R' => READ,

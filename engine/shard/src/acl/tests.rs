@@ -48,6 +48,7 @@ fn rules_become_the_lines_that_redis_shows() {
         (&["nopass", ">", "resetpass"], "off resetchannels -@all"),
         (&["%W~a", "%R~a", "~"], "off ~a ~ resetchannels -@all"),
         (&["~a", "allkeys", "resetkeys", "%R~*"], "off %R~* resetchannels -@all"),
+        (&["%R"], "off %R~ resetchannels -@all"),
         (&["skip-sanitize-payload"], "off skip-sanitize-payload resetchannels -@all"),
         (&["+@all", "-get", "-@Write"], "off resetchannels +@all -get -@write"),
         (
@@ -67,7 +68,7 @@ fn what_is_no_rule_is_refused_in_the_words_of_redis() {
         let text = format!("ERR Error in ACL SETUSER modifier '{rule}': {why}");
         assert_eq!(refusal(&[rule]), text);
     };
-    for rule in ["foo", "%~x", "%RR~x", "%X~y", "%", "%R", "~a b", "&a b", "+get|", "(on)"] {
+    for rule in ["foo", "%~x", "%RR~x", "%X~y", "%", "~a b", "&a b", "+get|", "(on)"] {
         refused(rule, "Syntax error");
     }
     let unknown = [

@@ -79,26 +79,7 @@ impl User {
     /// # Errors
     /// The reply of ACL SETUSER; the user is of no use then.
     pub(crate) fn apply_all(&mut self, rules: &[&[u8]], lenient: bool) -> Result<(), Vec<u8>> {
-        let mut at = 0;
-        while at < rules.len() {
-            let mut rule = rules[at].to_vec();
-            at += 1;
-            if rule.starts_with(b"(") {
-                let begin = rule.clone();
-                while !rule.ends_with(b")") {
-                    let Some(more) = rules.get(at) else {
-                        let text = [
-                            b"ERR Unmatched parenthesis in acl selector starting at '",
-                            &begin[..],
-                            b"'.",
-                        ];
-                        return Err(text.concat());
-                    };
-                    rule.push(b' ');
-                    rule.extend_from_slice(more);
-                    at += 1;
-                }
-            }
+        for rule in merged(rules)? {
             let refused = match (rule[..].split_first(), core::str::from_utf8(&rule)) {
                 // A password is any bytes.
                 (Some((b'>', password)), _) => {
@@ -229,6 +210,25 @@ impl User {
         }
         text
     }
+}
+
+/// The rules with each selector as one of them.
+fn merged(rules: &[&[u8]]) -> Result<Vec<Vec<u8>>, Vec<u8>> {
+    let mut all = Vec::new();
+    let mut rest = rules.iter();
+    while let Some(first) = rest.next() {
+        let mut rule = first.to_vec();
+        while rule.starts_with(b"(") && !rule.ends_with(b")") {
+            let Some(more) = rest.next() else {
+                let begin = b"ERR Unmatched parenthesis in acl selector starting at '";
+                return Err([&begin[..], first, b"'."].concat());
+            };
+            rule.push(b' ');
+            rule.extend_from_slice(more);
+        }
+        all.push(rule);
+    }
+    Ok(all)
 }
 
 fn apply_to(selector: &mut Selector, rule: &str, lenient: bool) -> Result<(), &'static str> {
