@@ -366,6 +366,12 @@ impl Replies {
         }
     }
 
+    /// Whether a walk has not found all of its keys yet.
+    pub(crate) fn is_walking(&self, number: u32) -> bool {
+        let slot = self.slots.get(number.wrapping_sub(self.first) as usize);
+        matches!(slot, Some(Slot::Merging(_)))
+    }
+
     /// Whether a walk goes through ranges, and asks whoever leads them.
     pub(crate) fn walks_ranges(&self, number: u32) -> bool {
         match self.slots.get(number.wrapping_sub(self.first) as usize) {

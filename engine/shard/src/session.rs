@@ -55,6 +55,8 @@ pub(crate) enum Stall {
     Pause,
     /// The managers are asked to change users.
     Users,
+    /// A walk through the keys has not found all of them.
+    Walk,
 }
 
 /// How a connection ends.
@@ -94,6 +96,8 @@ pub(crate) struct Session {
     pub(crate) reply_off: bool,
     /// The next command has no reply.
     pub(crate) skip_next: bool,
+    /// The place in the queue of replies of a walk that was begun: what is sent behind it must not change what it finds.
+    pub(crate) walking: Option<u32>,
     /// How it tracks the keys that it reads.
     pub(crate) tracking: Option<Box<Mode>>,
     /// Whether any of this makes the execution of its commands something special.
@@ -171,6 +175,7 @@ impl Session {
             no_touch: false,
             reply_off: false,
             skip_next: false,
+            walking: None,
             tracking: None,
             is_odd: false,
             last: ("NULL", ""),
@@ -240,6 +245,11 @@ impl Session {
     #[inline]
     pub(crate) fn output_bytes_max(&self) -> usize {
         if self.authenticated { OUTPUT_BYTES_MAX } else { UNAUTHENTICATED_OUTPUT_BYTES_MAX }
+    }
+
+    /// Whether a walk of its own has not found all keys yet.
+    pub(crate) fn is_walking(&self) -> bool {
+        self.walking.is_some_and(|slot| self.replies.is_walking(slot))
     }
 
     /// How many commands may wait for other shards: as many as bring no more than the output may hold, going by the

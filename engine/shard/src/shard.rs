@@ -328,6 +328,7 @@ impl Shard {
     pub(crate) fn wake(&mut self, now: Now, mut session: Box<Session>) {
         let may_go_on = match session.stall {
             Stall::Copies => true,
+            Stall::Walk => !session.is_walking(),
             Stall::Replies => {
                 session.replies.waiting() <= session.waiting_max() / 2
                     && session.replies.gated() <= WAITING_PER_CONNECTION_MAX / 2

@@ -101,6 +101,11 @@ impl Shard {
         plan: Plan,
         args: Args<'_>,
     ) -> ControlFlow<()> {
+        if session.is_walking() {
+            self.stall(session, Stall::Walk);
+            return ControlFlow::Break(());
+        }
+        session.walking = None;
         if self.is_held_back(session, spec, plan) {
             self.tuning.paused.push(session.id);
             self.stall(session, Stall::Pause);
@@ -127,7 +132,10 @@ impl Shard {
             session.replies.silence(session.reply_off || session.skip_next);
         }
         Self::end_caching(session, spec);
-        session.is_odd = session.skip_next || session.no_touch || session.tracking.is_some();
+        session.is_odd = session.skip_next
+            || session.no_touch
+            || session.tracking.is_some()
+            || session.walking.is_some();
         flow
     }
 

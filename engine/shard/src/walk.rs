@@ -165,6 +165,7 @@ impl Shard {
         }
         ends.push(RANGES as u16);
         let slot = session.replies.wait_for_all(Merging::walk_ranges(wanted, ends));
+        (session.walking, session.is_odd) = (Some(slot), true);
         for (part, start) in starts.into_iter().enumerate() {
             let range = Some(RangeId(start as u8));
             let cursor = scan::start_of(start);
@@ -187,6 +188,7 @@ impl Shard {
         }
         let merging = Merging::walk(wanted, shards.len() as u32);
         let slot = session.replies.wait_for_all(merging);
+        (session.walking, session.is_odd) = (Some(slot), true);
         let step = |to: u16| {
             let part = u32::from(to);
             Step { session: session.id, slot, part, cursor: 0, range: None }

@@ -70,6 +70,22 @@ fn others_are_served_between_the_steps_and_replies_keep_their_order() {
 }
 
 #[test]
+fn what_is_sent_behind_keys_changes_nothing_of_what_it_finds() {
+    let (mut store, client) = filled();
+    // Keys of all shards, those that are found first and those that are found last.
+    let gone: Vec<String> = (0..KEYS).step_by(50).map(|key| format!("key:{key}")).collect();
+    store.send(client, &command(&["KEYS", "key:*"]));
+    for key in &gone {
+        store.send(client, &command(&["DEL", key]));
+    }
+    store.run();
+    let replies = store.take(client);
+    let first = value::skip(&replies).expect("a reply").expect("whole");
+    assert_eq!(elements(&replies[..first]).len(), KEYS);
+    assert_eq!(&replies[first..], ":1\r\n".repeat(gone.len()).as_bytes());
+}
+
+#[test]
 fn a_link_that_is_lost_on_the_way_is_one_error_and_the_next_walk_works() {
     for at in 0..40 {
         let (mut store, client) = filled();
