@@ -44,7 +44,8 @@ pub fn draw(chance: &mut Chance) -> Drawn {
     loop {
         let drawn = draw_any(chance);
         // A spoilt command may have keys of several slots where they must be of one; Redis knows no slots here.
-        if (drawn.command.anywhere || drawn.is_of_one_slot()) && !drawn.wraps() {
+        let fits = drawn.command.anywhere || drawn.is_of_one_slot();
+        if fits && !drawn.wraps() && !drawn.expires_soon() {
             return drawn;
         }
     }
@@ -91,6 +92,28 @@ impl Drawn {
         let ttl =
             self.words.get(2).and_then(|word| std::str::from_utf8(word).ok()?.parse::<i64>().ok());
         self.command.words[0] == "RESTORE" && ttl.is_some_and(|ttl| ttl > i64::MAX / 2)
+    }
+
+    /// Whether a spoilt command lets a key expire while commands are compared: the two sides do not execute them at the
+    /// same moment.
+    fn expires_soon(&self) -> bool {
+        let is = |at: usize, word: &str| {
+            self.words.get(at).is_some_and(|one| one.eq_ignore_ascii_case(word.as_bytes()))
+        };
+        let soon = |word: &Vec<u8>| {
+            let number = std::str::from_utf8(word).ok().and_then(|text| text.parse::<i64>().ok());
+            number.is_some_and(|number| (1..50_000_000).contains(&number))
+        };
+        match self.command.words[0] {
+            "SETEX" | "PSETEX" | "EXPIRE" | "PEXPIRE" | "RESTORE" => {
+                self.words.get(2).is_some_and(soon)
+            }
+            "SET" | "GETEX" => {
+                let spans = (1..self.words.len()).filter(|at| is(at - 1, "EX") || is(at - 1, "PX"));
+                spans.into_iter().any(|at| soon(&self.words[at]))
+            }
+            _ => false,
+        }
     }
 
     fn is_of_one_slot(&self) -> bool {
