@@ -4,6 +4,7 @@
 //! with its reason. Everything else that differs is a finding.
 
 pub mod acl;
+pub mod commands;
 pub mod generator;
 pub mod grammar;
 pub mod listening;

@@ -1,7 +1,7 @@
 //! COMMAND: what clients ask to learn flags and key positions, in the shapes of Redis 7.2.
 
 use super::glob::{PATTERN_BYTES_MAX, Pattern};
-use super::{ALL, COUNT, errors, help, lookup, unknown_subcommand, wrong_arity};
+use super::{ALL, COUNT, docs, errors, help, lookup, unknown_subcommand, wrong_arity};
 use crate::command::{Args, Exec, Keys, Scope, Spec, Subcommand};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -38,6 +38,13 @@ pub(super) const SPECS: &[Spec] = &[Spec {
             name: "getkeys",
             arity: -3,
             summary: "Extracts the key names from an arbitrary command.",
+            ..SUB
+        },
+        Subcommand {
+            name: "getkeysandflags",
+            arity: -3,
+            summary: "Extracts the key names and access flags for an arbitrary command.",
+            since: "7.0.0",
             ..SUB
         },
         Subcommand {
@@ -81,7 +88,8 @@ fn command(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
         _ if is("INFO") => info(args, proto, out),
         _ if is("DOCS") => docs(args, proto, out),
         _ if is("LIST") => list(args, out),
-        3.. if is("GETKEYS") => getkeys(args, out),
+        3.. if is("GETKEYS") => getkeys(args, None, out),
+        3.. if is("GETKEYSANDFLAGS") => getkeys(args, Some(proto), out),
         2 if is("COUNT") => reply::integer(out, COUNT as i64),
         2 if is("HELP") => help(
             "COMMAND",
@@ -98,10 +106,13 @@ fn command(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
                 "    Return documentation of commands, of all when none is named.",
                 "GETKEYS <full-command>",
                 "    Return the keys of a full command.",
+                "GETKEYSANDFLAGS <full-command>",
+                "    Return the keys of a full command, and what it does with each.",
             ],
             out,
         ),
         _ if is("GETKEYS") => wrong_arity("command|getkeys", out),
+        _ if is("GETKEYSANDFLAGS") => wrong_arity("command|getkeysandflags", out),
         _ if is("COUNT") => wrong_arity("command|count", out),
         _ if is("HELP") => wrong_arity("command|help", out),
         _ => unknown_subcommand("COMMAND", args.get(1), out),
@@ -144,13 +155,20 @@ fn lower(name: &str, out: &mut Vec<u8>) {
 }
 
 fn lower_subcommand(spec: &Spec, sub: &Subcommand, out: &mut Vec<u8>) {
-    let mut name = spec.name.to_ascii_lowercase();
-    name.push('|');
-    name.push_str(sub.name);
-    reply::bulk(out, name.as_bytes());
+    reply::bulk(out, full_name(spec, Some(sub)).as_bytes());
 }
 
-fn simple_set(words: &[&str], proto: Proto, out: &mut Vec<u8>) {
+/// In lower case, of a subcommand with its container before it.
+fn full_name(spec: &Spec, sub: Option<&Subcommand>) -> String {
+    let mut name = spec.name.to_ascii_lowercase();
+    if let Some(sub) = sub {
+        name.push('|');
+        name.push_str(sub.name);
+    }
+    name
+}
+
+pub(super) fn simple_set(words: &[&str], proto: Proto, out: &mut Vec<u8>) {
     reply::set(out, proto, words.len());
     for word in words {
         reply::simple(out, word);
@@ -267,8 +285,13 @@ fn docs(args: Args<'_>, proto: Proto, out: &mut Vec<u8>) {
 
 fn document(spec: &Spec, proto: Proto, out: &mut Vec<u8>) {
     lower(spec.name, out);
-    reply::map(out, proto, 3 + usize::from(!spec.subcommands.is_empty()));
+    let doc = docs::of(&full_name(spec, None));
+    let fields = doc.map_or(0, docs::Doc::fields);
+    reply::map(out, proto, 3 + fields + usize::from(!spec.subcommands.is_empty()));
     facts(spec.summary, spec.since, spec.group, out);
+    if let Some(doc) = doc {
+        doc.write(proto, out);
+    }
     if !spec.subcommands.is_empty() {
         reply::bulk(out, b"subcommands");
         reply::map(out, proto, spec.subcommands.len());
@@ -280,8 +303,12 @@ fn document(spec: &Spec, proto: Proto, out: &mut Vec<u8>) {
 
 fn document_subcommand(spec: &Spec, sub: &Subcommand, proto: Proto, out: &mut Vec<u8>) {
     lower_subcommand(spec, sub, out);
-    reply::map(out, proto, 3);
+    let doc = docs::of(&full_name(spec, Some(sub)));
+    reply::map(out, proto, 3 + doc.map_or(0, docs::Doc::fields));
     facts(sub.summary, sub.since, spec.group, out);
+    if let Some(doc) = doc {
+        doc.write(proto, out);
+    }
 }
 
 fn facts(summary: &str, since: &str, group: &str, out: &mut Vec<u8>) {
@@ -293,21 +320,21 @@ fn facts(summary: &str, since: &str, group: &str, out: &mut Vec<u8>) {
 
 fn list(args: Args<'_>, out: &mut Vec<u8>) {
     let wanted: Vec<String> = match args.len() {
-        2 => names(|_| true),
+        2 => names(|_, _| true),
         5 if args.get(2).eq_ignore_ascii_case(b"FILTERBY") => {
             let text = args.get(4).to_ascii_lowercase();
             match () {
                 // There are no modules.
                 () if args.get(3).eq_ignore_ascii_case(b"MODULE") => Vec::new(),
                 () if args.get(3).eq_ignore_ascii_case(b"ACLCAT") => {
-                    names(|spec| spec.categories.iter().any(|c| c.as_bytes()[1..] == text))
+                    names(|_, categories| categories.iter().any(|c| c.as_bytes()[1..] == text))
                 }
                 () if args.get(3).eq_ignore_ascii_case(b"PATTERN") => {
                     if text.len() > PATTERN_BYTES_MAX {
                         return reply::error(out, errors::PATTERN_TOO_LONG);
                     }
                     let pattern = Pattern::new(&text);
-                    names(|spec| pattern.matches(spec.name.to_ascii_lowercase().as_bytes()))
+                    names(|name, _| pattern.matches(name.as_bytes()))
                 }
                 () => return reply::error(out, errors::SYNTAX),
             }
@@ -320,11 +347,25 @@ fn list(args: Args<'_>, out: &mut Vec<u8>) {
     }
 }
 
-fn names(wanted: impl Fn(&Spec) -> bool) -> Vec<String> {
-    ALL.iter().filter(|spec| wanted(spec)).map(|spec| spec.name.to_ascii_lowercase()).collect()
+/// The names of commands and subcommands that are wanted for their names and categories.
+fn names(wanted: impl Fn(&str, &[&str]) -> bool) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut add = |name: String, categories: &[&str]| {
+        if wanted(&name, categories) {
+            names.push(name);
+        }
+    };
+    for spec in ALL {
+        add(full_name(spec, None), spec.categories);
+        for sub in spec.subcommands {
+            add(full_name(spec, Some(sub)), sub.categories);
+        }
+    }
+    names
 }
 
-fn getkeys(args: Args<'_>, out: &mut Vec<u8>) {
+/// The keys of a command; with `flags` also what it does with each, in that protocol.
+fn getkeys(args: Args<'_>, flags: Option<Proto>, out: &mut Vec<u8>) {
     let Some(spec) = lookup(args.get(2)) else {
         return reply::error(out, "ERR Invalid command specified");
     };
@@ -356,5 +397,33 @@ fn getkeys(args: Args<'_>, out: &mut Vec<u8>) {
     };
     let keys = (first..=last).step_by(spec.key_step as usize);
     reply::array(out, keys.clone().count());
-    keys.for_each(|i| reply::bulk(out, args.get(2 + i)));
+    for i in keys {
+        if let Some(proto) = flags {
+            reply::array(out, 2);
+            reply::bulk(out, args.get(2 + i));
+            simple_set(uses(spec, named, args.slice(2, given), i), proto, out);
+        } else {
+            reply::bulk(out, args.get(2 + i));
+        }
+    }
+}
+
+/// What a command does with its argument `at`, a key. Where that depends on its other arguments it is decided by them.
+fn uses(
+    spec: &Spec,
+    sub: Option<&'static Subcommand>,
+    args: Args<'_>,
+    at: usize,
+) -> &'static [&'static str] {
+    let any = |word: &str| args.iter_from(2).any(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
+    match (spec.name, spec.other_keys) {
+        ("SET", _) if args.iter_from(3).any(|arg| arg.eq_ignore_ascii_case(b"GET")) => {
+            &["RW", "access", "update"]
+        }
+        ("SET", _) => &["OW", "update"],
+        ("BITFIELD", _) if any("SET") || any("INCRBY") => &["RW", "access", "update"],
+        ("BITFIELD", _) => &["RO", "access"],
+        (_, Some(keys)) if at >= usize::from(keys.first.unsigned_abs()) => keys.flags,
+        _ => sub.map_or(spec.key_flags, |sub| sub.key_flags),
+    }
 }

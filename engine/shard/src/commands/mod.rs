@@ -17,6 +17,7 @@ pub(crate) mod config;
 mod config_set;
 mod connection;
 mod counters;
+mod docs;
 mod dump;
 mod errors;
 mod expiry;
