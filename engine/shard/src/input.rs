@@ -276,9 +276,9 @@ impl Shard {
         self.begun = begun;
     }
 
-    /// Whether a command looks through the connections of the shard.
+    /// Whether a command looks through the connections of the shard: for what they are, or for what they want to hear of.
     fn asks_all_connections(spec: &Spec, subcommand: &str) -> bool {
-        spec.name == "CLIENT" && matches!(subcommand, "list" | "kill" | "unblock")
+        spec.name == "CLIENT" && matches!(subcommand, "list" | "kill" | "unblock" | "tracking")
     }
 
     /// Keeps what a run left of its bytes.

@@ -94,6 +94,11 @@ pub(crate) struct Awaited {
     reply: Option<(Vec<u8>, Vec<Gate>)>,
 }
 
+/// Whether a command is one of those that CLIENT PAUSE of writes holds back though they write nothing.
+pub(crate) fn is_publish(spec: &Spec) -> bool {
+    matches!(spec.name, "PUBLISH" | "SPUBLISH")
+}
+
 impl Transaction {
     /// Whether EXEC has begun to run it.
     pub(crate) fn is_going(&self) -> bool {
@@ -127,7 +132,17 @@ impl Transaction {
 
     /// Whether a command that is queued writes.
     pub(crate) fn writes(&self) -> bool {
-        self.commands.iter().any(|command| command.spec.write)
+        self.commands.iter().any(|command| command.spec.write || is_publish(command.spec))
+    }
+
+    /// Whether CLIENT CACHING YES is among its commands.
+    pub(crate) fn caches(&self) -> bool {
+        self.commands.iter().any(|command| {
+            let args = self.args_of(command);
+            let is =
+                |at: usize, word: &[u8]| args.len() > at && args.get(at).eq_ignore_ascii_case(word);
+            command.spec.name == "CLIENT" && is(1, b"CACHING") && is(2, b"YES")
+        })
     }
 
     /// The keys that its commands read.

@@ -8,6 +8,7 @@ use crate::input::Plan;
 use crate::session::{End, Session, Stall};
 use crate::settings::OutputLimit;
 use crate::shard::Shard;
+use crate::transaction::is_publish;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
@@ -155,6 +156,7 @@ impl Shard {
         }
         let writes = spec.is_some_and(|spec| {
             spec.write
+                || is_publish(spec)
                 || spec.name == "EXEC"
                     && session.transaction.as_ref().is_some_and(|one| one.writes())
         });

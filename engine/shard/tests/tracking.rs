@@ -173,13 +173,68 @@ fn clients_choose_what_is_tracked() {
     let (mut store, tracking, other) = four(&["NOLOOP"]);
     for key in &keys {
         store.call(tracking, &["GET", key]);
-        assert_eq!(store.call(tracking, &["SET", key, "1"]), OK);
-        store.run();
-        assert_eq!(pushed(&mut store, tracking), "", "{key}");
+        let replies = store.call(tracking, &["SET", key, "1"]);
+        // Another shard does not know who of this one wrote.
+        let told = if *key == keys[0] { String::new() } else { invalidated(&[key]) };
+        assert_eq!(replies, format!("{OK}{told}"), "{key}");
         store.call(tracking, &["GET", key]);
         assert_eq!(store.call(other, &["SET", key, "1"]), OK);
         assert_eq!(pushed(&mut store, tracking), invalidated(&[key]));
     }
+}
+
+#[test]
+fn an_own_write_that_changes_nothing_does_not_end_the_watch() {
+    let (mut store, tracking, other) = four(&["NOLOOP"]);
+    for key in keys(&store) {
+        for own in [&["SETNX", &key, "x"][..], &["SET", &key, "x", "NX"], &["INCR", &key]] {
+            store.call(other, &["SET", &key, "text"]);
+            store.call(tracking, &["GET", &key]);
+            let before = store.call(tracking, own);
+            store.call(other, &["SET", &key, "new"]);
+            let told = before + &pushed(&mut store, tracking);
+            assert!(told.contains(&invalidated(&[&key])), "{own:?} {told}");
+        }
+    }
+}
+
+#[test]
+fn caching_in_a_transaction_holds_for_what_it_reads() {
+    let (mut store, tracking, other) = four(&["OPTIN"]);
+    for key in keys(&store) {
+        for args in [&["MULTI"][..], &["CLIENT", "CACHING", "YES"], &["GET", &key], &["EXEC"]] {
+            store.call(tracking, args);
+        }
+        store.call(other, &["SET", &key, "new"]);
+        assert_eq!(pushed(&mut store, tracking), invalidated(&[&key]));
+    }
+}
+
+#[test]
+fn a_transaction_that_removes_all_keys_tells_all() {
+    let mut store = Store::new(PLAIN);
+    let [tracking, other] = [0; 2].map(|_| store.connect(0, 0, PortKind::Client));
+    store.call(tracking, &["HELLO", "3"]);
+    assert_eq!(store.call(tracking, &["CLIENT", "TRACKING", "ON"]), OK);
+    store.call(other, &["SET", "{q}k", "1"]);
+    store.call(tracking, &["GET", "{q}k"]);
+    for args in [&["MULTI"][..], &["SET", "{q}z", "1"], &["FLUSHALL"], &["EXEC"]] {
+        store.call(other, args);
+    }
+    assert_eq!(pushed(&mut store, tracking), ALL);
+}
+
+#[test]
+fn all_keys_and_prefixes_are_not_confused() {
+    let (mut store, tracking, other) = four(&["BCAST", "PREFIX", "zz"]);
+    let key = key_of(&store, 0, 1, "x");
+    assert_eq!(store.call(tracking, &["CLIENT", "TRACKING", "ON", "BCAST"]), OK);
+    store.call(other, &["SET", &key, "1"]);
+    assert_eq!(pushed(&mut store, tracking), invalidated(&[&key]));
+    let refused = store.call(tracking, &["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "y"]);
+    assert!(refused.starts_with("-ERR Prefix 'y' overlaps with an existing prefix"), "{refused}");
+    store.call(other, &["SET", &key, "2"]);
+    assert_eq!(pushed(&mut store, tracking), invalidated(&[&key]));
 }
 
 #[test]

@@ -156,6 +156,15 @@ pub(crate) fn keys_written(args: Args<'_>) -> Vec<&[u8]> {
     each.flatten().collect()
 }
 
+/// Whether a command of a transaction removes all keys.
+pub(crate) fn flushes(args: Args<'_>) -> bool {
+    let commands = layout(args).map_or_else(Vec::new, |(_, commands)| commands);
+    commands.into_iter().any(|range| {
+        let spec = lookup(args.slice(range.start, range.len()).get(0));
+        spec.is_some_and(|spec| matches!(spec.name, "FLUSHALL" | "FLUSHDB"))
+    })
+}
+
 fn execute(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     x.place = None;
     let Some((watched, commands)) = layout(args) else {

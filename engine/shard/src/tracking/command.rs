@@ -118,6 +118,13 @@ impl Shard {
             return Ok(());
         };
         check(&mode, session.tracking.as_deref())?;
+        if mode.bcast && mode.prefixes.is_empty() {
+            // All keys. It is not looked at whether that overlaps, in Redis neither.
+            let known = session.tracking.as_ref().map_or(&[][..], |before| &before.prefixes);
+            if !known.iter().any(|prefix| prefix.is_empty()) {
+                mode.prefixes.push(Box::default());
+            }
+        }
         if let Some(before) = session.tracking.take() {
             mode.prefixes.splice(..0, before.prefixes).for_each(drop);
         } else {
@@ -129,6 +136,7 @@ impl Shard {
         }
         let bcast = mode.bcast;
         session.tracking = Some(Box::new(mode));
+        self.table.note_removed(true);
         session.is_odd = true;
         let mut answer = Vec::new();
         reply::ok(&mut answer);

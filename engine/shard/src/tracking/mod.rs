@@ -37,6 +37,7 @@ pub(crate) struct Mode {
     optout: bool,
     noloop: bool,
     bcast: bool,
+    /// With BCAST at least one; the empty one is of all keys.
     prefixes: Vec<Box<[u8]>>,
     /// CLIENT CACHING was sent for the next command.
     caching: bool,
@@ -49,7 +50,7 @@ impl Mode {
     }
 
     fn is_about(&self, key: &[u8]) -> bool {
-        self.bcast && (self.prefixes.is_empty() || self.prefixes.iter().any(|p| key.starts_with(p)))
+        self.bcast && self.prefixes.iter().any(|prefix| key.starts_with(prefix))
     }
 }
 
@@ -183,8 +184,11 @@ impl Shard {
         args: Args<'_>,
     ) -> ControlFlow<()> {
         let Some(mode) = &session.tracking else { return ControlFlow::Continue(()) };
-        let (keeps, noloop) = (mode.keeps(), mode.noloop);
         let exec = spec.name == "EXEC";
+        // CLIENT CACHING in a transaction holds for all of it, though its keys are read before it is executed.
+        let caches =
+            exec && mode.optin && session.transaction.as_ref().is_some_and(|one| one.caches());
+        let keeps = mode.keeps() || caches;
         let mut keys: Vec<Box<[u8]>> = Vec::new();
         if exec
             && keeps
@@ -193,13 +197,6 @@ impl Shard {
             keys.extend(transaction.keys_read().map(Box::from));
         } else if keeps && spec.flags.contains(&"readonly") {
             keys.extend(spec.keys(args).map(Box::from));
-        } else if noloop && spec.write {
-            // Its own write of a key that another shard leads takes it off the list, as one here would without a word.
-            for key in spec.keys(args) {
-                if let Some(readers) = self.tracking.readers.get_mut(key) {
-                    readers.retain(|reader| *reader != session.id);
-                }
-            }
         }
         let (me, keys_max) = (self.links.me(), self.tracked_keys_max());
         for key in keys {
@@ -229,7 +226,10 @@ impl Shard {
     /// A command that writes was executed here, for that connection if it is one of this shard.
     #[cold]
     pub(crate) fn tell_written(&mut self, spec: &Spec, args: Args<'_>, by: Option<&Session>) {
-        if matches!(spec.name, "FLUSHALL" | "FLUSHDB") || spec.name == "DKV.CLEAR" {
+        let exec = spec.name.starts_with("DKV.EXEC");
+        if matches!(spec.name, "FLUSHALL" | "FLUSHDB" | "DKV.CLEAR")
+            || exec && transactions::flushes(args)
+        {
             self.tracking.forget_all();
             let elsewhere = self.tracking.shards.values().flatten().copied();
             let broadcast = self.tracking.prefixes.iter().map(|(shard, _)| *shard);
@@ -242,7 +242,7 @@ impl Shard {
             return;
         }
         let but = by.filter(|s| s.tracking.as_ref().is_some_and(|mode| mode.noloop)).map(|s| s.id);
-        if spec.name.starts_with("DKV.EXEC") {
+        if exec {
             for key in transactions::keys_written(args) {
                 self.tell_changed(key, but);
             }
@@ -276,8 +276,14 @@ impl Shard {
     /// The same for clients of this shard alone.
     fn tell_own(&mut self, key: &[u8], but: Option<SessionId>) {
         let readers = self.tracking.readers.remove(key).unwrap_or_default();
-        for reader in readers.into_iter().filter(|reader| Some(*reader) != but) {
-            self.tracking.message(reader, key);
+        for reader in &readers {
+            if Some(*reader) != but {
+                self.tracking.message(*reader, key);
+            }
+        }
+        // Whoever is not told keeps what it has, perhaps because its write has changed nothing: of the next one it must hear.
+        if let Some(own) = but.filter(|own| readers.contains(own)) {
+            self.tracking.readers.insert(key.into(), Vec::from([own]));
         }
         for at in 0..self.tracking.broadcasting.len() {
             let id = self.tracking.broadcasting[at];

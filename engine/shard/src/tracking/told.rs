@@ -34,9 +34,6 @@ impl Shard {
         let mut prefixes: Vec<Box<[u8]>> = Vec::new();
         for session in self.sessions.iter().chain(own) {
             match &session.tracking {
-                Some(mode) if mode.bcast && mode.prefixes.is_empty() => {
-                    prefixes.push(Box::default());
-                }
                 Some(mode) if mode.bcast => prefixes.extend(mode.prefixes.iter().cloned()),
                 _ => {}
             }
@@ -139,6 +136,7 @@ impl Shard {
                 let prefixes = &mut self.tracking.prefixes;
                 prefixes.retain(|(shard, _)| *shard != from);
                 prefixes.extend(args.iter_from(1).map(|prefix| (from, prefix.into())));
+                self.table.note_removed(true);
             }
             _ if args.len() == 1 => self.tracking.forget_all(),
             _ => args.iter_from(1).for_each(|key| self.tell_own(key, None)),
