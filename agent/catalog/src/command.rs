@@ -154,7 +154,7 @@ pub enum Command {
     ChangeUsers {
         /// Which store.
         store: StoreId,
-        /// Refused unless they were made of the present users.
+        /// Refused unless what is given of the users is so.
         changes: UserChanges,
     },
 }

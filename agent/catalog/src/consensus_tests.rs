@@ -663,8 +663,8 @@ fn a_member_whose_disk_was_lost_has_the_users_again() {
     let mut world = World::of(3, 11);
     let store = StoreId("5e".repeat(16));
     let line = Some("user ann on ~* +@all".to_string());
-    let changes = vec![dkv_protocol::users::UserChange { name: "ann".into(), line }];
-    let changes = dkv_protocol::users::UserChanges { expected: 0, changes };
+    let changes = vec![dkv_protocol::users::UserLine { name: "ann".into(), line }];
+    let changes = dkv_protocol::users::UserChanges { given: Vec::new(), changes };
     world.agree(&Proposal::Command(Command::ChangeUsers { store: store.clone(), changes }));
     world.join(1);
     let has = |world: &mut World| {

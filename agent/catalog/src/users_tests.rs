@@ -5,16 +5,18 @@ use crate::command::{Machine, NodeSpec};
 use Outcome::{Done, Nothing, Refused};
 use dkv_protocol::ids::NodeIndex;
 use dkv_protocol::ranges::Replication;
-use dkv_protocol::users::{UserChange, UsersRefusal};
+use dkv_protocol::users::{UserLine, UsersRefusal};
 
 fn id(store: u8) -> StoreId {
     StoreId(format!("{store:032x}"))
 }
 
-fn set(store: u8, expected: u64, name: &str) -> Command {
+/// A new user.
+fn set(store: u8, name: &str) -> Command {
     let line = Some(format!("user {name} on ~* +@all"));
-    let changes = vec![UserChange { name: name.into(), line }];
-    Command::ChangeUsers { store: id(store), changes: UserChanges { expected, changes } }
+    let given = vec![UserLine { name: name.into(), line: None }];
+    let changes = vec![UserLine { name: name.into(), line }];
+    Command::ChangeUsers { store: id(store), changes: UserChanges { given, changes } }
 }
 
 fn names(catalog: &Catalog, store: u8) -> Vec<&str> {
@@ -22,18 +24,22 @@ fn names(catalog: &Catalog, store: u8) -> Vec<&str> {
 }
 
 #[test]
-fn of_two_changes_of_the_same_users_one_is_refused() {
+fn of_two_changes_of_the_same_user_one_is_refused() {
     let mut catalog = Catalog::default();
-    assert_eq!(catalog.apply(&set(1, 0, "ann")).outcome, Done);
-    let late = catalog.apply(&set(1, 0, "bob")).outcome;
+    assert_eq!(catalog.apply(&set(1, "ann")).outcome, Done);
+    let late = catalog.apply(&set(1, "ann")).outcome;
     assert_eq!(late, Refused(Refusal::Users(UsersRefusal::Changed { version: 1 })));
-    assert_eq!(names(&catalog, 1), ["ann"]);
-    assert_eq!(catalog.apply(&set(1, 1, "bob")).outcome, Done);
-    assert_eq!(catalog.apply(&set(1, 2, "bob")).outcome, Nothing);
+    assert_eq!(catalog.apply(&set(1, "bob")).outcome, Done);
+    let nothing = UserChanges { given: vec![], changes: vec![] };
+    let nothing = Command::ChangeUsers { store: id(1), changes: nothing };
+    assert_eq!(catalog.apply(&nothing).outcome, Nothing);
     assert_eq!((names(&catalog, 1), catalog.users()[&id(1)].version), (vec!["ann", "bob"], 2));
     // Those of another store are its own, and a change that is refused leaves none behind.
-    assert_eq!(catalog.apply(&set(2, 0, "eve")).outcome, Done);
-    assert!(matches!(catalog.apply(&set(3, 7, "eve")).outcome, Refused(_)));
+    assert_eq!(catalog.apply(&set(2, "eve")).outcome, Done);
+    let given = vec![UserLine { name: "ann".into(), line: Some("user ann on".into()) }];
+    let refused = UserChanges { given, changes: vec![] };
+    let refused = Command::ChangeUsers { store: id(3), changes: refused };
+    assert!(matches!(catalog.apply(&refused).outcome, Refused(_)));
     assert_eq!((names(&catalog, 1), names(&catalog, 2)), (vec!["ann", "bob"], vec!["eve"]));
     assert_eq!(catalog.stores_known(), 2);
 }
@@ -46,7 +52,7 @@ fn users_go_with_their_store_whether_it_has_copies_or_not() {
     let define = Command::DefineStore { store: id(1), replication: Replication::NONE, nodes };
     assert_eq!(catalog.apply(&define).outcome, Done);
     for store in [1, 2] {
-        assert_eq!(catalog.apply(&set(store, 0, "ann")).outcome, Done);
+        assert_eq!(catalog.apply(&set(store, "ann")).outcome, Done);
     }
     assert_eq!(catalog.stores_known(), 2);
     for store in [1, 2] {
@@ -61,7 +67,7 @@ fn users_go_with_their_store_whether_it_has_copies_or_not() {
 fn a_snapshot_holds_users_and_one_without_is_that_of_an_earlier_version() {
     let mut catalog = Catalog::default();
     assert_eq!(serde_json::to_string(&catalog).expect("plain data"), r#"{"stores":{}}"#);
-    assert_eq!(catalog.apply(&set(1, 0, "ann")).outcome, Done);
+    assert_eq!(catalog.apply(&set(1, "ann")).outcome, Done);
     let text = serde_json::to_string(&catalog).expect("plain data");
     assert_eq!(serde_json::from_str::<Catalog>(&text).expect("its own"), catalog);
     let older: Catalog = serde_json::from_str(r#"{"stores":{}}"#).expect("an earlier one");

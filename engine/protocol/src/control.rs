@@ -287,9 +287,9 @@ mod tests {
         let json = r#"{"tell":"users_answer","id":7,"answer":{"answer":"done","version":2}}"#;
         assert_eq!(serde_json::to_string(&answer).unwrap(), json);
         assert_eq!(serde_json::from_str::<ToNode>(json).unwrap(), answer);
-        let changes = UserChanges { expected: 1, changes: vec![] };
+        let changes = UserChanges { given: vec![], changes: vec![] };
         let asks = FromNode::ChangesUsers { id: 7, changes };
-        let json = r#"{"tell":"changes_users","id":7,"changes":{"expected":1,"changes":[]}}"#;
+        let json = r#"{"tell":"changes_users","id":7,"changes":{"given":[],"changes":[]}}"#;
         assert_eq!(serde_json::to_string(&asks).unwrap(), json);
         assert_eq!(serde_json::from_str::<FromNode>(json).unwrap(), asks);
     }

@@ -20,13 +20,13 @@ pub struct Users {
     pub lines: Vec<String>,
 }
 
-/// One user as it shall be.
+/// One user, as it shall be or as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct UserChange {
+pub struct UserLine {
     /// Who.
     pub name: String,
-    /// Its whole line, which begins with `user NAME `; none when the user is removed.
+    /// Its whole line, which begins with `user NAME `; none where there shall be no such user, or is none.
     pub line: Option<String>,
 }
 
@@ -34,10 +34,11 @@ pub struct UserChange {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserChanges {
-    /// The version of the users that they were made of. With another one they are refused.
-    pub expected: u64,
-    /// In order; a later one of the same name counts.
-    pub changes: Vec<UserChange>,
+    /// What must be so still, or they are refused: the lines that new ones were made of, and that of the user who wants
+    /// them. What others change meanwhile does not matter, and whoever may no longer change users changes nothing.
+    pub given: Vec<UserLine>,
+    /// As they shall be. In order; a later one of the same name counts.
+    pub changes: Vec<UserLine>,
 }
 
 /// What became of changes.
@@ -62,7 +63,7 @@ pub enum UsersAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "why")]
 pub enum UsersRefusal {
-    /// The users have changed meanwhile. To be made anew of those of this version.
+    /// What was given is not so any more. To be made anew of the users of this version.
     Changed {
         /// The present version.
         version: u64,
@@ -112,7 +113,7 @@ fn named(line: &str) -> Option<&str> {
     line.strip_prefix("user ")?.split(' ').next()
 }
 
-impl UserChange {
+impl UserLine {
     fn is_good(&self) -> bool {
         let named = |name: &String| {
             let fine = |byte: u8| byte != b' ' && !byte.is_ascii_control();
@@ -133,13 +134,14 @@ impl UserChanges {
     /// # Errors
     /// Why not.
     pub fn check(&self) -> Result<(), UsersRefusal> {
-        if self.changes.len() > USERS_MAX {
+        if self.changes.len() > USERS_MAX || self.given.len() > USERS_MAX {
             return Err(UsersRefusal::TooMany);
         }
-        if !self.changes.iter().all(UserChange::is_good) {
+        let all = || self.given.iter().chain(&self.changes);
+        if !all().all(UserLine::is_good) {
             return Err(UsersRefusal::BadLine);
         }
-        let bytes: usize = self.changes.iter().map(UserChange::bytes).sum();
+        let bytes: usize = all().map(UserLine::bytes).sum();
         if bytes > USER_CHANGES_BYTES_MAX { Err(UsersRefusal::TooLong) } else { Ok(()) }
     }
 }
@@ -186,7 +188,7 @@ impl Users {
     /// Why they are refused; nothing has changed then.
     pub fn change(&mut self, asked: &UserChanges) -> Result<bool, UsersRefusal> {
         asked.check()?;
-        if asked.expected != self.version {
+        if asked.given.iter().any(|given| self.line(&given.name) != given.line.as_deref()) {
             return Err(UsersRefusal::Changed { version: self.version });
         }
         let mut after = self.clone();

@@ -5,23 +5,23 @@ use alloc::format;
 use alloc::vec;
 use serde_json::json;
 
-fn set(name: &str, rules: &str) -> UserChange {
-    UserChange { name: name.into(), line: Some(format!("user {name} {rules}")) }
+fn set(name: &str, rules: &str) -> UserLine {
+    UserLine { name: name.into(), line: Some(format!("user {name} {rules}")) }
 }
 
-fn removed(name: &str) -> UserChange {
-    UserChange { name: name.into(), line: None }
+fn removed(name: &str) -> UserLine {
+    UserLine { name: name.into(), line: None }
 }
 
-fn changes(expected: u64, changes: Vec<UserChange>) -> UserChanges {
-    UserChanges { expected, changes }
+fn changes(changes: Vec<UserLine>) -> UserChanges {
+    UserChanges { given: Vec::new(), changes }
 }
 
 /// Users of these names, of version 1.
 fn users(names: &[&str]) -> Users {
     let mut users = Users::default();
     let all = names.iter().map(|name| set(name, "on ~* +@all")).collect();
-    assert_eq!(users.change(&changes(0, all)), Ok(true));
+    assert_eq!(users.change(&changes(all)), Ok(true));
     users
 }
 
@@ -31,8 +31,11 @@ fn they_are_these_documents() {
     let json = json!({"version": 1, "lines": ["user ann on ~* +@all"]});
     assert_eq!(serde_json::to_value(&users).unwrap(), json);
     assert_eq!(serde_json::from_value::<Users>(json).unwrap(), users);
-    let asked = changes(3, vec![set("bob", "off"), removed("ann")]);
-    let json = json!({"expected": 3, "changes": [
+    let asked = UserChanges {
+        given: vec![removed("bob")],
+        ..changes(vec![set("bob", "off"), removed("ann")])
+    };
+    let json = json!({"given": [{"name": "bob", "line": null}], "changes": [
         {"name": "bob", "line": "user bob off"}, {"name": "ann", "line": null},
     ]});
     assert_eq!(serde_json::to_value(&asked).unwrap(), json);
@@ -81,45 +84,54 @@ fn users_are_set_replaced_and_removed_in_the_order_of_their_names() {
     let mut users = users(&["mia", "ann", "ann2"]);
     let names = |users: &Users| users.each().map(|(name, _)| name.into()).collect::<Vec<String>>();
     assert_eq!(names(&users), ["ann", "ann2", "mia"]);
-    let asked = changes(1, vec![set("ann2", "off"), removed("ann"), set("bob", "on")]);
+    let asked = changes(vec![set("ann2", "off"), removed("ann"), set("bob", "on")]);
     assert_eq!(users.change(&asked), Ok(true));
     assert_eq!(users.lines, ["user ann2 off", "user bob on", "user mia on ~* +@all"]);
     assert_eq!((users.version, users.check()), (2, Ok(())));
     assert_eq!((users.line("ann2"), users.line("ann")), (Some("user ann2 off"), None));
     // The later one of a name counts.
-    let asked = changes(2, vec![set("bob", "off"), removed("bob"), set("bob", "on -@all")]);
+    let asked = changes(vec![set("bob", "off"), removed("bob"), set("bob", "on -@all")]);
     assert_eq!(users.change(&asked), Ok(true));
     assert_eq!(users.line("bob"), Some("user bob on -@all"));
 }
 
 #[test]
-fn changes_are_made_of_the_present_version_or_not_at_all() {
-    let mut users = users(&["ann"]);
-    for other in [0, 2, u64::MAX] {
-        let refused = users.change(&changes(other, vec![removed("ann")]));
-        assert_eq!(refused, Err(UsersRefusal::Changed { version: 1 }), "{other}");
+fn changes_are_made_while_what_was_given_is_so_or_not_at_all() {
+    let mut users = users(&["ann", "eve"]);
+    let present = set("ann", "on ~* +@all");
+    for other in [removed("ann"), set("ann", "off"), set("bob", "off")] {
+        let given = vec![present.clone(), other];
+        let refused = users.change(&UserChanges { given, changes: vec![removed("eve")] });
+        assert_eq!(refused, Err(UsersRefusal::Changed { version: 1 }));
     }
-    assert_eq!((users.version, users.lines.len()), (1, 1));
+    assert_eq!((users.version, users.lines.len()), (1, 2));
     // What is so already is no change that anybody has to be told of.
-    let same = changes(1, vec![set("ann", "on ~* +@all"), removed("nobody")]);
+    let same = changes(vec![present.clone(), removed("nobody")]);
     assert_eq!(users.change(&same), Ok(false));
     assert_eq!(users.version, 1);
+    // What became of others does not matter.
+    assert_eq!(users.change(&changes(vec![removed("eve")])), Ok(true));
+    let given = vec![present, removed("bob")];
+    assert_eq!(users.change(&UserChanges { given, changes: vec![set("bob", "on")] }), Ok(true));
+    assert_eq!((users.version, users.lines.len()), (3, 2));
 }
 
 #[test]
 fn one_bad_change_spoils_all() {
     let mut users = users(&["ann"]);
     let before = users.clone();
-    let other = UserChange { name: "bob".into(), line: Some("user eve on".into()) };
-    let bare = UserChange { name: "bob".into(), line: Some("bob on".into()) };
+    let other = UserLine { name: "bob".into(), line: Some("user eve on".into()) };
+    let bare = UserLine { name: "bob".into(), line: Some("bob on".into()) };
     for bad in [other, bare, set("a b", "on"), set("", "on"), removed(""), removed("a\nb")] {
-        let refused = users.change(&changes(1, vec![set("new", "on"), bad.clone()]));
+        let refused = users.change(&changes(vec![set("new", "on"), bad.clone()]));
         assert_eq!(refused, Err(UsersRefusal::BadLine), "{bad:?}");
+        let given = UserChanges { given: vec![bad.clone()], changes: vec![set("new", "on")] };
+        assert_eq!(users.change(&given), Err(UsersRefusal::BadLine), "{bad:?}");
     }
     let long = set("bob", &"k".repeat(USER_LINE_BYTES_MAX));
-    assert_eq!(users.change(&changes(1, vec![long])), Err(UsersRefusal::BadLine));
+    assert_eq!(users.change(&changes(vec![long])), Err(UsersRefusal::BadLine));
     let long = removed(&"n".repeat(USER_LINE_BYTES_MAX));
-    assert_eq!(users.change(&changes(1, vec![long])), Err(UsersRefusal::BadLine));
+    assert_eq!(users.change(&changes(vec![long])), Err(UsersRefusal::BadLine));
     assert_eq!(users, before);
 }
 
@@ -127,24 +139,24 @@ fn one_bad_change_spoils_all() {
 fn users_are_bounded_in_number_and_in_bytes() {
     let mut users = Users::default();
     let all = (0..USERS_MAX).map(|i| set(&format!("u{i}"), "on")).collect();
-    assert_eq!(users.change(&changes(0, all)), Ok(true));
-    let one_more = changes(1, vec![set("z", "on")]);
+    assert_eq!(users.change(&changes(all)), Ok(true));
+    let one_more = changes(vec![set("z", "on")]);
     assert_eq!(users.change(&one_more), Err(UsersRefusal::TooMany));
-    let in_its_place = changes(1, vec![set("z", "on"), removed("u7")]);
+    let in_its_place = changes(vec![set("z", "on"), removed("u7")]);
     assert_eq!(users.change(&in_its_place), Ok(true));
     let many = (0..=USERS_MAX).map(|_| removed("u8")).collect();
-    assert_eq!(users.change(&changes(2, many)), Err(UsersRefusal::TooMany));
+    assert_eq!(users.change(&changes(many)), Err(UsersRefusal::TooMany));
 
     let mut users = Users::default();
     let great = |i: usize| set(&format!("u{i:03}"), &"k".repeat(USER_LINE_BYTES_MAX - 10));
     let at_once = USER_CHANGES_BYTES_MAX / (USER_LINE_BYTES_MAX + 4);
-    let too_much = changes(0, (0..=at_once).map(great).collect());
+    let too_much = changes((0..=at_once).map(great).collect());
     assert_eq!(users.change(&too_much), Err(UsersRefusal::TooLong));
     let most = USERS_BYTES_MAX / USER_LINE_BYTES_MAX;
     for i in 0..most {
-        assert_eq!(users.change(&changes(users.version, vec![great(i)])), Ok(true), "{i}");
+        assert_eq!(users.change(&changes(vec![great(i)])), Ok(true), "{i}");
     }
-    let refused = users.change(&changes(users.version, vec![great(most)]));
+    let refused = users.change(&changes(vec![great(most)]));
     assert_eq!(refused, Err(UsersRefusal::TooLong));
     assert_eq!((users.version, users.lines.len()), (most as u64, most));
 }
@@ -157,8 +169,8 @@ fn the_longest_document_fits_a_message_however_it_is_written() {
     let count = USERS_BYTES_MAX / USER_LINE_BYTES_MAX;
     let users = Users { version: u64::MAX, lines: vec![line; count] };
     assert!(serde_json::to_string(&users).unwrap().len() < 2 * USERS_BYTES_MAX + 64 * 1024);
-    let change = UserChange { name: "u".into(), line: users.lines.first().cloned() };
-    let asked = changes(u64::MAX, vec![change; USER_CHANGES_BYTES_MAX / USER_LINE_BYTES_MAX]);
+    let change = UserLine { name: "u".into(), line: users.lines.first().cloned() };
+    let asked = changes(vec![change; USER_CHANGES_BYTES_MAX / USER_LINE_BYTES_MAX]);
     assert!(serde_json::to_string(&asked).unwrap().len() < 2 * USER_CHANGES_BYTES_MAX + 64 * 1024);
 }
 

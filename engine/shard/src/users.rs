@@ -10,12 +10,15 @@ use crate::session::{End, Session, Stall};
 use crate::shard::Shard;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use core::ops::ControlFlow;
 use dkv_protocol::users::{UserChanges, Users, UsersAnswer, UsersRefusal};
 
-/// Changes of one shard's connections that may be under way.
+/// Changes of one shard's connections that may be under way, and how many of them one user may want: the others leave room
+/// for whoever has to stop that one.
 const UNDER_WAY_MAX: usize = 16;
+const OF_ONE_USER_MAX: usize = 4;
 
 /// What became of changes that a connection wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +37,8 @@ pub(crate) struct Desk {
     present: Arc<Users>,
     /// The number of the last change.
     last: u64,
-    /// Who waits for which.
-    under_way: BTreeMap<u64, SessionId>,
+    /// Who waits for which, and the user that it was.
+    under_way: BTreeMap<u64, (SessionId, String)>,
     /// Those that were not taken yet.
     out: VecDeque<(u64, UserChanges)>,
 }
@@ -83,7 +86,7 @@ impl Shard {
 
     /// What became of a change. The users that came of it were told before.
     pub fn users_answered(&mut self, now: Now, number: u64, outcome: UsersOutcome) {
-        let Some(id) = self.desk.under_way.remove(&number) else { return };
+        let Some((id, _)) = self.desk.under_way.remove(&number) else { return };
         let Some(mut session) = self.sessions.take(id) else { return };
         match &mut session.change {
             Some(change) if matches!(change.state, State::Asked(asked) if asked == number) => {
@@ -98,22 +101,24 @@ impl Shard {
         self.settle(session);
     }
 
-    /// Has the managers change the users for the command that a connection executes, which was refused `tries` times before
-    /// and is of `count` users. Break: its connection waits, and the command is to be executed again; then it asks the same,
-    /// whatever the users are meanwhile, and gets what became of it, and of how many users it was.
+    /// Has the managers change the users for the command that a connection executes, which was refused `tries` times before.
+    /// Break: its connection waits, and the command is to be executed again; then it gets what became of what it asked for,
+    /// whatever it asks for now, and of how many users that was.
     pub(crate) fn change_users(
         &mut self,
         session: &mut Session,
         tries: u8,
-        count: u32,
-        changes: impl FnOnce(&Users) -> UserChanges,
+        asked: UserChanges,
     ) -> ControlFlow<(), (UsersOutcome, u32)> {
+        let count = asked.changes.len() as u32;
+        let name = session.user_name();
+        let of_user = self.desk.under_way.values().filter(|(_, user)| user == name).count();
         match session.change.take().map(|change| *change) {
             Some(Change { state: State::Decided(outcome), count, .. }) => {
                 return ControlFlow::Continue((outcome, count));
             }
-            Some(asked) => session.change = Some(Box::new(asked)),
-            None if self.desk.under_way.len() >= UNDER_WAY_MAX => {
+            Some(waiting) => session.change = Some(Box::new(waiting)),
+            None if self.desk.under_way.len() >= UNDER_WAY_MAX || of_user >= OF_ONE_USER_MAX => {
                 let why = UsersRefusal::Busy;
                 let outcome = UsersOutcome::Answered(UsersAnswer::Refused { why });
                 return ControlFlow::Continue((outcome, count));
@@ -121,8 +126,8 @@ impl Shard {
             None => {
                 self.desk.last += 1;
                 let number = self.desk.last;
-                self.desk.under_way.insert(number, session.id);
-                self.desk.out.push_back((number, changes(&self.desk.present)));
+                self.desk.under_way.insert(number, (session.id, session.user_name().to_string()));
+                self.desk.out.push_back((number, asked));
                 let state = State::Asked(number);
                 session.change = Some(Box::new(Change { tries, count, state }));
             }

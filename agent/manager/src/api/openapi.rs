@@ -134,7 +134,7 @@ fn paths() -> Value {
         },
         "/admin/v1/stores/{store}/users": {
             "get": call("The users of a store, each a line as ACL LIST shows it.", &[&store], None, "200", "Users"),
-            "post": call("Change users, if they are those of the expected version still; the same on every node.", &[&store], Some("UserChanges"), "200", "Users")
+            "post": call("Change users, if what is given of them is so still; the same on every node.", &[&store], Some("UserChanges"), "200", "Users")
         },
         "/admin/v1/stores/{store}/life": {
             "post": call("Begin a new life of a store with copies that was stopped on all its machines.", &[&store], Some("LifeRequest"), "200", "StoreView")
@@ -286,8 +286,8 @@ fn schemas() -> Value {
         "DutyRequest": object(&[("duty", DUTIES)]),
         "LifeRequest": object(&[("life", "integer")]),
         "Users": object(&[("version", "integer"), ("lines", "[string]")]),
-        "UserChanges": object(&[("expected", "integer"), ("changes", "[UserChange]")]),
-        "UserChange": object(&[("name", "string"), ("line?", "string")]),
+        "UserChanges": object(&[("given", "[UserLine]"), ("changes", "[UserLine]")]),
+        "UserLine": object(&[("name", "string"), ("line?", "string")]),
         "StoresView": object(&[("stores", "[StoreView]")]),
         "ReservationRequest": object(&[
             ("definition", "StoreDefinition"),
@@ -399,7 +399,7 @@ mod tests {
     use dkv_protocol::admin::{CatchUpAnswer, CatchUpRequest, KnownStore};
     use dkv_protocol::ids::{Epoch, NodeIndex, StoreId};
     use dkv_protocol::ranges::Replication;
-    use dkv_protocol::users::{UserChange, UserChanges, Users};
+    use dkv_protocol::users::{UserChanges, UserLine, Users};
     use serde::Serialize;
     use std::collections::BTreeSet;
 
@@ -505,8 +505,8 @@ mod tests {
             value("DutyRequest", &DutyRequest { duty: NodeDuty::Leaves }),
             value("LifeRequest", &LifeRequest { life: 2 }),
             value("Users", &Users::default()),
-            value("UserChanges", &UserChanges { expected: 1, changes: vec![] }),
-            value("UserChange", &UserChange { name: text(), line: Some(text()) }),
+            value("UserChanges", &UserChanges { given: vec![], changes: vec![] }),
+            value("UserLine", &UserLine { name: text(), line: Some(text()) }),
             value("StoresView", &StoresView { stores: vec![] }),
             value(
                 "ReservationRequest",

@@ -1,30 +1,13 @@
 //! Several managers that decide together about stores with copies: who joins, who votes, who is lost, and what goes on.
 
-use crate::harness::{Machine, Running, group, kill, node, until};
+use crate::harness::{MOST, Machine, done, group, kill, node, together, until};
 use crate::ranges::{config, told, with_copies};
 use dkv_agent::client::AdminClient;
-use dkv_agent::coordinate::{self, ActionResult, Outcome, Report};
+use dkv_agent::coordinate::{self, ActionResult, Outcome};
 use dkv_protocol::admin::GroupView;
 use dkv_protocol::ids::{Epoch, NodeIndex, RangeId};
 use dkv_protocol::ranges::{Change, ConfigAsk, RangeConfig, RangeState};
 use std::time::Duration;
-
-/// Most time to come together, on a machine that is busy with other things.
-const MOST: Duration = Duration::from_mins(1);
-
-/// Managers of one group.
-fn together(machines: &[&Machine]) -> Vec<Running> {
-    let managers = machines.iter().map(|machine| machine.start()).collect();
-    let mut group = group(machines);
-    assert_done(&coordinate::connect(&mut group));
-    assert_eq!(coordinate::await_together(&group, MOST), Ok(()));
-    managers
-}
-
-#[track_caller]
-fn assert_done(report: &Report) {
-    assert_eq!(report.outcome(), Outcome::Done, "{report:#?}");
-}
 
 fn view(machine: &Machine) -> GroupView {
     machine.client().managers().expect("it answers").group
@@ -37,8 +20,8 @@ fn votes(machine: &Machine) -> usize {
 /// A store S with a node on each machine but witnesses, started and formed.
 fn running_store(machines: &[&Machine], replicas: u8) {
     let group = group(machines);
-    assert_done(&coordinate::create(&group, &with_copies("S", 1, replicas), false));
-    assert_done(&coordinate::start(&group, "S", None));
+    done(coordinate::create(&group, &with_copies("S", 1, replicas), false));
+    done(coordinate::start(&group, "S", None));
     let store = coordinate::list(&group).stores.remove(0);
     for (NodeIndex(index), record) in store.record.indexed() {
         let machine = machines.iter().find(|m| m.address.to_string() == record.machine);
@@ -127,7 +110,7 @@ fn of_two_the_preferred_one_decides_and_goes_on_alone() {
     assert_eq!(nobody.rows[0].code, "no_such_manager");
 
     let (report, settled) = coordinate::prefer_manager(&both, &b.address.to_string(), MOST);
-    assert_done(&report);
+    done(report);
     assert_eq!(settled, Ok(()));
     assert!(votes_are(b, a) && votes_are(b, b));
     assert_eq!(view(a).leader, Some(b.address.to_string()));
@@ -180,7 +163,7 @@ fn of_two_the_first_decides_and_the_other_goes_on_by_order_of_its_operator() {
     let refused = coordinate::force(&group(&[b]), "S", &gone);
     assert_eq!(refused.rows[0].code, "it_lives", "{refused:?}");
     managers.remove(0).end();
-    assert_done(&coordinate::force(&group(&[b]), "S", &gone));
+    done(coordinate::force(&group(&[b]), "S", &gone));
     until("B leads", || config(b, 1, 0).is_some_and(|c| c.primary.addr.node == NodeIndex(1)));
     assert_eq!(config(b, 1, 0).unwrap().epoch, Epoch(before.epoch.0 + 1));
     let copies = b.client().store("S").unwrap().copies.unwrap();
@@ -238,7 +221,7 @@ fn a_witness_decides_and_runs_nothing() {
 fn remove(machines: &[&Machine], gone: &Machine) {
     let (report, together) =
         coordinate::remove_manager(&group(machines), &gone.address.to_string(), MOST);
-    assert_done(&report);
+    done(report);
     assert_eq!(together, Ok(()));
 }
 
@@ -249,7 +232,7 @@ fn a_manager_that_is_added_counts_when_the_command_is_done() {
     managers.push(w.start());
     let mut two = group(&[&a, &b]);
     let (report, together) = coordinate::add_managers(&mut two, &[w.address], MOST);
-    assert_done(&report);
+    done(report);
     assert_eq!(together, Ok(()));
     assert_eq!([votes(&a), votes(&b), votes(&w)], [3; 3]);
     let fates = coordinate::fates(&coordinate::standing(&two));
@@ -307,7 +290,7 @@ fn the_manager_that_decides_hands_that_over_before_it_goes() {
         }
         assert_eq!(view(gone).members.len(), 1);
         // They decide without it.
-        assert_done(&coordinate::create(&group(&left), &with_copies("S", 2, 1), false));
+        done(coordinate::create(&group(&left), &with_copies("S", 2, 1), false));
         until("all know the store", || left.iter().all(|machine| view(machine).stores == 1));
     }
 }

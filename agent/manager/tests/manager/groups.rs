@@ -1,7 +1,7 @@
 //! Several managers as one group: the catalogue is the same on each, whoever writes to it and whatever fails meanwhile.
 
-use crate::harness::{Machine, definition, group};
-use dkv_agent::coordinate::{self, ActionResult, NewInstance, Outcome, Report};
+use crate::harness::{Machine, definition, done, group};
+use dkv_agent::coordinate::{self, ActionResult, NewInstance, Outcome};
 use dkv_protocol::admin::{
     CommitRequest, ReservationRequest, StoreDefinition, StoreRecord, StoreStatus,
 };
@@ -10,12 +10,6 @@ use std::time::Duration;
 fn nodes(record: &StoreRecord) -> Vec<(&str, &str, u16)> {
     let of = |n: &'_ dkv_protocol::admin::NodeRecord| n.client_port;
     record.nodes.iter().map(|n| (n.name.as_str(), n.machine.as_str(), of(n))).collect()
-}
-
-#[track_caller]
-fn done(report: Report) -> Report {
-    assert_eq!(report.outcome(), Outcome::Done, "{report:#?}");
-    report
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use dkv_agent::auth::Token;
 use dkv_agent::client::AdminClient;
-use dkv_agent::coordinate::{Group, Settings};
+use dkv_agent::coordinate::{self, Group, Outcome, Report, Settings};
 use dkv_agent::{AgentOptions, Pace, StartError};
 use dkv_protocol::admin::{NodeView, StoreDefinition};
 use dkv_protocol::eviction::Eviction;
@@ -143,6 +143,25 @@ pub(crate) fn group(machines: &[&Machine]) -> Group {
     let addresses: Vec<SocketAddr> = machines.iter().map(|machine| machine.address).collect();
     let settings = Settings { timeout: Duration::from_secs(20), ..Settings::default() };
     Group::new(&addresses, &machines[0].token(), settings)
+}
+
+/// Most time to come together, on a machine that is busy with other things.
+pub(crate) const MOST: Duration = Duration::from_mins(1);
+
+/// Managers of one group.
+pub(crate) fn together(machines: &[&Machine]) -> Vec<Running> {
+    let managers = machines.iter().map(|machine| machine.start()).collect();
+    let mut group = group(machines);
+    done(coordinate::connect(&mut group));
+    assert_eq!(coordinate::await_together(&group, MOST), Ok(()));
+    managers
+}
+
+/// The report of what has to succeed everywhere.
+#[track_caller]
+pub(crate) fn done(report: Report) -> Report {
+    assert_eq!(report.outcome(), Outcome::Done, "{report:#?}");
+    report
 }
 
 pub(crate) fn definition(name: &str, count: u32) -> StoreDefinition {

@@ -1,27 +1,9 @@
 //! Managers that come back with less than the others know: without their disk, or after a change that they missed.
 
-use crate::harness::{Machine, Running, definition, group, kill, node, until};
+use crate::harness::{Machine, definition, done, group, kill, node, together, until};
 use crate::ranges::{told, with_copies};
-use dkv_agent::coordinate::{self, Outcome, Report};
+use dkv_agent::coordinate;
 use dkv_protocol::admin::{CommitRequest, NodeState, RemovedNode, StoreDefinition, StoreRecord};
-use std::time::Duration;
-
-const MOST: Duration = Duration::from_secs(20);
-
-#[track_caller]
-fn done(report: Report) -> Report {
-    assert_eq!(report.outcome(), Outcome::Done, "{report:#?}");
-    report
-}
-
-/// Managers of one group.
-fn together(machines: &[&Machine]) -> Vec<Running> {
-    let managers = machines.iter().map(|machine| machine.start()).collect();
-    let mut group = group(machines);
-    done(coordinate::connect(&mut group));
-    assert_eq!(coordinate::await_together(&group, MOST), Ok(()));
-    managers
-}
 
 fn wipe(machine: &Machine) {
     std::fs::remove_dir_all(machine.data()).expect("it is there");

@@ -27,10 +27,11 @@ pub(crate) fn beside(machine: &Machine, index: u16, what: &str) -> PathBuf {
     beside_if_there(machine, index, what).expect("the node has a socket")
 }
 
-fn beside_if_there(machine: &Machine, index: u16, what: &str) -> Option<PathBuf> {
+/// The same of a node that may be about to start only, of a manager that may be.
+pub(crate) fn beside_if_there(machine: &Machine, index: u16, what: &str) -> Option<PathBuf> {
     let run = machine.data().join("run");
     let suffix = format!("-{index}.sock");
-    let found = std::fs::read_dir(&run).expect("it is there").flatten();
+    let found = std::fs::read_dir(&run).ok()?.flatten();
     let mut sockets = found.map(|entry| entry.path().display().to_string());
     let socket = sockets.find(|path| path.ends_with(&suffix))?;
     Some(PathBuf::from(format!("{socket}.{what}")))
@@ -41,7 +42,8 @@ pub(crate) fn told(
     machine: &Machine,
     index: u16,
 ) -> (BTreeMap<RangeId, RangeNews>, Vec<RangeNews>) {
-    let text = std::fs::read_to_string(beside(machine, index, "told")).unwrap_or_default();
+    let path = beside_if_there(machine, index, "told");
+    let text = path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
     let mut latest = BTreeMap::new();
     let mut answers = Vec::new();
     // The last line may be under way.

@@ -8,12 +8,12 @@ use crate::output;
 use crate::reach::admin_failure;
 use dkv_agent::client::AdminError;
 use dkv_agent::coordinate::Group;
-use dkv_protocol::users::{UserChange, UserChanges, Users};
+use dkv_protocol::users::{UserChanges, UserLine, Users};
 use serde_json::json;
 use std::path::PathBuf;
 
-/// How often a change is made anew because somebody else changed users meanwhile.
-const TRIES: usize = 5;
+/// How often a change is made anew because somebody else changed the same user meanwhile.
+const TRIES: usize = 20;
 /// The user that every client is before it says otherwise.
 const DEFAULT: &str = "default";
 
@@ -152,7 +152,9 @@ fn set(
         // The same rules as a node knows: it is of this very build.
         let line = dkv_node::user_line(users.line(user), user, password, &rules);
         let line = line.map_err(|why| Failure::usage(why, "dkv store user set --help"))?;
-        Ok(UserChange { name: user.to_owned(), line: Some(line) })
+        let was = UserLine { name: user.to_owned(), line: users.line(user).map(str::to_owned) };
+        let set = UserLine { name: user.to_owned(), line: Some(line) };
+        Ok(UserChanges { given: vec![was], changes: vec![set] })
     })?;
     output::line(&format!("Set {user}"));
     Ok(0)
@@ -173,7 +175,9 @@ fn remove(name: &str, user: &str, shared: &Shared, spelling: Spelling) -> Result
             };
             return Err(Failure::failed(what, format!("dkv store user list {name}")));
         }
-        Ok(UserChange { name: user.to_owned(), line: None })
+        // Whatever it may do by now.
+        let removed = UserLine { name: user.to_owned(), line: None };
+        Ok(UserChanges { given: Vec::new(), changes: vec![removed] })
     })?;
     output::line(&format!("Removed {user}"));
     Ok(0)
@@ -183,12 +187,12 @@ fn remove(name: &str, user: &str, shared: &Shared, spelling: Spelling) -> Result
 fn change(
     group: &Group,
     store: &str,
-    make: impl Fn(&Users) -> Result<UserChange, Failure>,
+    make: impl Fn(&Users) -> Result<UserChanges, Failure>,
 ) -> Result<(), Failure> {
     let mut tries = 0;
     loop {
         let users = ask(group, |client| client.users(store))?;
-        let changes = UserChanges { expected: users.version, changes: vec![make(&users)?] };
+        let changes = make(&users)?;
         tries += 1;
         match ask(group, |client| client.change_users(store, &changes)) {
             Err(failure) if failure.code == "users_changed" && tries < TRIES => {}

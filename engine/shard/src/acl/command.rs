@@ -12,20 +12,23 @@ use crate::shard::Shard;
 use crate::users::UsersOutcome;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::ops::ControlFlow;
 use dkv_protocol::resp::reply;
-use dkv_protocol::users::{UserChange, UserChanges, UsersAnswer, UsersRefusal};
+use dkv_protocol::users::{UserChanges, UserLine, UsersAnswer, UsersRefusal};
 
-/// How often a change is made anew when somebody else changed the users meanwhile.
-const TRIES: u8 = 8;
+/// How often a change is made anew when somebody else changed the same user meanwhile, or the one who wants it. Each time takes
+/// an answer of the managers, and whoever changes one user all the time must not keep others from it.
+const TRIES: u8 = 100;
 
 const THE_DEFAULT_USER: &str = "ERR The 'default' user cannot be removed";
 const KEPT: &str = "ERR the store keeps its users by itself: ACL SETUSER and ACL DELUSER change them on every node, and they \
                     stay when it restarts. There is no file to load or save";
 const BITS: &str = "ERR ACL GENPASS argument must be the number of bits for the output password, a positive number up to 4096";
 const BITS_MAX: i64 = 4096;
+const GONE: &str = "NOPERM the user of this connection was removed meanwhile; nothing was changed";
 const UNREACHABLE: &str = "ERR no manager of this store could be asked within 5 seconds, so the users are what they were; see \
                            'dkv manager status', and try again";
 const UNANSWERED: &str = "UNCERTAIN the managers of this store did not decide in time, and may do so yet; see ACL LIST in a \
@@ -66,7 +69,7 @@ impl Shard {
                 Ok(()) => return self.of_node(now, session, args),
                 Err(text) => reply::error(&mut out, &text),
             },
-            "setuser" | "deluser" => return self.change_user(session, args),
+            "setuser" | "deluser" => return self.change_user(session, spec, args),
             "load" | "save" => reply::error(&mut out, KEPT),
             _ => help("ACL", show::HELP, &mut out),
         }
@@ -149,42 +152,45 @@ impl Shard {
     }
 
     /// ACL SETUSER and DELUSER: the lines are made here, of the users of now, and the managers are asked to put them in the
-    /// place of those. Break: not now, the session is stalled.
-    fn change_user(&mut self, session: &mut Session, args: Args<'_>) -> ControlFlow<()> {
-        let mut out = Vec::new();
+    /// place of those, given that the connection's own user is what it is. Break: not now, the session is stalled.
+    fn change_user(
+        &mut self,
+        session: &mut Session,
+        spec: &'static Spec,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
         let deletes = args.get(1).eq_ignore_ascii_case(b"DELUSER");
         let mut tries = session.change.as_ref().map_or(0, |change| change.tries());
+        let mut out = Vec::new();
         loop {
-            let changes = if deletes { self.deleted(args) } else { self.set(args) };
-            let waiting = session.change.is_some();
-            let changes = match changes {
-                Ok(changes) => changes,
-                // What was asked for before is answered all the same.
-                Err(_) if waiting => Vec::new(),
-                Err(text) => {
-                    reply::error_bytes(&mut out, &text);
-                    break;
+            let asked = if session.change.is_some() {
+                // What was asked for is answered, whatever would be asked for now.
+                UserChanges { given: Vec::new(), changes: Vec::new() }
+            } else {
+                match if deletes { self.deleted(session, args) } else { self.set(session, args) } {
+                    Ok(asked) if asked.changes.is_empty() => {
+                        reply::integer(&mut out, 0);
+                        break;
+                    }
+                    Ok(asked) => asked,
+                    Err(text) => {
+                        reply::error_bytes(&mut out, &text);
+                        break;
+                    }
                 }
             };
-            let gone = changes.len();
-            if gone == 0 && !waiting {
-                reply::integer(&mut out, 0);
-                break;
-            }
-            let asked = |users: &dkv_protocol::users::Users| UserChanges {
-                expected: users.version,
-                changes,
-            };
-            let outcome = self.change_users(session, tries, gone as u32, asked)?;
-            let (outcome, gone) = outcome;
+            let (outcome, count) = self.change_users(session, tries, asked)?;
             match outcome {
                 UsersOutcome::Answered(UsersAnswer::Done { .. }) if deletes => {
-                    reply::integer(&mut out, i64::from(gone));
+                    reply::integer(&mut out, i64::from(count));
                 }
                 UsersOutcome::Answered(UsersAnswer::Done { .. }) => reply::ok(&mut out),
                 UsersOutcome::Answered(UsersAnswer::Refused {
                     why: UsersRefusal::Changed { .. },
                 }) if tries < TRIES => {
+                    if self.may_no_longer(session, spec, args, &mut out) {
+                        break;
+                    }
                     tries += 1;
                     continue;
                 }
@@ -206,18 +212,44 @@ impl Shard {
         ControlFlow::Continue(())
     }
 
+    /// Whether the connection's user is gone since it asked, or may not execute the command any more: the reply says so then.
+    fn may_no_longer(
+        &mut self,
+        session: &Session,
+        spec: &'static Spec,
+        args: Args<'_>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let Some(user) = self.acl.get(session.user_name().as_bytes()).map(Arc::clone) else {
+            reply::error(out, GONE);
+            return true;
+        };
+        let Err(denied) = check(&user, spec, args) else { return false };
+        self.note_denied(session, Some(spec), args, denied);
+        refusal::write(refusal::Refusal::Denied(denied), Some(spec), args, out);
+        true
+    }
+
+    /// A user as the store has it now.
+    fn present(&self, name: &str) -> UserLine {
+        let line = self.users().line(name).map(String::from);
+        UserLine { name: name.to_string(), line }
+    }
+
     /// What ACL SETUSER makes of a user.
-    fn set(&self, args: Args<'_>) -> Result<Vec<UserChange>, Vec<u8>> {
+    fn set(&self, session: &Session, args: Args<'_>) -> Result<UserChanges, Vec<u8>> {
         let name = name_of(args.get(2))?;
         let known = self.acl.get(name.as_bytes()).and_then(|user| User::of_line(&user.line()));
         let mut user = known.unwrap_or_else(|| User::new(name));
         let rules: Vec<&[u8]> = args.iter_from(3).collect();
         user.apply_all(&rules, false)?;
-        Ok([UserChange { name: name.to_string(), line: Some(user.line()) }].into())
+        let given = Vec::from([self.present(session.user_name()), self.present(name)]);
+        let line = Some(user.line());
+        Ok(UserChanges { given, changes: [UserLine { name: name.to_string(), line }].into() })
     }
 
-    /// What ACL DELUSER makes of those of its users that there are.
-    fn deleted(&self, args: Args<'_>) -> Result<Vec<UserChange>, Vec<u8>> {
+    /// What ACL DELUSER makes of those of its users that there are: whatever they may do by then, they go.
+    fn deleted(&self, session: &Session, args: Args<'_>) -> Result<UserChanges, Vec<u8>> {
         let mut names: Vec<&[u8]> = args.iter_from(2).collect();
         if names.contains(&DEFAULT.as_bytes()) {
             return Err(THE_DEFAULT_USER.into());
@@ -225,7 +257,9 @@ impl Shard {
         names.sort_unstable();
         names.dedup();
         let known = names.into_iter().filter_map(|name| self.acl.get(name));
-        Ok(known.map(|user| UserChange { name: user.name.clone(), line: None }).collect())
+        let gone = |user: &Arc<User>| UserLine { name: user.name.clone(), line: None };
+        let changes = known.map(gone).collect();
+        Ok(UserChanges { given: [self.present(session.user_name())].into(), changes })
     }
 }
 
