@@ -116,7 +116,10 @@ fn the_command_line_sets_users_and_can_be_one() {
         |rest: &str| machine.dkv(&format!("store user set --user-password-file {file} S {rest}"));
     set("bob on ~app:* +@all -flushall").ok().says(&["bob"]);
     set("bob +nosuchcommand").fails(2).says(&["nosuchcommand"]);
+    machine.dkv("store show S").ok().says(&["no password"]);
     machine.dkv("store user set S default off").ok();
+    machine.dkv("store show S").ok().says(&["as a user"]);
+    machine.dkv("store show S -o json").ok().says(&["\"password\": true"]);
     let as_bob = |line: &str| machine.dkv(&format!("{line} --user bob --password-file {file}"));
     until("the default user is off", || machine.dkv("kv get app:1").code != 0);
     until("bob may write", || as_bob("kv set app:1 x").code == 0);

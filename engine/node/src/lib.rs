@@ -31,7 +31,7 @@ mod status;
 mod users;
 
 pub use dkv_io::{IoUnavailable, Report, probe};
-pub use dkv_shard::user_line;
+pub use dkv_shard::{user_line, user_needs_no_password};
 
 use crate::control::Control;
 use crate::control_socket::SocketFile;

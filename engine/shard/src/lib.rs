@@ -53,7 +53,7 @@ mod users;
 mod waits;
 mod walk;
 
-pub use acl::line::user_line;
+pub use acl::line::{user_line, user_needs_no_password};
 pub use dkv_protocol::frame::BatchError;
 pub use face::{Opened, Order, Output, PortKind, SessionId};
 pub use gates::{Gates, Hold};

@@ -1,6 +1,7 @@
 //! `store list` and `store show`: what the managers say, in the columns that the original has.
 
 use super::Shared;
+use super::user::default_line;
 use crate::amounts::bytes_text;
 use crate::clustron::Spelling;
 use crate::failure::Failure;
@@ -86,6 +87,11 @@ pub(super) fn show(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8
     let listing = ask(shared, spelling)?;
     let store = find(&listing, name)?;
     let definition = &store.record.definition;
+    let default_user = default_line(&shared.group(spelling)?.group, name)?;
+    let needs_password = match &default_user {
+        Some(line) => !dkv_node::user_needs_no_password(line),
+        None => definition.password_sha256.is_some(),
+    };
     match shared.output.output {
         Format::Json => output::json(&json!({
             "name": definition.name,
@@ -99,7 +105,7 @@ pub(super) fn show(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8
             "eviction": definition.eviction,
             "io": definition.io,
             "replication": definition.replication.unwrap_or(Replication::NONE),
-            "password": definition.password_sha256.is_some(),
+            "password": needs_password,
             "protected_mode": definition.protected_mode,
             "nodes": store.nodes.iter().map(node_object).collect::<Vec<_>>(),
             "copies": store.copies,
@@ -110,10 +116,11 @@ pub(super) fn show(name: &str, shared: &Shared, spelling: Spelling) -> Result<u8
                 0 => "no limit".to_owned(),
                 bytes => format!("{}, {}", bytes_text(bytes), definition.eviction),
             };
-            let access = match (&definition.password_sha256, definition.protected_mode) {
-                (Some(_), _) => "password",
-                (None, true) => "no password; protected mode: clients of other hosts are refused",
-                (None, false) => "no password; open to every host",
+            let access = match (needs_password, definition.protected_mode) {
+                (true, _) if default_user.is_some() => "as a user; see `dkv store user list`",
+                (true, _) => "password",
+                (false, true) => "no password; protected mode: clients of other hosts are refused",
+                (false, false) => "no password; open to every host",
             };
             let head = [
                 "Store",

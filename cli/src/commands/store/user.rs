@@ -92,6 +92,11 @@ pub(super) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
     }
 }
 
+/// The line of the default user of a store, if anybody changed that one.
+pub(super) fn default_line(group: &Group, store: &str) -> Result<Option<String>, Failure> {
+    Ok(ask(group, |client| client.users(store))?.line(DEFAULT).map(str::to_owned))
+}
+
 /// Asks the managers in turn until one answers; all of them have the same users. What one refuses the others would too.
 fn ask<T>(
     group: &Group,

@@ -46,6 +46,11 @@ pub fn user_line(
     Ok(user.line())
 }
 
+/// Whether who says nothing about who it is, is this user: it is on and has no password. False for what is no line of a user.
+pub fn user_needs_no_password(line: &str) -> bool {
+    User::of_line(line).is_some_and(|user| user.needs_no_password())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,5 +79,15 @@ mod tests {
             let error = user_line(None, name, None, &[rules]).unwrap_err();
             assert!(error.contains(why) && !error.starts_with("ERR"), "{name}: {error}");
         }
+    }
+
+    #[test]
+    fn only_a_user_that_is_on_and_without_password_is_open() {
+        let of = |rules: &[&[u8]]| user_line(None, "default", None, rules).unwrap();
+        assert!(user_needs_no_password(&of(&[])));
+        for closed in [&[&b"off"[..]][..], &[b"resetpass"], &[b">secret"]] {
+            assert!(!user_needs_no_password(&of(closed)), "{closed:?}");
+        }
+        assert!(!user_needs_no_password("nonsense"));
     }
 }
