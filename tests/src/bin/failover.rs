@@ -70,11 +70,14 @@ fn print(number: u64, kind: Kind, round: &Round) {
     let cut_off = round.cut_off_ms.map_or_else(String::new, |(served, wait)| {
         format!("; cut side served for {served:.0} ms, longest wait {wait:.0} ms")
     });
+    let gray = round.gray_ms.map_or_else(String::new, |(before, later)| {
+        format!("; p99 of writes elsewhere {before:.1} ms before, {later:.1} ms later")
+    });
     let name = kind.name();
     let errors = errors(&round.errors);
     println!(
         "{number:>5} {name:<14} {answered:>8} {uncertain:>9} {lost:>5} {stale:>5} {gap_ms:>8.0} {whole_ms:>9.0}  \
-         {note}; errors: {errors}{cut_off}"
+         {note}; errors: {errors}{cut_off}{gray}"
     );
     if kind.is_graceful() {
         for text in round.examples.values() {
@@ -107,6 +110,13 @@ fn conclude(kind: Kind, summary: &Summary) {
     if let Some((served, wait)) = summary.all.cut_off_ms {
         println!(
             "  the cut side served for at most {served:.0} ms; longest wait there {wait:.0} ms"
+        );
+    }
+    if let Some((before, later)) = summary.gray_ms() {
+        println!(
+            "  p99 of writes of other ranges: {before:.1} ms before, {later:.1} ms from 1.5 s after the begin until it was \
+             undone (aimed at: below twice as long; medians of {} rounds)",
+            summary.grays_ms.len(),
         );
     }
     if !summary.all.wrong.is_empty() {

@@ -109,6 +109,11 @@ impl Kind {
         matches!(self, Self::Kill | Self::KillAgent | Self::ResizeKill)
     }
 
+    /// Whether something is slow, and not gone.
+    pub fn is_gray(self) -> bool {
+        matches!(self, Self::Slow | Self::Loss)
+    }
+
     /// Whether clients must not see an error.
     pub fn is_graceful(self) -> bool {
         matches!(

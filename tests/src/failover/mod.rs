@@ -29,6 +29,8 @@ const KEYS: usize = 48;
 const CUT_OFF_CLIENTS: usize = 6;
 /// How long a primary may read without hearing from its copies, with what is allowed for on the way.
 const LEASE: Duration = Duration::from_millis(1200);
+/// By when writes are to be about as fast as before something became slow.
+const GRAY: Duration = Duration::from_millis(1500);
 /// A manager gives up a node that ends within ten seconds of its start over and over, as it must; so it is let live longer.
 const LIFE_MIN: Duration = Duration::from_secs(14);
 /// Longest that a reply may take before a client gives the connection up.
@@ -87,6 +89,10 @@ pub struct Round {
     /// On the cut side: from the cut to the last answer that served, and the longest wait for an answer to what was asked
     /// when the leases had run out.
     pub cut_off_ms: Option<(f64, f64)>,
+    /// Where something is slow, and not gone: the 99th percentile of writes of ranges that the slow part has copies of, or
+    /// nothing, before the fault, and from [`GRAY`] after its begin until it is undone. Of cluster clients, because what
+    /// others ask may go through the slow part.
+    pub gray_ms: Option<(f64, f64)>,
     /// What else was wrong.
     pub wrong: Vec<String>,
 }
@@ -183,6 +189,12 @@ impl Trial {
             .map(|(_, gap)| gap)
             .max();
         round.gap_ms = ms(touched_gap.unwrap_or(0));
+        if kind.is_gray() {
+            let cluster = &logs[self.options.clients / 2..];
+            let of = |from, to| write_p99(&shared.keys, cluster, &touched, from, to);
+            let late = marks.begun + GRAY.as_nanos() as u64;
+            round.gray_ms = of(0, marks.begun).zip(of(late, marks.ending));
+        }
         if kind.cuts_off() && !cut_off.is_empty() {
             round.cut_off_ms = Some(cut_side(&cut_off, marks.begun, marks.ending));
         }
@@ -225,7 +237,7 @@ impl Trial {
                     })
                 })
                 .collect();
-            rest(Duration::from_millis(300));
+            rest(if plan.kind.is_gray() { GRAY } else { Duration::from_millis(300) });
             let mut mark = |mark| match mark {
                 Mark::Begun => marks.begun = shared.now(),
                 Mark::Ending => marks.ending = shared.now(),
@@ -407,6 +419,20 @@ fn cut_side(logs: &[Log], begun: u64, until: u64) -> (f64, f64) {
     (ms(served.unwrap_or(0)), ms(wait.unwrap_or(0)))
 }
 
+/// The 99th percentile of what writes asked between two times took, in milliseconds; of those of uncertain outcome it is not
+/// known, so they took longer than any. Without those of some ranges.
+fn write_p99(keys: &[Key], logs: &[Log], without: &[u16], from: u64, to: u64) -> Option<f64> {
+    let ops = logs.iter().flat_map(|log| &log.ops);
+    let counted = ops.filter(|(number, op)| {
+        let range = keys[usize::from(*number)].range();
+        !without.contains(&range) && !matches!(op.what, What::Get(_))
+    });
+    let within = counted.filter(|(_, op)| (from..to).contains(&op.begin));
+    let mut took: Vec<u64> = within.map(|(_, op)| op.end - op.begin).collect();
+    took.sort_unstable();
+    took.get((took.len() * 99).div_ceil(100).checked_sub(1)?).map(|took| ms(*took))
+}
+
 fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
@@ -420,6 +446,8 @@ pub struct Summary {
     pub all: Round,
     /// The longest gap of each.
     pub gaps_ms: Vec<f64>,
+    /// [`Round::gray_ms`] of those that have it.
+    pub grays_ms: Vec<(f64, f64)>,
 }
 
 impl Summary {
@@ -440,6 +468,17 @@ impl Summary {
         };
         self.all.wrong.extend(round.wrong.iter().cloned());
         self.gaps_ms.push(round.gap_ms);
+        self.grays_ms.extend(round.gray_ms);
+    }
+
+    /// The median over the rounds of the percentiles before something was slow, and while it was.
+    pub fn gray_ms(&self) -> Option<(f64, f64)> {
+        let median = |of: fn(&(f64, f64)) -> f64| {
+            let mut all: Vec<f64> = self.grays_ms.iter().map(of).collect();
+            all.sort_unstable_by(f64::total_cmp);
+            all.get(all.len() / 2).copied()
+        };
+        median(|gray| gray.0).zip(median(|gray| gray.1))
     }
 
     /// The longest gap in this share of all rounds.
