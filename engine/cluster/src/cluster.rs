@@ -6,6 +6,7 @@
 use crate::follow::From;
 use crate::log::Account;
 use crate::set::RangeSet;
+use crate::slow::{Lateness, Punctuality};
 use crate::state::Range;
 use crate::{CopyView, Effect, Filled, Lost, PeerError, RangeView, Refused, Role, Settings, Store};
 use alloc::vec::Vec;
@@ -43,6 +44,7 @@ pub(crate) struct Peer {
     pub(crate) stream_from: u8,
     /// Bytes that were sent and not acknowledged.
     pub(crate) under_way: u64,
+    pub(crate) lateness: Lateness,
 }
 
 /// Who this process is.
@@ -71,6 +73,7 @@ pub struct Cluster {
     pub(crate) sessions: u64,
     pub(crate) next_beacon_ns: u64,
     pub(crate) next_pass_ns: u64,
+    pub(crate) punctuality: Punctuality,
     /// The peer whose batch comes next in this turn.
     pub(crate) sending: usize,
     pub(crate) walks_left: usize,
@@ -112,6 +115,7 @@ impl Cluster {
             sessions: 0,
             next_beacon_ns: 0,
             next_pass_ns: u64::MAX,
+            punctuality: Punctuality::default(),
             sending: 0,
             walks_left: WALKS_PER_TURN,
             probes_left: 0,
@@ -149,6 +153,7 @@ impl Cluster {
             stream: RangeSet::default(),
             stream_from: 0,
             under_way: 0,
+            lateness: Lateness::default(),
         });
         self.peers.len() - 1
     }

@@ -92,6 +92,11 @@ impl Follower {
         }
     }
 
+    /// Whether the configuration names it, or will.
+    pub(crate) fn is_required(&self) -> bool {
+        self.standing != Standing::Learner
+    }
+
     /// Whether something was sent that it has not acknowledged.
     pub(crate) const fn waits(&self) -> bool {
         self.next > self.acked + 1 || self.next_part > 0

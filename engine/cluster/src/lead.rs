@@ -64,6 +64,9 @@ pub(crate) struct Lead {
     /// A copy that was not let in: it may come back as another only.
     pub(crate) refused: Option<Rid>,
     pub(crate) next_probe_ns: u64,
+    /// The end of the log at the last pass, and the last one at which it had moved.
+    pub(crate) passed_end: u64,
+    pub(crate) written_ns: u64,
 }
 
 impl Lead {
@@ -82,7 +85,15 @@ impl Lead {
             refused: None,
             next_probe_ns: 0,
             moved_ns: now_ns,
+            passed_end: 0,
+            written_ns: now_ns,
         }
+    }
+
+    /// Whether it was written to lately.
+    pub(crate) const fn is_written(&self, now_ns: u64) -> bool {
+        const LATELY_NS: u64 = 1_000_000_000;
+        now_ns < self.written_ns + LATELY_NS
     }
 
     /// The commit index and leases, as the copies that are required have them.

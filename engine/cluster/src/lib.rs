@@ -19,6 +19,7 @@ mod resync;
 mod send;
 mod set;
 mod settings;
+mod slow;
 mod state;
 mod tick;
 

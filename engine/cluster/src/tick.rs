@@ -12,7 +12,7 @@ use crate::state::Asked;
 use crate::{Lost, Store};
 use dkv_protocol::ids::RangeId;
 use dkv_protocol::peer::CopyState;
-use dkv_protocol::ranges::{Change, ConfigAsk, RangeConfig, Rid};
+use dkv_protocol::ranges::{Ack, Change, ConfigAsk, RangeConfig, Rid};
 
 /// A handover that did not come about is tried again after so many asks.
 const TRANSFER_PAUSE_ASKS: u64 = 5;
@@ -38,6 +38,8 @@ impl Cluster {
                 peer.beacon = true;
             }
         }
+        // What is too much is found from the waits of this pass, before anybody is let go for it.
+        self.judge(now_ns);
         let mut managed = false;
         for id in 0..=u8::MAX {
             let range = RangeId(id);
@@ -67,6 +69,24 @@ impl Cluster {
     /// When [`Cluster::tick`] has something to do next, if nothing comes in.
     pub const fn next_wake_ns(&self) -> u64 {
         self.next_pass_ns
+    }
+
+    /// How late each place is that holds copies of what is led here, learners that have all of it as well.
+    fn judge(&mut self, now_ns: u64) {
+        let passed_ns = self.punctuality.pass(now_ns, &self.settings);
+        for r in &mut self.ranges {
+            let Some(lead) = r.lead.as_deref_mut() else { continue };
+            if core::mem::replace(&mut lead.passed_end, r.log.end()) != r.log.end() {
+                lead.written_ns = now_ns;
+            }
+            for follower in lead.followers.iter().filter(|f| f.whole || f.is_required()) {
+                let ns = now_ns.saturating_sub(follower.progress_ns);
+                self.peers[follower.peer].lateness.waits(if follower.waits() { ns } else { 0 });
+            }
+        }
+        for peer in &mut self.peers {
+            peer.lateness.pass(passed_ns);
+        }
     }
 
     /// What was sent and not acknowledged for too long was lost.
@@ -283,6 +303,17 @@ impl Cluster {
         if let Some(follower) = gone {
             return Some(Change::Shrink { remove: follower.rid });
         }
+        // Where nobody writes nobody waits for it, and it is worth more than the first write that does.
+        let enough = usize::from(settings.min_insync).max(1);
+        let may_go = settings.ack == Ack::All && lead.in_sync > enough && lead.is_written(now_ns);
+        let late = lead.followers.iter().find(|follower| {
+            follower.standing == Standing::Member
+                && self.peers[follower.peer].lateness.is_too_much()
+        });
+        if let Some(follower) = late.filter(|_| may_go) {
+            self.peers[follower.peer].lateness.goes(now_ns);
+            return Some(Change::Shrink { remove: follower.rid });
+        }
         let pending = lead.followers.iter().find(|f| f.standing == Standing::Pending);
         let vain = |f: &Follower| f.is_of_no_help(now_ns, settings) || now_ns >= f.lease_ns;
         lead.renew |= pending.is_some_and(vain);
@@ -322,6 +353,7 @@ impl Cluster {
     /// R13, R2: a learner that has nearly caught up is required from before its expand is sent.
     fn require_learner(&mut self, now_ns: u64, range: RangeId) -> bool {
         const LAG_MAX: u64 = 3;
+        let peers = &self.peers;
         let r = &mut self.ranges[usize::from(range.0)];
         let end = r.log.end();
         let Some(lead) = r.lead.as_deref_mut().filter(|lead| lead.transfer.is_none()) else {
@@ -336,6 +368,7 @@ impl Cluster {
                 && follower.acked + LAG_MAX >= end
                 && now_ns < follower.lease_ns
                 && placement.contains(&follower.rid.addr)
+                && peers[follower.peer].lateness.may_count(now_ns)
         });
         let Some(follower) = ready else { return false };
         follower.standing = Standing::Pending;

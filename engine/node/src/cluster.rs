@@ -276,6 +276,11 @@ impl Cluster {
         {
             tracing::debug!(%error, "no time-out for unacknowledged data");
         }
+        if !dkv_io::sockets::recover_soon(&socket) {
+            tracing::debug!(
+                "what is lost on the way is sent again no sooner than the system's default"
+            );
+        }
         let mut link = NewLink {
             peer: peer.remote,
             boot: peer.boot,

@@ -355,11 +355,63 @@ fn a_member_that_grants_leases_and_takes_nothing_is_let_go_and_comes_back() {
     }
     assert_eq!(net.in_sync(), [0]);
     assert!(net.is_answered(0, index));
-    net.run(1000);
+    net.run(4000);
     assert_eq!(net.in_sync(), [0, 1]);
     assert_eq!(net.nodes[1].store.clears, 0);
     net.run(200);
     net.same();
+}
+
+/// Writes while all that is said between the two takes up to 200 ms, in 200 of each 220 ms; after how many milliseconds the
+/// other copy is out.
+fn late_until_out(net: &mut Net, ms_max: u64) -> Option<u64> {
+    let mut held = Vec::new();
+    for ms in 0..ms_max {
+        if ms % 5 == 0 {
+            let _ = net.put(0, "a", b"1");
+        }
+        net.turn();
+        held.append(&mut net.flying);
+        if ms % 220 >= 200 {
+            net.flying.append(&mut held);
+        }
+        net.deliver();
+        net.now_ns += MS;
+        if net.in_sync() == [0] {
+            net.flying.append(&mut held);
+            return Some(ms);
+        }
+    }
+    net.flying.append(&mut held);
+    None
+}
+
+#[test]
+fn a_copy_that_is_late_again_and_again_is_let_go_and_comes_back_when_it_keeps_up() {
+    let mut net = Net::new(2, 2, settings());
+    net.run(1000);
+    let out = late_until_out(&mut net, 5000).expect("it holds up every write");
+    assert!((500..1500).contains(&out), "{out} ms");
+    for _ in 0..150 {
+        net.put(0, "a", b"2").unwrap();
+        net.run(10);
+        assert_eq!(net.in_sync(), [0], "not at once");
+    }
+    net.run(3000);
+    assert_eq!(net.in_sync(), [0, 1]);
+    net.run(200);
+    net.same();
+}
+
+#[test]
+fn a_copy_that_the_store_must_have_is_kept_however_late_it_is_and_one_that_holds_up_nobody_too() {
+    let must = Settings { min_insync: 2, ..settings() };
+    let holds_up_nobody = Settings { ack: Ack::Async, ..settings() };
+    for settings in [must, holds_up_nobody] {
+        let mut net = Net::new(2, 2, settings);
+        net.run(1000);
+        assert_eq!(late_until_out(&mut net, 3000), None);
+    }
 }
 
 #[test]
