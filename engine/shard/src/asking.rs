@@ -279,6 +279,9 @@ impl Shard {
         if session.wait.as_mut().is_some_and(|wait| wait.take(slot, part, &reply)) {
             return;
         }
+        if session.seek.as_mut().is_some_and(|seek| seek.take(slot, part, &reply)) {
+            return;
+        }
         let Some((reply, noticed)) = Self::take_awaited(session, slot, reply, noticed) else {
             return;
         };

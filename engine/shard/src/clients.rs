@@ -104,6 +104,7 @@ impl Shard {
                     Ok(_) => return self.of_node(now, session, args),
                     Err(error) => Err(error),
                 },
+                "tracking" => self.client_tracking(now, session, args)?.map_err(String::into_bytes),
                 "unpause" => {
                     self.env.settings.unpause();
                     self.tune();
@@ -156,9 +157,6 @@ impl Shard {
                 self.env.settings.pause(now, ms, all);
                 self.tune();
                 reply::ok(out);
-            }
-            "tracking" => {
-                self.client_tracking(session, args).map_err(String::into_bytes)?;
             }
             "caching" => {
                 tracking::caching(session, args.get(2)).map_err(<Vec<u8>>::from)?;
@@ -369,6 +367,7 @@ pub(crate) fn describe(now: Now, session: &Session, out: &mut Vec<u8>) {
 fn flags(session: &Session) -> String {
     let open = session.transaction.as_ref().is_some_and(|transaction| transaction.is_open());
     let blocked = session.stall == Stall::Copies && session.wait.is_some();
+    let (broken, bcast) = tracking::flags(session);
     let all = [
         (session.looks_on, 'O'),
         (clients::is_subscribed(session), 'P'),
@@ -377,6 +376,8 @@ fn flags(session: &Session) -> String {
         (session.end == End::Settling, 'c'),
         (session.readonly, 'r'),
         (session.tracking.is_some(), 't'),
+        (broken, 'R'),
+        (bcast, 'B'),
         (session.no_evict, 'e'),
         (session.no_touch, 'T'),
     ];

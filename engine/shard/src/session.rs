@@ -7,7 +7,7 @@ use crate::command::Now;
 use crate::face::{Opened, PortKind, SessionId};
 use crate::pubsub::Listening;
 use crate::queue::Replies;
-use crate::tracking::Mode;
+use crate::tracking::{Mode, Seek};
 use crate::transaction::{Awaited, Transaction};
 use crate::users::Change;
 use crate::waits::{Wait, Written};
@@ -129,6 +129,8 @@ pub(crate) struct Session {
     pub(crate) written: Written,
     /// A WAIT that waits.
     pub(crate) wait: Option<Box<Wait>>,
+    /// A connection that CLIENT TRACKING looks for.
+    pub(crate) seek: Option<Box<Seek>>,
     /// A change of users that it wants.
     pub(crate) change: Option<Box<Change>>,
     /// Whether the shard has it in its list of those that wait.
@@ -194,6 +196,7 @@ impl Session {
             expected_bytes: REPLY_BYTES_UNKNOWN,
             written: Written::default(),
             wait: None,
+            seek: None,
             change: None,
             listed_in_wait: false,
             in_exec: false,
@@ -226,6 +229,7 @@ impl Session {
         self.transaction = None;
         self.awaited = None;
         self.wait = None;
+        self.seek = None;
         self.change = None;
     }
 

@@ -150,6 +150,7 @@ impl Shard {
         let has_begun = session.in_exec
             || session.awaited.is_some()
             || session.wait.is_some()
+            || session.seek.is_some()
             || session.transaction.as_ref().is_some_and(|one| one.is_going());
         if has_begun {
             return false;

@@ -424,8 +424,113 @@ fn tracking_is_asked_for_in_the_words_of_redis() {
         let got = store.call(client, &args);
         assert!(reply.is_empty() || got == reply, "{args:?}: {got}");
     }
-    let refused = store.call(client, &["CLIENT", "TRACKING", "ON", "REDIRECT", "7"]);
-    assert!(refused.starts_with("-ERR invalidation messages go to the connection"), "{refused}");
     assert_eq!(store.call(client, &["RESET"]), "+RESET\r\n");
     assert_eq!(store.call(client, &["CLIENT", "TRACKINGINFO"]), off);
+}
+
+/// What a connection that speaks RESP2 hears of what another one keeps.
+fn redirected(keys: &[&str]) -> String {
+    let one = |key: &&str| {
+        let begin = "*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n";
+        format!("{begin}*1\r\n${}\r\n{key}\r\n", key.len())
+    };
+    keys.iter().map(one).collect()
+}
+
+fn client_id(store: &mut Store, client: usize) -> String {
+    store.call(client, &["CLIENT", "ID"]).trim_matches([':', '\r', '\n']).to_owned()
+}
+
+#[test]
+fn another_connection_of_the_node_is_told_instead() {
+    for shard in [0, 1] {
+        let mut store = Store::new(Settings { nodes: 2, shards: 2, ..PLAIN });
+        let [tracking, other] = [0; 2].map(|_| store.connect(0, 0, PortKind::Client));
+        let listener = store.connect(0, shard, PortKind::Client);
+        let id = client_id(&mut store, listener);
+        store.call(listener, &["SUBSCRIBE", "__redis__:invalidate"]);
+        let on = ["CLIENT", "TRACKING", "ON", "REDIRECT", &id];
+        assert_eq!(store.call(tracking, &on), OK, "{shard}");
+        assert_eq!(store.call(tracking, &["CLIENT", "GETREDIR"]), format!(":{id}\r\n"));
+        for key in keys(&store) {
+            store.call(tracking, &["GET", &key]);
+            store.call(other, &["SET", &key, "1"]);
+            assert_eq!(pushed(&mut store, listener), redirected(&[&key]), "{shard}");
+            // A pipeline behind the search for the connection keeps its order.
+            let pipeline = [&on[..], &["GET", &key], &["PING"]].map(command).concat();
+            store.send(tracking, &pipeline);
+            store.run();
+            assert_eq!(pushed(&mut store, tracking), format!("{OK}$1\r\n1\r\n+PONG\r\n"));
+            store.call(other, &["FLUSHALL"]);
+            let all = "*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n$-1\r\n";
+            assert!(pushed(&mut store, listener).contains(all), "{shard}");
+        }
+        assert_eq!(pushed(&mut store, tracking), "");
+        // Who hears RESP3 needs no channel.
+        store.call(listener, &["RESET"]);
+        store.call(listener, &["HELLO", "3"]);
+        let key = &keys(&store)[3];
+        store.call(tracking, &["GET", key]);
+        store.call(other, &["SET", key, "2"]);
+        assert_eq!(pushed(&mut store, listener), invalidated(&[key]), "{shard}");
+        assert_eq!(store.call(tracking, &["CLIENT", "TRACKING", "ON"]), OK);
+        assert_eq!(store.call(tracking, &["CLIENT", "GETREDIR"]), ":0\r\n");
+    }
+}
+
+#[test]
+fn nobody_is_told_instead_who_is_not_there() {
+    let mut store = Store::new(Settings { nodes: 2, shards: 2, ..PLAIN });
+    let tracking = store.connect(0, 0, PortKind::Client);
+    let elsewhere = store.connect(1, 0, PortKind::Client);
+    let id = client_id(&mut store, elsewhere);
+    let missing = "-ERR The client ID you want redirect to does not exist\r\n";
+    for id in [&id, "0", "123456", "-1", "9223372036854775807"] {
+        let on = ["CLIENT", "TRACKING", "ON", "REDIRECT", id];
+        assert_eq!(store.call(tracking, &on), missing, "{id}");
+        assert_eq!(store.call(tracking, &["CLIENT", "GETREDIR"]), ":-1\r\n");
+    }
+    let refused = |store: &mut Store, options: &[&str]| {
+        let args: Vec<&str> = ["CLIENT", "TRACKING", "ON"].iter().chain(options).copied().collect();
+        store.call(tracking, &args)
+    };
+    assert_eq!(
+        refused(&mut store, &["REDIRECT", "x"]),
+        "-ERR value is not an integer or out of range\r\n"
+    );
+    assert_eq!(
+        refused(&mut store, &["REDIRECT", "1", "REDIRECT", "1"]),
+        "-ERR A client can only redirect to a single other client\r\n"
+    );
+    assert_eq!(refused(&mut store, &["REDIRECT"]), "-ERR syntax error\r\n");
+}
+
+#[test]
+fn who_is_gone_is_told_nothing_and_the_one_that_keeps_learns_it() {
+    for shard in [0, 1] {
+        let mut store = Store::new(Settings { nodes: 2, shards: 2, ..PLAIN });
+        let [tracking, other] = [0; 2].map(|_| store.connect(0, 0, PortKind::Client));
+        let listener = store.connect(0, shard, PortKind::Client);
+        let id = client_id(&mut store, listener);
+        store.call(tracking, &["HELLO", "3"]);
+        assert_eq!(store.call(tracking, &["CLIENT", "TRACKING", "ON", "REDIRECT", &id]), OK);
+        store.call(listener, &["QUIT"]);
+        store.disconnect(listener);
+        // Its place belongs to somebody else, whom this does not concern.
+        let next = store.connect(0, shard, PortKind::Client);
+        store.call(next, &["HELLO", "3"]);
+        let key = &keys(&store)[2];
+        store.call(tracking, &["GET", key]);
+        store.call(other, &["SET", key, "1"]);
+        let broken = format!(">2\r\n$21\r\ntracking-redir-broken\r\n:{id}\r\n");
+        assert_eq!(pushed(&mut store, tracking), broken, "{shard}");
+        assert_eq!(pushed(&mut store, next), "");
+        let info = store.call(tracking, &["CLIENT", "TRACKINGINFO"]);
+        assert!(info.contains("broken_redirect"), "{info}");
+        let list = store.call(other, &["CLIENT", "LIST"]);
+        assert!(list.contains("flags=tR"), "{list}");
+        assert_eq!(store.call(tracking, &["CLIENT", "TRACKING", "ON"]), OK);
+        let info = store.call(tracking, &["CLIENT", "TRACKINGINFO"]);
+        assert!(!info.contains("broken_redirect"), "{info}");
+    }
 }

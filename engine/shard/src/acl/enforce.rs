@@ -35,6 +35,7 @@ impl Session {
         let going = |one: &crate::transaction::Transaction| one.is_going();
         self.change.is_some()
             || self.wait.is_some()
+            || self.seek.is_some()
             || self.awaited.is_some()
             || self.transaction.as_deref().is_some_and(going)
             || self.listening.as_ref().is_some_and(|listening| listening.has_begun())

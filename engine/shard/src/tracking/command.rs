@@ -1,13 +1,15 @@
 //! CLIENT TRACKING, CACHING, GETREDIR and TRACKINGINFO.
 
 use super::Mode;
-use crate::command::Args;
+use crate::command::{Args, Now};
+use crate::connection::parse;
 use crate::session::Session;
 use crate::shard::Shard;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 use dkv_protocol::resp::reply;
 
 /// Prefixes that one connection may have, and bytes of each.
@@ -15,8 +17,8 @@ const PREFIXES_MAX: usize = 64;
 const PREFIX_BYTES_MAX: usize = 1024;
 
 const SYNTAX: &str = "ERR syntax error";
-const REDIRECTED: &str = "ERR invalidation messages go to the connection that asks for them: send HELLO 3 and CLIENT TRACKING \
-                          ON without REDIRECT";
+const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
+const REDIRECTED_TWICE: &str = "ERR A client can only redirect to a single other client";
 const NO_BCAST: &str = "ERR PREFIX option requires BCAST mode to be enabled";
 const OTHER_BCAST: &str = "ERR You can't switch BCAST mode on/off before disabling tracking for this client, and then \
                            re-enabling it with a different mode.";
@@ -33,15 +35,22 @@ const NO_OPTIN: &str =
 const NO_OPTOUT: &str =
     "ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.";
 
-/// What CLIENT TRACKING asks for: how to track, or none for not any more.
-fn wanted(args: Args<'_>) -> Result<Option<Mode>, String> {
+/// What CLIENT TRACKING asks for: how to track, and the connection to be told instead; none for not any more.
+fn wanted(args: Args<'_>) -> Result<Option<(Mode, Option<u64>)>, String> {
     let mut mode = Mode::default();
+    let mut redirect = None;
     let mut at = 3;
     while at < args.len() {
         let is = |word: &[u8]| args.get(at).eq_ignore_ascii_case(word);
         let more = at + 1 < args.len();
         match () {
-            () if is(b"REDIRECT") && more => return Err(REDIRECTED.into()),
+            () if is(b"REDIRECT") && more => {
+                at += 1;
+                if redirect.is_some() {
+                    return Err(REDIRECTED_TWICE.into());
+                }
+                redirect = Some(parse(args.get(at)).ok_or(NOT_AN_INTEGER)? as u64);
+            }
             () if is(b"BCAST") => mode.bcast = true,
             () if is(b"OPTIN") => mode.optin = true,
             () if is(b"OPTOUT") => mode.optout = true,
@@ -55,7 +64,7 @@ fn wanted(args: Args<'_>) -> Result<Option<Mode>, String> {
         at += 1;
     }
     match () {
-        () if args.get(2).eq_ignore_ascii_case(b"ON") => Ok(Some(mode)),
+        () if args.get(2).eq_ignore_ascii_case(b"ON") => Ok(Some((mode, redirect))),
         () if args.get(2).eq_ignore_ascii_case(b"OFF") => Ok(None),
         () => Err(SYNTAX.into()),
     }
@@ -106,17 +115,33 @@ fn check(mode: &Mode, before: Option<&Mode>) -> Result<(), String> {
 }
 
 impl Shard {
-    /// CLIENT TRACKING. The error is the reply; otherwise it has been answered, or will be.
+    /// CLIENT TRACKING. The error is the reply; otherwise it has been answered, or will be. Break: not now, the session is
+    /// stalled.
     pub(crate) fn client_tracking(
         &mut self,
+        now: Now,
         session: &mut Session,
         args: Args<'_>,
-    ) -> Result<(), String> {
-        let Some(mut mode) = wanted(args)? else {
-            self.stop_tracking(session);
-            session.replies.push(b"+OK\r\n");
-            return Ok(());
+    ) -> ControlFlow<(), Result<(), String>> {
+        let (mut mode, redirect) = match wanted(args) {
+            Ok(Some(wanted)) => wanted,
+            Ok(None) => {
+                self.stop_tracking(session);
+                session.replies.push(b"+OK\r\n");
+                return ControlFlow::Continue(Ok(()));
+            }
+            Err(error) => return ControlFlow::Continue(Err(error)),
         };
+        if let Some(client_id) = redirect {
+            match self.find_redirect(now, session, client_id)? {
+                Ok(other) => mode.redirect = Some(other),
+                Err(error) => return ControlFlow::Continue(Err(error.into())),
+            }
+        }
+        ControlFlow::Continue(self.begin_tracking(session, mode))
+    }
+
+    fn begin_tracking(&mut self, session: &mut Session, mut mode: Mode) -> Result<(), String> {
         check(&mode, session.tracking.as_deref())?;
         if mode.bcast && mode.prefixes.is_empty() {
             // All keys. It is not looked at whether that overlaps, in Redis neither.
@@ -163,9 +188,20 @@ pub(crate) fn caching(session: &mut Session, word: &[u8]) -> Result<(), &'static
     Ok(())
 }
 
-/// CLIENT GETREDIR: nothing is redirected.
+/// CLIENT GETREDIR: who is told instead, 0 for nobody, -1 where nothing is tracked.
 pub(crate) fn redirection(session: &Session) -> i64 {
-    if session.tracking.is_some() { 0 } else { -1 }
+    session
+        .tracking
+        .as_ref()
+        .map_or(-1, |mode| mode.redirect.map_or(0, |other| other.client_id as i64))
+}
+
+/// Whether it is said to nobody what the connection keeps, because the one that was told instead is gone; and whether it wants
+/// to hear of all keys with its prefixes. CLIENT LIST shows both.
+pub(crate) fn flags(session: &Session) -> (bool, bool) {
+    session.tracking.as_ref().map_or((false, false), |mode| {
+        (mode.redirect.is_some_and(|other| other.broken), mode.bcast)
+    })
 }
 
 /// CLIENT TRACKINGINFO.
@@ -183,6 +219,7 @@ pub(crate) fn info(session: &Session, out: &mut Vec<u8>) {
             (mode.optout, "optout"),
             (mode.optout && mode.caching, "caching-no"),
             (mode.noloop, "noloop"),
+            (mode.redirect.is_some_and(|other| other.broken), "broken_redirect"),
         ]
         .into_iter()
         .filter(|(is, _)| *is)

@@ -11,9 +11,13 @@
 //! before them, so that no reply with an older value can follow.
 
 pub(crate) mod command;
+mod redirect;
 mod told;
 
+pub(crate) use redirect::Seek;
 pub(crate) use told::is_request;
+
+use redirect::Redirect;
 
 use crate::command::{Args, Spec};
 use crate::commands::transactions;
@@ -21,10 +25,9 @@ use crate::face::SessionId;
 use crate::session::{End, Session};
 use crate::shard::Shard;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
-use dkv_protocol::resp::{Proto, reply};
 use dkv_protocol::slots::slot_of;
 
 /// Messages to clients, and keys for another shard, that may wait; above it everything is to be forgotten instead.
@@ -41,6 +44,8 @@ pub(crate) struct Mode {
     prefixes: Vec<Box<[u8]>>,
     /// CLIENT CACHING was sent for the next command.
     caching: bool,
+    /// Who is told instead.
+    redirect: Option<Redirect>,
 }
 
 impl Mode {
@@ -61,8 +66,25 @@ struct Outgoing {
     all: bool,
 }
 
-/// What a client is to be told: of one key, or of all.
-type Message = (SessionId, Option<Box<[u8]>>);
+/// What a client is to be told.
+#[derive(Debug)]
+struct Message {
+    to: SessionId,
+    /// None: of all keys.
+    key: Option<Box<[u8]>>,
+    way: Way,
+}
+
+/// Why a client is told something.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// It keeps what it reads.
+    Own,
+    /// It is told instead of that connection of that shard.
+    For(u16, SessionId),
+    /// That connection, which was told instead of it, is gone.
+    Broken(SessionId),
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -79,7 +101,9 @@ pub(crate) struct Tracking {
     prefixes_changed: bool,
     /// Clients of this shard that track.
     clients: u64,
-    messages: Vec<Message>,
+    messages: VecDeque<Message>,
+    /// The same for connections of other shards of this node, which are told instead of some of this one.
+    elsewhere: BTreeMap<u16, VecDeque<Message>>,
     outgoing: BTreeMap<u16, Outgoing>,
     /// Whether all clients are to forget everything.
     flush: bool,
@@ -101,6 +125,7 @@ impl Tracking {
         self.flush
             || self.prefixes_changed
             || !self.messages.is_empty()
+            || !self.elsewhere.is_empty()
             || !self.outgoing.is_empty()
     }
 
@@ -113,8 +138,18 @@ impl Tracking {
         if self.messages.len() >= WAITING_MAX {
             self.flush = true;
         } else {
-            self.messages.push((to, Some(key.into())));
+            self.messages.push_back(Message { to, key: Some(key.into()), way: Way::Own });
         }
+    }
+
+    /// A connection of this shard is to be told instead of another one.
+    fn redirected(&mut self, message: Message) {
+        push_or_all(&mut self.messages, message);
+    }
+
+    /// The same for a connection of another shard.
+    fn elsewhere(&mut self, shard: u16, message: Message) {
+        push_or_all(self.elsewhere.entry(shard).or_default(), message);
     }
 
     fn outgoing(&mut self, to: u16, key: &[u8]) {
@@ -308,32 +343,39 @@ impl Shard {
     #[cold]
     pub(crate) fn tell_news(&mut self) {
         if core::mem::take(&mut self.tracking.flush) {
-            self.tracking.messages.clear();
+            self.tracking.messages.retain(|message| !matches!(message.way, Way::Own));
             self.tracking.readers.clear();
             let all = self.sessions.iter().filter(|session| session.tracking.is_some());
-            self.tracking.messages = all.map(|session| (session.id, None)).collect();
+            let forget = |one: &Session| Message { to: one.id, key: None, way: Way::Own };
+            self.tracking.messages.extend(all.map(forget));
         }
-        for (id, key) in core::mem::take(&mut self.tracking.messages) {
-            let Some(mut session) = self.sessions.take(id) else { continue };
-            let wanted = session.tracking.is_some() && session.proto == Proto::Resp3;
-            let broadcast = session.tracking.as_ref().is_some_and(|mode| mode.bcast);
-            let about = key.as_ref().is_none_or(|key| !broadcast || is_about(&session, key));
-            if session.end == End::No && wanted && about {
-                let mut frame = Vec::new();
-                reply::push(&mut frame, Proto::Resp3, 2);
-                reply::bulk(&mut frame, b"invalidate");
-                match key {
-                    None => reply::null(&mut frame, Proto::Resp3),
-                    Some(key) => {
-                        reply::array(&mut frame, 1);
-                        reply::bulk(&mut frame, &key);
+        while let Some(Message { to, key, way }) = self.tracking.messages.pop_front() {
+            if let Way::Broken(other) = way {
+                self.redirect_is_broken(to, other);
+                continue;
+            }
+            let session = self.sessions.take(to).filter(|session| session.end == End::No);
+            let Some(mut session) = session else {
+                if let Way::For(shard, from) = way {
+                    self.other_is_gone(shard, from, to);
+                }
+                continue;
+            };
+            match (way, &session.tracking) {
+                (Way::Own, None) => {}
+                (Way::Own, Some(mode)) => {
+                    let about = key.as_ref().is_none_or(|key| !mode.bcast || mode.is_about(key));
+                    match mode.redirect {
+                        Some(other) if about => self.tell_other(to, other, key),
+                        None if about => self.invalidate(&mut session, key.as_deref(), false),
+                        _ => {}
                     }
                 }
-                session.replies.lend(|| self.buffers.take());
-                session.replies.message(&frame);
+                _ => self.invalidate(&mut session, key.as_deref(), true),
             }
             self.settle(session);
         }
+        self.send_redirected();
         self.send_told();
     }
 
@@ -350,6 +392,18 @@ impl Shard {
             self.tracking.readers.clear();
         }
     }
+}
+
+/// Appends a message; where there are too many, one of all keys takes the place of those of single ones for the same connection.
+fn push_or_all(messages: &mut VecDeque<Message>, mut message: Message) {
+    if messages.len() >= WAITING_MAX {
+        message.key = None;
+        let same = |one: &Message| one.to == message.to && one.key.is_none();
+        if messages.iter().any(same) {
+            return;
+        }
+    }
+    messages.push_back(message);
 }
 
 fn is_about(session: &Session, key: &[u8]) -> bool {

@@ -1,5 +1,6 @@
 //! What shards tell each other about keys that clients keep.
 
+use super::redirect::{FIND_REQUEST, GONE_REQUEST, TELL_REQUEST};
 use crate::links::Waiting;
 use crate::merge::Merging;
 use crate::session::Session;
@@ -21,7 +22,15 @@ const KEYS_AT_ONCE: usize = 128;
 
 /// Whether a request of another shard is one of these.
 pub(crate) fn is_request(name: &[u8]) -> bool {
-    [TRACK_REQUEST, BROADCAST_REQUEST, CHANGED_REQUEST].contains(&name)
+    let all = [
+        TRACK_REQUEST,
+        BROADCAST_REQUEST,
+        CHANGED_REQUEST,
+        FIND_REQUEST,
+        TELL_REQUEST,
+        GONE_REQUEST,
+    ];
+    all.contains(&name)
 }
 
 impl Shard {
@@ -121,10 +130,17 @@ impl Shard {
         args: crate::command::Args<'_>,
         out: &mut Vec<u8>,
     ) {
+        let same_node = from.node == self.me.node;
         let Some(from) = self.links.number(from) else {
             return reply::error(out, "ERR a shard that this one does not know");
         };
         match args.get(0) {
+            FIND_REQUEST | TELL_REQUEST | GONE_REQUEST => {
+                if same_node {
+                    return self.serve_redirects(from, args, out);
+                }
+                return reply::error(out, "ERR only shards of the same node know its connections");
+            }
             TRACK_REQUEST => {
                 let keys_max = self.tracked_keys_max();
                 for key in args.iter_from(1) {
