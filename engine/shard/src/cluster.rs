@@ -61,6 +61,9 @@ const MUTATORS: [(&str, &str); 15] = [
     ("MYSHARDID", "every shard is a shard of its own; use CLUSTER MYID"),
 ];
 
+/// Bytes of an id that an error repeats.
+const QUOTED_BYTES_MAX: usize = 128;
+
 impl Shard {
     /// CLUSTER, with at least a subcommand.
     pub(crate) fn cluster_command(
@@ -90,6 +93,16 @@ impl Shard {
             reply::verbatim(&mut out, session.proto, self.cluster_info().as_bytes());
         } else if is("MYID") {
             reply::bulk(&mut out, &self.ids[self.myself(session.port) as usize]);
+        } else if is("REPLICAS") || is("SLAVES") {
+            self.cluster_replicas(args.get(2), session.port, &mut out);
+        } else if is("LINKS") {
+            self.cluster_links(session.proto, &mut out);
+        } else if is("COUNT-FAILURE-REPORTS") {
+            match self.shard_of_id(args.get(2)) {
+                // Nodes report no failures to each other: the managers say who is gone.
+                Ok(_) => reply::integer(&mut out, 0),
+                Err(error) => reply::error_bytes(&mut out, &error),
+            }
         } else if is("KEYSLOT") {
             reply::integer(&mut out, i64::from(slot_of(args.get(2)).0));
         } else if is("COUNTKEYSINSLOT") || is("GETKEYSINSLOT") {
@@ -110,7 +123,9 @@ impl Shard {
                 Err(text) => reply::error(&mut out, text),
             }
         } else {
-            const HELP: [&str; 16] = [
+            const HELP: [&str; 22] = [
+                "COUNT-FAILURE-REPORTS <node-id>",
+                "    Return number of failure reports for <node-id>.",
                 "COUNTKEYSINSLOT <slot>",
                 "    Return the number of keys in <slot>.",
                 "GETKEYSINSLOT <slot> <count>",
@@ -119,10 +134,14 @@ impl Shard {
                 "    Return information about the cluster.",
                 "KEYSLOT <key>",
                 "    Return the hash slot for <key>.",
+                "LINKS",
+                "    Return information about all network links between this node and its peers.",
                 "MYID",
                 "    Return the node id.",
                 "NODES",
                 "    Return cluster configuration seen by node.",
+                "REPLICAS <node-id>",
+                "    Return <node-id> replicas.",
                 "SHARDS",
                 "    Return information about slot range mappings and the nodes associated with them.",
                 "SLOTS",
@@ -250,45 +269,108 @@ impl Shard {
         let runs = self.runs();
         let mut text = String::new();
         for shard in (0..self.links.len()).filter(|shard| self.is_shown(*shard)) {
-            let addr = self.links.addr(shard);
-            let node = self.map.node(addr.node);
-            let id_of =
-                |shard: u16| core::str::from_utf8(&self.ids[shard as usize]).unwrap_or_default();
-            let (id, up) = (id_of(shard), self.links.is_up(shard));
-            let own = || runs.iter().filter(|run| run.owner == shard);
-            // Who leads nothing but has copies is a replica, of the first whose slots it has.
-            let copied = runs.iter().find(|run| run.copies.contains(&shard));
-            let master = copied.filter(|_| own().next().is_none()).map(|run| id_of(run.owner));
-            let role = if master.is_some() { "slave" } else { "master" };
-            let (before, after) = match (shard == myself, up) {
-                (true, _) => ("myself,", ""),
-                (false, true) => ("", ""),
-                (false, false) => ("", ",fail"),
-            };
-            let link = if up { "connected" } else { "disconnected" };
-            let epoch = own().next().map_or(0, |run| self.epoch_of(Slot(run.first).range()));
-            let (ip, port, bus) = (node.address, self.port(shard), node.cluster_port);
-            let master = master.unwrap_or("-");
-            // Writing to a string cannot fail.
-            let _ = write!(
-                text,
-                "{id} {ip}:{port}@{bus} {before}{role}{after} {master} 0 0 {epoch} {link}"
-            );
-            let mut run: Option<(u16, u16)> = None;
-            // Slots with different copies are one run here.
-            for next in own().map(|run| (run.first, run.last)).map(Some).chain([None]) {
-                match (&mut run, next) {
-                    (Some(run), Some((first, last))) if run.1 + 1 == first => run.1 = last,
-                    (run, next) => {
-                        if let Some((first, last)) = core::mem::replace(run, next) {
-                            let _ = write!(text, " {first}-{last}");
-                        }
-                    }
-                }
-            }
+            self.describe_node(shard, myself, &runs, &mut text);
             text.push('\n');
         }
         text
+    }
+
+    fn id_of(&self, shard: u16) -> &str {
+        core::str::from_utf8(&self.ids[shard as usize]).unwrap_or_default()
+    }
+
+    /// The shard that CLUSTER NODES shows as the master of one that leads nothing but has copies: of the first whose slots it has.
+    fn master_of(shard: u16, runs: &[Run]) -> Option<u16> {
+        let copied = runs.iter().find(|run| run.copies.contains(&shard));
+        copied.filter(|_| runs.iter().all(|run| run.owner != shard)).map(|run| run.owner)
+    }
+
+    /// Appends the line of CLUSTER NODES about a shard, without its end.
+    fn describe_node(&self, shard: u16, myself: u16, runs: &[Run], text: &mut String) {
+        let addr = self.links.addr(shard);
+        let node = self.map.node(addr.node);
+        let (id, up) = (self.id_of(shard), self.links.is_up(shard));
+        let own = || runs.iter().filter(|run| run.owner == shard);
+        let master = Self::master_of(shard, runs).map(|master| self.id_of(master));
+        let role = if master.is_some() { "slave" } else { "master" };
+        let (before, after) = match (shard == myself, up) {
+            (true, _) => ("myself,", ""),
+            (false, true) => ("", ""),
+            (false, false) => ("", ",fail"),
+        };
+        let link = if up { "connected" } else { "disconnected" };
+        let epoch = own().next().map_or(0, |run| self.epoch_of(Slot(run.first).range()));
+        let (ip, port, bus) = (node.address, self.port(shard), node.cluster_port);
+        let master = master.unwrap_or("-");
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "{id} {ip}:{port}@{bus} {before}{role}{after} {master} 0 0 {epoch} {link}"
+        );
+        let mut run: Option<(u16, u16)> = None;
+        // Slots with different copies are one run here.
+        for next in own().map(|run| (run.first, run.last)).map(Some).chain([None]) {
+            match (&mut run, next) {
+                (Some(run), Some((first, last))) if run.1 + 1 == first => run.1 = last,
+                (run, next) => {
+                    if let Some((first, last)) = core::mem::replace(run, next) {
+                        let _ = write!(text, " {first}-{last}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The shard with an id; otherwise the error.
+    fn shard_of_id(&self, id: &[u8]) -> Result<u16, Vec<u8>> {
+        (0..self.links.len())
+            .find(|shard| self.is_shown(*shard) && self.ids[usize::from(*shard)] == id)
+            .ok_or_else(|| unknown_node(id))
+    }
+
+    /// CLUSTER REPLICAS: the lines of CLUSTER NODES of those whose master it is there.
+    fn cluster_replicas(&self, id: &[u8], port: PortKind, out: &mut Vec<u8>) {
+        let master = match self.shard_of_id(id) {
+            Ok(master) => master,
+            Err(error) => return reply::error_bytes(out, &error),
+        };
+        let runs = self.runs();
+        if Self::master_of(master, &runs).is_some() {
+            return reply::error(out, "ERR The specified node is not a master");
+        }
+        let replicas: Vec<u16> = (0..self.links.len())
+            .filter(|shard| self.is_shown(*shard) && Self::master_of(*shard, &runs) == Some(master))
+            .collect();
+        reply::array(out, replicas.len());
+        for replica in replicas {
+            let mut text = String::new();
+            self.describe_node(replica, self.myself(port), &runs, &mut text);
+            reply::bulk(out, text.as_bytes());
+        }
+    }
+
+    /// CLUSTER LINKS: the ways from this shard to those of other nodes, as far as they are open.
+    fn cluster_links(&self, proto: Proto, out: &mut Vec<u8>) {
+        let open: Vec<u16> = (0..self.links.len())
+            .filter(|to| self.links.addr(*to).node != self.me.node && self.links.is_up(*to))
+            .collect();
+        reply::array(out, open.len());
+        for to in open {
+            let standing = self.links.standing(to);
+            reply::map(out, proto, 6);
+            for (name, value) in [("direction", "to"), ("node", self.id_of(to)), ("events", "rw")] {
+                reply::bulk(out, name.as_bytes());
+                reply::bulk(out, value.as_bytes());
+            }
+            for (name, value) in [
+                ("create-time", standing.since_unix_ms),
+                ("send-buffer-allocated", standing.buffer_bytes as u64),
+                ("send-buffer-used", standing.unanswered_bytes as u64),
+            ] {
+                reply::bulk(out, name.as_bytes());
+                reply::integer(out, value as i64);
+            }
+        }
     }
 
     fn cluster_info(&self) -> String {
@@ -331,6 +413,11 @@ struct Group {
     /// The owner first.
     shards: Vec<u16>,
     slots: Vec<(u16, u16)>,
+}
+
+/// The error for an id that is nobody's.
+fn unknown_node(id: &[u8]) -> Vec<u8> {
+    [b"ERR Unknown node ", &id[..id.len().min(QUOTED_BYTES_MAX)]].concat()
 }
 
 /// The slot that COUNTKEYSINSLOT or GETKEYSINSLOT names, with the other number checked.

@@ -24,6 +24,17 @@ const KEPT_BYTES_MAX: usize = 2 * BATCH_BYTES_SOFT_MAX;
 /// Buffers of batches kept for the next ones.
 const SPARE_MAX: usize = 2 * BATCHES_UNDER_WAY_MAX;
 
+/// How a way stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// Since when it has been open.
+    pub(crate) since_unix_ms: u64,
+    /// What the buffers of requests that were not sent take.
+    pub(crate) buffer_bytes: usize,
+    /// Requests that are not answered, in bytes.
+    pub(crate) unanswered_bytes: usize,
+}
+
 /// A request under way: whose reply it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiting {
@@ -78,6 +89,8 @@ pub(crate) enum Lost {
 struct Link {
     addr: ShardAddr,
     up: bool,
+    /// Since when it has been up.
+    since_unix_ms: u64,
     /// The batch that is being filled.
     open: Vec<u8>,
     /// Closed batches with the id after their last, waiting for a credit.
@@ -108,6 +121,7 @@ impl Link {
         Self {
             addr,
             up: false,
+            since_unix_ms: 0,
             open: Vec::new(),
             closed: VecDeque::new(),
             under_way: VecDeque::new(),
@@ -460,8 +474,19 @@ impl Links {
     }
 
     /// Marks a way as open. False: it was already.
-    pub(crate) fn up(&mut self, to: u16) -> bool {
-        !core::mem::replace(&mut self.ways[to as usize].up, true)
+    pub(crate) fn up(&mut self, to: u16, unix_ms: u64) -> bool {
+        let link = &mut self.ways[to as usize];
+        link.since_unix_ms = unix_ms;
+        !core::mem::replace(&mut link.up, true)
+    }
+
+    /// What there is to tell of a way.
+    pub(crate) fn standing(&self, to: u16) -> Standing {
+        let link = &self.ways[to as usize];
+        let closed = link.closed.iter().map(|(batch, _)| batch);
+        let buffer_bytes = closed.chain([&link.open]).map(Vec::capacity).sum();
+        let (since_unix_ms, unanswered_bytes) = (link.since_unix_ms, link.bytes);
+        Standing { since_unix_ms, buffer_bytes, unanswered_bytes }
     }
 
     /// Marks a way as closed and returns what waited for it.
@@ -530,7 +555,7 @@ mod tests {
     fn links() -> Links {
         let mut links = Links::new(&map(2), ME);
         assert!(!links.is_up(THERE) && links.is_up(0) && links.me() == 0);
-        assert!(links.up(THERE));
+        assert!(links.up(THERE, 0));
         links
     }
 
@@ -636,7 +661,7 @@ mod tests {
             links.down(THERE).iter().map(|l| (l.waiting.slot, l.lost)).collect();
         assert_eq!(lost, [(0, Lost::Uncertain), (1, Lost::Refused), (2, Lost::Refused)]);
         assert!(links.next_batch().is_none());
-        assert!(links.up(THERE));
+        assert!(links.up(THERE, 0));
         push(&mut links, 3, true, b"a");
         let (_, next) = links.next_batch().expect("a batch");
         assert_eq!(ids(&next), [3]);
@@ -655,7 +680,7 @@ mod tests {
         let new = links.addr(2);
         assert_eq!((links.number(new), links.first_of(new)), (Some(2), 2));
         assert!((0..RANGES).all(|range| links.owner_of_range(RangeId(range as u8)) < 2));
-        assert!(links.up(2));
+        assert!(links.up(2, 0));
     }
 
     #[test]
@@ -706,7 +731,7 @@ mod tests {
         get(&mut links, 4, u32::MAX);
         assert!(links.is_full(THERE), "one alone may be as great as it is");
         assert_eq!(links.down(THERE).len(), 1);
-        assert!(links.up(THERE) && !links.is_full(THERE));
+        assert!(links.up(THERE, 0) && !links.is_full(THERE));
         assert_eq!(links.ways[THERE as usize].expected, 0);
     }
 

@@ -381,9 +381,9 @@ impl Shard {
     /// The link to a shard of another node stands; nothing sent over an earlier one will be answered.
     pub fn link_up(&mut self, to: ShardAddr) {
         let Some(number) = self.links.number(to) else { return };
-        if !self.links.up(number) {
+        if !self.links.up(number, self.now.unix_ms) {
             self.link_down(to);
-            self.links.up(number);
+            self.links.up(number, self.now.unix_ms);
         }
         self.renew_interest(number);
         self.begin_tracking_with(number);

@@ -443,6 +443,26 @@ fn clients_are_told_who_has_copies_of_what() {
     assert!(replica.len() == 8 && replica[3] == master[0], "{nodes}");
     assert_eq!(master[8..], ["5440-16383"]);
     assert_eq!(line("myself,master").expect("this one")[8..], ["0-5439"]);
+    let of = |store: &mut Store, id: &str| store.call(client, &["CLUSTER", "REPLICAS", id]);
+    let only = replica.join(" ");
+    assert_eq!(of(&mut store, master[0]), format!("*1\r\n${}\r\n{only}\r\n", only.len()));
+    assert_eq!(store.call(client, &["CLUSTER", "SLAVES", master[0]]), of(&mut store, master[0]));
+    let own = line("myself,master").expect("this one")[0];
+    assert_eq!(of(&mut store, own), "*0\r\n");
+    assert_eq!(of(&mut store, replica[0]), "-ERR The specified node is not a master\r\n");
+    assert_eq!(of(&mut store, "x"), "-ERR Unknown node x\r\n");
+    let reports =
+        |store: &mut Store, id: &str| store.call(client, &["CLUSTER", "COUNT-FAILURE-REPORTS", id]);
+    assert_eq!(reports(&mut store, own), ":0\r\n");
+    assert_eq!(reports(&mut store, "x"), "-ERR Unknown node x\r\n");
+    let links = store.call(client, &["CLUSTER", "LINKS"]);
+    assert!(links.starts_with("*2\r\n") && !links.contains(own), "{links}");
+    for id in [replica[0], master[0]] {
+        assert!(links.contains(&format!("$2\r\nto\r\n$4\r\nnode\r\n$40\r\n{id}\r\n")), "{links}");
+    }
+    store.cut(0, 2);
+    let links = store.call(client, &["CLUSTER", "LINKS"]);
+    assert!(links.starts_with("*1\r\n"), "{links}");
     let state = store.call(client, &["CLUSTER", "INFO"]);
     assert!(state.contains("cluster_state:ok\r\n") && state.contains("cluster_size:2\r\n"));
 }

@@ -306,6 +306,37 @@ const CLUSTER: &[Subcommand] = &[
         ..CLUSTER_SUB
     },
     Subcommand {
+        name: "replicas",
+        arity: 3,
+        flags: &["admin", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        summary: "Lists the replica nodes of a master node.",
+        since: "5.0.0",
+        ..CLUSTER_SUB
+    },
+    Subcommand {
+        name: "slaves",
+        arity: 3,
+        flags: &["admin", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        summary: "Lists the replica nodes of a master node.",
+        ..CLUSTER_SUB
+    },
+    Subcommand {
+        name: "links",
+        summary: "Returns a list of all TCP links to and from peer nodes.",
+        since: "7.0.0",
+        ..CLUSTER_SUB
+    },
+    Subcommand {
+        name: "count-failure-reports",
+        arity: 3,
+        flags: &["admin", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        summary: "Returns the number of active failure reports active for a node.",
+        ..CLUSTER_SUB
+    },
+    Subcommand {
         name: "help",
         flags: &["loading", "stale"],
         tips: &[],
