@@ -141,6 +141,8 @@ pub struct Filled {
     /// Bytes of entries that were sent to copies that did not count yet: what followed on what they had, and what was
     /// written while they were filled.
     pub log_bytes: u64,
+    /// Copies that were let go because they were late again and again.
+    pub let_go_late: u64,
 }
 
 /// One copy, as its primary sees it.

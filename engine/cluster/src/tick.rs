@@ -312,6 +312,7 @@ impl Cluster {
         });
         if let Some(follower) = late.filter(|_| may_go) {
             self.peers[follower.peer].lateness.goes(now_ns);
+            self.filled.let_go_late += 1;
             return Some(Change::Shrink { remove: follower.rid });
         }
         let pending = lead.followers.iter().find(|f| f.standing == Standing::Pending);

@@ -173,6 +173,8 @@ pub struct ShardCounters {
     pub resync_bytes_full: u64,
     /// Bytes of the log that were sent to copies which did not count yet.
     pub resync_bytes_log: u64,
+    /// Copies of ranges that were let go because they were late again and again.
+    pub copies_let_go_late: u64,
     /// Gauge: client connections.
     pub connections: u64,
     /// Gauge: keys ("Count").

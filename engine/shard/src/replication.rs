@@ -146,6 +146,10 @@ impl Shard {
             if let Some(config) = &one.config {
                 let known = &mut copies.known[usize::from(one.range.0)];
                 if config.epoch.0 >= known.epoch {
+                    // Between configurations that were not heard of another copy may have led, and written.
+                    if config.epoch.0 > known.epoch + 1 {
+                        self.tracking.forget_all();
+                    }
                     let offline = config.state == RangeState::Offline;
                     let primary = Some(config.primary).filter(|_| !offline);
                     copies.changes += u64::from(primary != known.primary);

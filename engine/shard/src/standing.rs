@@ -164,6 +164,7 @@ impl Shard {
         self.stats.resyncs_unfit.set(filled.unfit);
         self.stats.resync_bytes_full.set(filled.full_bytes);
         self.stats.resync_bytes_log.set(filled.log_bytes);
+        self.stats.copies_let_go_late.set(filled.let_go_late);
     }
 }
 

@@ -102,6 +102,10 @@ macro_rules! counters {
             pub rates: Rates,
             pub of_commands: CommandStats,
             pub tracking_clients: Counter,
+            /// Keys that clients of this shard keep, and how many of them keep each, added up.
+            pub tracked_keys: Counter,
+            /// See `tracked_keys`.
+            pub tracked_items: Counter,
             pub of_errors: ErrorStats,
         }
 
@@ -114,6 +118,8 @@ macro_rules! counters {
                     rates: Rates::default(),
                     of_commands: CommandStats::default(),
                     tracking_clients: Counter::default(),
+                    tracked_keys: Counter::default(),
+                    tracked_items: Counter::default(),
                     of_errors: ErrorStats::default(),
                 }
             }
@@ -175,6 +181,7 @@ counters!(
     resyncs_unfit,
     resync_bytes_full,
     resync_bytes_log,
+    copies_let_go_late,
     connections,
     keys,
     keys_with_expiry,

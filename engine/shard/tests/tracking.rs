@@ -3,6 +3,7 @@
 mod store;
 
 use dkv_protocol::ranges::Replication;
+use dkv_protocol::slots::slot_of;
 use dkv_shard::PortKind;
 use store::{PLAIN, Settings, Store, command, key_of};
 
@@ -312,6 +313,47 @@ fn a_takeover_makes_clients_forget_what_they_keep() {
         }
     }
     assert!(told.contains(ALL), "{told}");
+}
+
+#[test]
+fn who_led_between_two_configurations_may_have_written() {
+    let replication = Replication { replicas: 1, ..Replication::NONE };
+    let settings = Settings { nodes: 3, replication, ..PLAIN };
+    let (mut store, tracking, _) = store_with(settings, &[]);
+    let there = key_of(&store, 2, 0, "key");
+    let range = slot_of(there.as_bytes()).range();
+    store.call(tracking, &["GET", &there]);
+    store.skip_epochs(0, range, 1);
+    store.run();
+    assert_eq!(pushed(&mut store, tracking), "", "there is none between them");
+    store.skip_epochs(0, range, 3);
+    store.run();
+    assert_eq!(pushed(&mut store, tracking), ALL);
+}
+
+#[test]
+fn connections_that_are_gone_are_not_remembered_with_the_keys_they_read() {
+    let (mut store, first, other) = four(&[]);
+    let key = &keys(&store)[0];
+    store.call(first, &["GET", key]);
+    let mut most = 0u64;
+    for _ in 0..500 {
+        let client = store.connect(0, 0, PortKind::Client);
+        store.call(client, &["HELLO", "3"]);
+        store.call(client, &["CLIENT", "TRACKING", "ON"]);
+        store.call(client, &["GET", key]);
+        store.disconnect(client);
+        let info = store.call(other, &["INFO", "stats"]);
+        let of = |name: &str| -> u64 {
+            let line = info.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|n| n.strip_prefix(':')?.parse().ok()).expect("a number")
+        };
+        assert_eq!(of("tracking_total_keys"), 1);
+        most = most.max(of("tracking_total_items"));
+    }
+    assert!((10..64).contains(&most), "{most}");
+    assert_eq!(store.call(other, &["SET", key, "1"]), OK);
+    assert_eq!(pushed(&mut store, first), invalidated(&[key]));
 }
 
 #[test]

@@ -100,6 +100,12 @@ const SHARD_METRICS: &[ShardMetric] = &[
         "The longest piece of work at filling a copy since the start or CONFIG RESETSTAT, CPU time.",
         |c| c.resync_us_max,
     ),
+    (
+        "copies_let_go_late_total",
+        "counter",
+        "Copies of ranges that were let go because they were late again and again.",
+        |c| c.copies_let_go_late,
+    ),
     ("resyncs_full_total", "counter", "Copies of ranges that were filled in full.", |c| {
         c.resyncs_full
     }),

@@ -350,6 +350,8 @@ fn stats(text: &mut Text, facts: &Facts<'_>) {
         "client_output_buffer_limit_disconnections",
         facts.sum(|s| s.connections_cut.since_reset()),
     );
+    text.field("tracking_total_keys", facts.sum(|s| s.tracked_keys.get()));
+    text.field("tracking_total_items", facts.sum(|s| s.tracked_items.get()));
     text.field("total_error_replies", facts.sum(|s| s.errors.since_reset()));
 }
 
@@ -372,6 +374,7 @@ fn replication(text: &mut Text, facts: &Facts<'_>) {
     text.field("master_replid2", format_args!("{:040}", 0));
     text.field("master_repl_offset", own);
     text.field("second_repl_offset", -1);
+    // What a copy goes on from is counted in entries of logs by range here, not in bytes of one stream.
     for name in [
         "repl_backlog_active",
         "repl_backlog_size",
@@ -461,6 +464,7 @@ fn dkv(text: &mut Text, facts: &Facts<'_>) {
     text.field("dkv_replication_lag", facts.max(|s| s.replication_lag.get()));
     text.field("dkv_resync_bytes_full", facts.sum(|s| s.resync_bytes_full.since_reset()));
     text.field("dkv_resync_bytes_log", facts.sum(|s| s.resync_bytes_log.since_reset()));
+    text.field("dkv_copies_let_go_late", facts.sum(|s| s.copies_let_go_late.since_reset()));
     text.field("dkv_resync_us_max", facts.max(|s| s.resync_us_max.get()));
     text.field("dkv_io", &env.io);
     text.field("dkv_shards_missing", facts.keyspace.shards_missing);

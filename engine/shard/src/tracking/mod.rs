@@ -32,6 +32,8 @@ use dkv_protocol::slots::slot_of;
 
 /// Messages to clients, and keys for another shard, that may wait; above it everything is to be forgotten instead.
 const WAITING_MAX: usize = 4096;
+/// Readers of one key of which none is looked at for whether it is still there.
+const READERS_UNLOOKED: usize = 16;
 
 /// How a connection tracks.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +93,8 @@ enum Way {
 pub(crate) struct Tracking {
     /// Clients of this shard that have read a key, and keep it.
     readers: BTreeMap<Box<[u8]>, Vec<SessionId>>,
+    /// How many there are of all keys together; one that is gone counts until it is looked for.
+    items: usize,
     /// Other shards with such clients.
     shards: BTreeMap<Box<[u8]>, Vec<u16>>,
     /// Clients of this shard that broadcast.
@@ -134,6 +138,11 @@ impl Tracking {
         self.flush |= self.clients > 0;
     }
 
+    fn forget_readers(&mut self) {
+        self.readers.clear();
+        self.items = 0;
+    }
+
     fn message(&mut self, to: SessionId, key: &[u8]) {
         if self.messages.len() >= WAITING_MAX {
             self.flush = true;
@@ -164,16 +173,33 @@ impl Tracking {
         }
     }
 
-    /// A client of this shard has read a key, and keeps it.
-    fn read(&mut self, key: &[u8], by: SessionId, keys_max: usize) {
+    /// A client of this shard has read a key, and keeps it. Those that `lives` says are gone are forgotten at times.
+    fn read(
+        &mut self,
+        key: &[u8],
+        by: SessionId,
+        keys_max: usize,
+        lives: impl Fn(SessionId) -> bool,
+    ) {
         match self.readers.get_mut(key) {
             Some(readers) if readers.contains(&by) => {}
-            Some(readers) => readers.push(by),
+            Some(readers) => {
+                // Looked at whenever they have doubled, so that it costs each reader little.
+                if readers.len() >= READERS_UNLOOKED && readers.len().is_power_of_two() {
+                    let before = readers.len();
+                    readers.retain(|reader| lives(*reader));
+                    self.items -= before - readers.len();
+                }
+                readers.push(by);
+                self.items += 1;
+            }
             None => {
                 self.readers.insert(key.into(), Vec::from([by]));
+                self.items += 1;
                 if self.readers.len() > keys_max
                     && let Some((key, readers)) = self.readers.pop_first()
                 {
+                    self.items -= readers.len();
                     for reader in readers {
                         self.message(reader, &key);
                     }
@@ -241,10 +267,17 @@ impl Shard {
                 self.admit(session, owner)?;
                 self.tell_read(owner, &key);
             }
-            self.tracking.read(&key, session.id, keys_max);
+            let lives = |id| self.sessions.get(id).is_some_and(|one| one.tracking.is_some());
+            self.tracking.read(&key, session.id, keys_max, lives);
             self.table.note_removed(true);
         }
+        self.gauge_tracking();
         ControlFlow::Continue(())
+    }
+
+    fn gauge_tracking(&self) {
+        self.stats.tracked_keys.set(self.tracking.readers.len() as u64);
+        self.stats.tracked_items.set(self.tracking.items as u64);
     }
 
     /// After a command of a client that tracks: CLIENT CACHING held for it alone, or for all of its transaction.
@@ -311,6 +344,7 @@ impl Shard {
     /// The same for clients of this shard alone.
     fn tell_own(&mut self, key: &[u8], but: Option<SessionId>) {
         let readers = self.tracking.readers.remove(key).unwrap_or_default();
+        self.tracking.items -= readers.len();
         for reader in &readers {
             if Some(*reader) != but {
                 self.tracking.message(*reader, key);
@@ -319,6 +353,7 @@ impl Shard {
         // Whoever is not told keeps what it has, perhaps because its write has changed nothing: of the next one it must hear.
         if let Some(own) = but.filter(|own| readers.contains(own)) {
             self.tracking.readers.insert(key.into(), Vec::from([own]));
+            self.tracking.items += 1;
         }
         for at in 0..self.tracking.broadcasting.len() {
             let id = self.tracking.broadcasting[at];
@@ -344,7 +379,7 @@ impl Shard {
     pub(crate) fn tell_news(&mut self) {
         if core::mem::take(&mut self.tracking.flush) {
             self.tracking.messages.retain(|message| !matches!(message.way, Way::Own));
-            self.tracking.readers.clear();
+            self.tracking.forget_readers();
             let all = self.sessions.iter().filter(|session| session.tracking.is_some());
             let forget = |one: &Session| Message { to: one.id, key: None, way: Way::Own };
             self.tracking.messages.extend(all.map(forget));
@@ -377,6 +412,7 @@ impl Shard {
         }
         self.send_redirected();
         self.send_told();
+        self.gauge_tracking();
     }
 
     /// A connection is gone, or tracks no more.
@@ -389,8 +425,9 @@ impl Shard {
             self.tracking.prefixes_changed = true;
         }
         if self.tracking.clients == 0 {
-            self.tracking.readers.clear();
+            self.tracking.forget_readers();
         }
+        self.gauge_tracking();
     }
 }
 

@@ -233,6 +233,13 @@ impl Store {
         }
     }
 
+    /// A node hears of the configuration of a range in which the same copy leads, this much later than of the last one.
+    pub(crate) fn skip_epochs(&mut self, node: u16, range: RangeId, epochs: u64) {
+        let mut news = self.ranges.as_ref().expect("a store with copies").news(range);
+        news.config.as_mut().expect("formed").epoch.0 += epochs;
+        self.news[usize::from(node)].push_back(vec![news]);
+    }
+
     /// The copies of a range should be elsewhere.
     pub(crate) fn place(&mut self, range: RangeId, placement: Vec<ShardAddr>) {
         let news = self.ranges.as_mut().expect("a store with copies").place(range, placement);
