@@ -29,6 +29,8 @@ pub(crate) const BATCH_MAX: usize = 32;
 /// Commands of several connections that are parsed before the first of them runs; the last connection may bring a
 /// batch more. More than the processor fetches at a time would only push each other out of its cache.
 const TOGETHER_MAX: usize = 64;
+/// What a command counts that its user may not execute: it is noted, about 2 µs.
+const UNITS_OF_DENIAL: usize = 8;
 /// Connections that are looked at before the commands of the first are parsed.
 const SESSIONS_TOGETHER_MAX: usize = u32::BITS as usize;
 
@@ -588,7 +590,11 @@ impl Shard {
         buf: &[u8],
     ) -> ControlFlow<()> {
         let Some((spec, plan)) = batch.items[at].planned else { return ControlFlow::Continue(()) };
-        self.execute_one(now, session, spec, plan, batch.args(at, buf))
+        let args = batch.args(at, buf);
+        match spec {
+            Some(spec) if !session.free => self.execute_bound(now, session, spec, plan, args),
+            _ => self.execute_one(now, session, spec, plan, args),
+        }
     }
 
     /// The same for a command that is planned.
@@ -727,6 +733,9 @@ impl Shard {
     ) {
         if let Refusal::Denied(denied) = refusal {
             self.note_denied(session, spec, args, denied);
+            self.pace.work(UNITS_OF_DENIAL);
+        } else {
+            self.pace.work(1);
         }
         let (out, _) = session.replies.begin();
         let start = out.len();

@@ -40,6 +40,22 @@ pub(crate) enum Refusal {
     OutOfMemory,
 }
 
+impl Refusal {
+    /// Whether the request is none that anybody could execute, whatever its user may do.
+    pub(crate) const fn is_of_form(self) -> bool {
+        matches!(
+            self,
+            Self::Unknown
+                | Self::UnknownSubcommand
+                | Self::Arity
+                | Self::SubcommandArity
+                | Self::Unauthenticated
+                | Self::KeyTooLong
+                | Self::OutOfMemory
+        )
+    }
+}
+
 pub(crate) const KEY_TOO_LONG: &str =
     "ERR key is longer than 65536 bytes; use a shorter key, for example a hash of it";
 const _: () = assert!(KEY_BYTES_MAX == 65536);

@@ -2,7 +2,7 @@
 //!
 //! An idle connection costs less than a KiB: its buffers are lent to it while it is busy.
 
-use crate::acl::User;
+use crate::acl::{Checking, User};
 use crate::command::Now;
 use crate::face::{Opened, PortKind, SessionId};
 use crate::pubsub::Listening;
@@ -89,6 +89,8 @@ pub(crate) struct Session {
     pub(crate) free: bool,
     /// Who it is, once that is known.
     pub(crate) user: Option<Arc<User>>,
+    /// Whether that one may execute the next command, where it may not do everything.
+    pub(crate) checking: Checking,
     pub(crate) readonly: bool,
     /// CLIENT NO-EVICT, NO-TOUCH and REPLY.
     pub(crate) no_evict: bool,
@@ -172,6 +174,7 @@ impl Session {
             authenticated: false,
             free: false,
             user: None,
+            checking: Checking::Unknown,
             readonly: false,
             no_evict: false,
             no_touch: false,
@@ -226,6 +229,7 @@ impl Session {
         self.filling = None;
         self.dropping = 0;
         self.large = Vec::new();
+        self.checking = Checking::Unknown;
         self.transaction = None;
         self.awaited = None;
         self.wait = None;

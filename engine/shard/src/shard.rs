@@ -1,7 +1,7 @@
 //! One shard: sessions, links and table behind the few calls that its driver makes.
 
-use crate::acl::Acl;
 use crate::acl::log::AclLog;
+use crate::acl::{Acl, Suspect};
 use crate::cluster::{ShardId, shard_ids};
 use crate::command::{Env, Exec, Now};
 use crate::face::{Opened, Order, Output, SessionId};
@@ -79,6 +79,8 @@ pub struct Shard {
     pub(crate) desk: Desk,
     pub(crate) acl: Acl,
     pub(crate) acl_log: AclLog,
+    /// Connections that may be subscribed to what their users may not hear any more.
+    pub(crate) suspects: VecDeque<Suspect>,
     /// Whether writes wait for memory until the next turn.
     pub(crate) starved: bool,
     /// Steps of walks that are to be taken.
@@ -132,6 +134,7 @@ impl Shard {
             desk: Desk::default(),
             acl,
             acl_log: AclLog::default(),
+            suspects: VecDeque::new(),
             starved: false,
             walks: VecDeque::new(),
             served: Vec::new(),
@@ -478,9 +481,11 @@ impl Shard {
         }
         self.end_idle(now);
         self.end_pause(now);
+        self.pace.begin();
+        let looking = !self.suspects.is_empty() && self.look_at_suspects();
         let waiting = self.go_on_later(now);
         let walking = self.walk_on(now);
-        expired.more || waiting || walking || moving || leaving
+        expired.more || waiting || walking || moving || leaving || looking
     }
 
     /// Cuts those who read too slowly: always when they want more, and whoever has much to read while all together have

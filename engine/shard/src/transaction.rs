@@ -6,6 +6,8 @@
 //! changed. A connection that waits for such a request, or for the marks of WATCH, executes nothing behind it: the command
 //! stays in its input and is tried again, as WAIT is.
 
+use crate::acl::User;
+use crate::acl::check::{Check, Denied};
 use crate::command::{Args, Now, Scope, Spec};
 use crate::commands::{self, transactions as owner};
 use crate::gates::{Gate, Noticed, Standing, write_failure};
@@ -71,6 +73,8 @@ pub(crate) struct Transaction {
     commands: Vec<Queued>,
     /// What all of it will take as a request, in bytes.
     bytes: usize,
+    /// The command that is looked at next because its user is held to other rules, and how far that is.
+    checking: Option<(usize, Option<Check>)>,
     /// EXEC is under way.
     going: Option<Going>,
 }
@@ -115,6 +119,7 @@ impl Transaction {
             arguments: Request::empty(Proto::Resp2, true),
             commands: Vec::new(),
             bytes: 0,
+            checking: None,
             going: None,
         })
     }
@@ -151,9 +156,41 @@ impl Transaction {
         reads.flat_map(|one| one.spec.keys(self.args_of(one)))
     }
 
-    /// Does not run when that is true of any of its commands.
-    pub(crate) fn refuse_if(&mut self, is: impl Fn(&Spec, Args<'_>) -> bool) {
-        self.refused |= self.commands.iter().any(|one| is(one.spec, self.args_of(one)));
+    /// Its user is held to other rules: EXEC looks at all of its commands again.
+    pub(crate) fn check_anew(&mut self) {
+        self.checking = Some((0, None));
+    }
+
+    /// Goes on looking whether a user may execute all of its commands, for as long as there is some of `left_ns`. None: it is not
+    /// known yet. It does not run when there is one that may not be executed, which is named.
+    pub(crate) fn check_on(
+        &mut self,
+        user: &User,
+        left_ns: &mut usize,
+    ) -> Option<Result<(), (usize, Denied)>> {
+        let Some((mut at, mut begun)) = self.checking.take() else { return Some(Ok(())) };
+        while let Some(command) = self.commands.get(at).filter(|_| !self.refused) {
+            let args = self.args_of(command);
+            let mut check = begun.take().unwrap_or_else(|| Check::new(command.spec, args));
+            match check.go_on(user, command.spec, args, left_ns) {
+                Some(Ok(())) => at += 1,
+                Some(Err(denied)) => {
+                    self.refused = true;
+                    return Some(Err((at, denied)));
+                }
+                None => begun = Some(check),
+            }
+            if *left_ns == 0 {
+                self.checking = Some((at, begun));
+                return None;
+            }
+        }
+        Some(Ok(()))
+    }
+
+    /// A command that is queued.
+    pub(crate) fn at(&self, at: usize) -> Option<(&'static Spec, Args<'_>)> {
+        self.commands.get(at).map(|command| (command.spec, self.args_of(command)))
     }
 
     /// Memory that it takes, in bytes.
@@ -332,6 +369,7 @@ impl Shard {
             ("DISCARD", false) => "ERR DISCARD without MULTI",
             ("WATCH", false) => return self.watch(now, session, args),
             ("EXEC", true) => {
+                self.check_queued(session)?;
                 let Some(mut transaction) = session.transaction.take() else {
                     return ControlFlow::Continue(());
                 };

@@ -146,13 +146,8 @@ impl Shard {
         if tuning.paused_until_ms <= now.boot_ms() || matches!(plan, Plan::Refused(_)) {
             return false;
         }
-        // What has begun goes on: the rest of a transaction, and what waits for an answer or for copies already.
-        let has_begun = session.in_exec
-            || session.awaited.is_some()
-            || session.wait.is_some()
-            || session.seek.is_some()
-            || session.transaction.as_ref().is_some_and(|one| one.is_going());
-        if has_begun {
+        // What has begun goes on: the rest of a transaction, and what waits for an answer, for copies or for the next turn.
+        if session.in_exec || session.has_begun() {
             return false;
         }
         let writes = spec.is_some_and(|spec| {

@@ -17,6 +17,17 @@ fn no_command(name: &str) -> String {
     format!("-NOPERM this user has no permissions to run the '{name}' command\r\n")
 }
 
+trait Words {
+    /// As a client sends them.
+    fn as_command(&self) -> Vec<u8>;
+}
+
+impl Words for [&str] {
+    fn as_command(&self) -> Vec<u8> {
+        command(self)
+    }
+}
+
 /// A client of a shard that is a user without a password and with these rules.
 fn user(store: &mut Store, admin: usize, name: &str, rules: &[&str]) -> usize {
     let words = ["ACL", "SETUSER", name, "on", "nopass"];
@@ -368,4 +379,307 @@ fn passwords_are_shown_to_nobody() {
     );
     let list = store.call(admin, &["CLIENT", "LIST"]);
     assert!(list.contains(" user=u ") && !list.contains("hidden"), "{list}");
+}
+
+/// Rules of so many patterns, of which the last one allows keys that begin with `k`.
+fn patterns(count: usize) -> Vec<String> {
+    (1..count).map(|i| format!("~{i:x}")).chain(["~k*".to_owned()]).collect()
+}
+
+fn many_keys(command: &str, count: usize) -> Vec<u8> {
+    let keys: Vec<String> = (0..count).map(|i| format!("k{i}")).collect();
+    let words: Vec<&str> =
+        std::iter::once(command).chain(keys.iter().map(String::as_str)).collect();
+    store::command(&words)
+}
+
+#[test]
+fn many_keys_are_compared_with_many_patterns_in_steps_and_others_have_their_turn() {
+    let mut store = Store::new(PLAIN);
+    let admin = store.connect(0, 0, PortKind::Client);
+    let many = patterns(2500);
+    let rules: Vec<&str> = many.iter().map(String::as_str).chain(["+@all"]).collect();
+    let client = user(&mut store, admin, "many", &rules);
+    let few = user(&mut store, admin, "few", &["~a*", "~b*", "~k*", "+@all"]);
+    let commands = |store: &Store| store.shards[0].1.commands();
+    // Few patterns, or all keys, make no difference.
+    let before = commands(&store);
+    store.input(few, &many_keys("MGET", 200));
+    assert_eq!(commands(&store), before + 1, "executed at once");
+    store.input(client, &many_keys("MGET", 200));
+    assert_eq!(commands(&store), before + 1, "it is not through with the look");
+    let mut steps = 0;
+    while commands(&store) == before + 1 {
+        let now = store.now;
+        assert!(store.shards[0].1.background(now, 16));
+        steps += 1;
+        if steps == 3 {
+            // Somebody else is served meanwhile.
+            store.input(admin, &command(&["PING"]));
+            assert_eq!(commands(&store), before + 2);
+            break;
+        }
+    }
+    assert_eq!(steps, 3);
+    store.run();
+    let nils = "$-1\r\n".repeat(200);
+    for one in [few, client] {
+        assert_eq!(store.take(one), format!("*200\r\n{nils}").as_bytes());
+    }
+    // What is refused after a long look is refused once, and what comes behind it is not forgotten.
+    store.take(admin);
+    let mut pipeline = many_keys("MGET", 100);
+    pipeline.extend(command(&["MGET", "x", "k"]));
+    pipeline.extend(command(&["GET", "k"]));
+    store.send(client, &pipeline);
+    store.run();
+    let nils = "$-1\r\n".repeat(100);
+    assert_eq!(
+        String::from_utf8(store.take(client)).unwrap(),
+        format!("*100\r\n{nils}{NO_KEY}$-1\r\n")
+    );
+    // A look that has begun is for nothing when the rules change.
+    store.send(client, &many_keys("MGET", 100));
+    (0..5).for_each(|_| assert!(store.step()));
+    assert!(store.clients[client].received.is_empty());
+    assert_eq!(store.call(admin, &["ACL", "SETUSER", "many", "resetkeys", "~x"]), OK);
+    store.run();
+    assert_eq!(store.take(client), NO_KEY.as_bytes());
+}
+
+#[test]
+fn a_key_that_cannot_be_one_is_refused_before_it_is_compared() {
+    let mut store = Store::new(PLAIN);
+    let admin = store.connect(0, 0, PortKind::Client);
+    let client = user(&mut store, admin, "u", &["~a", "+@all"]);
+    let long = "k".repeat(65_537);
+    let too_long =
+        "-ERR key is longer than 65536 bytes; use a shorter key, for example a hash of it\r\n";
+    for words in
+        [&["GET", &long][..], &["MGET", "b", &long], &["WATCH", &long], &["SET", &long, "1"]]
+    {
+        assert_eq!(store.call(client, words), too_long, "{}", words[0]);
+    }
+    assert_eq!(store.call(client, &["GET", &long[1..]]), NO_KEY);
+    assert_eq!(store.call(admin, &["ACL", "LOG"]).matches("reason").count(), 1);
+    let name = "-ERR the name of a channel is longer";
+    assert_eq!(store.call(admin, &["ACL", "SETUSER", "u", "&a"]), OK);
+    assert!(store.call(client, &["SUBSCRIBE", &long]).starts_with(name));
+    assert!(store.call(client, &["PUBLISH", &long, "x"]).starts_with(name));
+}
+
+#[test]
+fn refusals_count_as_work() {
+    let mut store = Store::new(PLAIN);
+    let admin = store.connect(0, 0, PortKind::Client);
+    let client = user(&mut store, admin, "u", &["~a", "+get"]);
+    for (words, most) in [(&["GET", "b"][..], 200), (&["NOSUCH"], 1300), (&["GET"], 1300)] {
+        let before = store.shards[0].1.commands();
+        store.input(client, &command(words).repeat(3000));
+        let refused = store.shards[0].1.commands() - before;
+        assert!((100..most).contains(&refused), "{refused} times {words:?} in one call");
+        store.run();
+        assert_eq!(store.shards[0].1.commands() - before, 3000);
+        assert!(store.take(client).starts_with(b"-"));
+    }
+    let log = store.call(admin, &["ACL", "LOG"]);
+    assert!(log.contains("$5\r\ncount\r\n:3000\r\n"), "{log}");
+    // Another connection of the same user is the one that is shown then.
+    let other = store.connect(0, 0, PortKind::Client);
+    assert_eq!(store.call(other, &["AUTH", "u", "x"]), OK);
+    assert_eq!(store.call(other, &["GET", "b"]), NO_KEY);
+    let log = store.call(admin, &["ACL", "LOG"]);
+    assert!(log.contains(":3001\r\n") && log.contains("id=3 ") && !log.contains("id=2 "), "{log}");
+}
+
+#[test]
+fn what_was_allowed_to_go_on_is_no_permission_for_what_comes_behind_it() {
+    let mut store = Store::new(Settings { nodes: 2, ..PLAIN });
+    let admin = store.connect(0, 0, PortKind::Client);
+    let rules = ["~*", "&*", "+wait", "+subscribe", "+unsubscribe", "+watch", "+set", "+hello"];
+    let client = user(&mut store, admin, "u", &rules);
+    assert!(store.call(client, &["HELLO", "3"]).contains("proto"));
+    let there = key_of(&store, 1, 0, "k");
+    let names: Vec<String> = (0..2000).map(|i| i.to_string()).collect();
+    let subscribe: Vec<&str> =
+        std::iter::once("SUBSCRIBE").chain(names.iter().map(String::as_str)).collect();
+    // Each of the first ones is tried again before it is through.
+    for words in [&["WATCH", &there][..], &["WAIT", "1", "100"], &subscribe] {
+        store.send(client, &[command(words), command(&["GET", &there])].concat());
+        store.run();
+        store.pass(200);
+        let text = String::from_utf8(store.take(client)).unwrap();
+        assert!(text.ends_with(&no_command("get")), "{}: {text}", words[0]);
+    }
+}
+
+#[test]
+fn a_long_transaction_is_looked_at_in_steps_when_its_user_changes() {
+    let mut store = Store::new(PLAIN);
+    let admin = store.connect(0, 0, PortKind::Client);
+    let client = user(&mut store, admin, "u", &["~k", "~{k}x", "+@all"]);
+    let begin = |store: &mut Store, last: &str| {
+        let mut pipeline = command(&["MULTI"]);
+        (0..10_000).for_each(|_| pipeline.extend(command(&["EXISTS", "k"])));
+        pipeline.extend(command(&["EXISTS", last]));
+        store.send(client, &pipeline);
+        store.run();
+        store.take(client);
+    };
+    let aborted = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
+    for (last, rule, runs) in
+        [("k", "+get", true), ("{k}x", "-get", true), ("{k}x", "resetkeys", false)]
+    {
+        begin(&mut store, last);
+        assert_eq!(store.call(admin, &["ACL", "SETUSER", "u", rule, "~k"]), OK);
+        let before = store.shards[0].1.commands();
+        store.input(client, &command(&["EXEC"]));
+        let at_once = store.shards[0].1.commands() > before;
+        store.run();
+        let reply = store.take(client);
+        let expected: Vec<u8> = if runs {
+            format!("*10001\r\n{}", ":0\r\n".repeat(10_001)).into()
+        } else {
+            aborted.to_vec()
+        };
+        assert!(reply == expected, "{last} {rule} {}", String::from_utf8_lossy(&reply[..40]));
+        assert!(!at_once, "{last} {rule}: the look is not through");
+    }
+    let log = store.call(admin, &["ACL", "LOG"]);
+    assert!(log.contains("multi") && log.contains("$4\r\n{k}x\r\n"), "{log}");
+}
+
+/// `SUBSCRIBE`, or another, of so many channels.
+fn channels(command: &str, count: usize) -> Vec<u8> {
+    let names: Vec<String> = (0..count).map(|i| format!("c{i}")).collect();
+    let words: Vec<&str> =
+        std::iter::once(command).chain(names.iter().map(String::as_str)).collect();
+    store::command(&words)
+}
+
+/// The rules of a user change, and CLIENT PAUSE begins, while it is in the middle of a command that goes in steps. What it began
+/// is done; then it is held to what it listens to.
+#[test]
+fn a_command_of_publish_and_subscribe_is_done_before_its_connection_is_held_to_new_rules() {
+    const MANY: usize = 1200;
+    for (name, rules, closed) in [
+        ("PUBLISH", &["resetchannels", "&d"][..], false),
+        ("SUBSCRIBE", &["resetchannels", "&c*", "-get"], false),
+        ("SUBSCRIBE", &["resetchannels", "&c1*"], true),
+        ("SUBSCRIBE", &["+@all", "-get", "-subscribe"], false),
+        ("UNSUBSCRIBE", &["resetchannels", "&d"], false),
+        ("UNSUBSCRIBE", &["resetchannels", "&c5", "-unsubscribe"], false),
+    ] {
+        let mut store = Store::new(PLAIN);
+        let admin = store.connect(0, 0, PortKind::Client);
+        let client = user(&mut store, admin, "u", &["&*", "~*", "+@all", "-set"]);
+        if name == "PUBLISH" {
+            for _ in 0..MANY {
+                let listener = store.connect(0, 0, PortKind::Client);
+                store.input(listener, &command(&["SUBSCRIBE", "c"]));
+            }
+        } else if name == "UNSUBSCRIBE" {
+            store.send(client, &channels("SUBSCRIBE", MANY));
+        }
+        store.run();
+        store.take(client);
+        let bytes = match name {
+            "PUBLISH" => command(&["PUBLISH", "c", "x"]),
+            _ => channels(name, MANY),
+        };
+        let before = store.shards[0].1.commands();
+        store.input(client, &bytes);
+        assert_eq!(store.shards[0].1.commands(), before, "{name} has begun and is not through");
+        store.input(admin, &[&["ACL", "SETUSER", "u"][..], rules].concat().as_command());
+        store.input(admin, &command(&["CLIENT", "PAUSE", "60000"]));
+        store.run();
+        let text = String::from_utf8(store.take(client)).unwrap();
+        if closed {
+            assert!(store.clients[client].closed, "{rules:?}");
+            continue;
+        }
+        assert!(!store.clients[client].closed, "{name} {rules:?}");
+        if name == "PUBLISH" {
+            assert_eq!(text, format!(":{MANY}\r\n"));
+        } else {
+            let word = format!("\r\n{}\r\n", name.to_ascii_lowercase());
+            assert_eq!(text.matches(&word).count(), MANY, "{name}");
+        }
+        // What comes behind it is held to the new rules, and held back.
+        let refused = name == "PUBLISH" || rules.len() == 3 && rules[2] != "-get";
+        let text = store.call(client, &[name, "c", "cx"]);
+        assert_eq!(text.starts_with("-NOPERM"), refused, "{name} {text}");
+        assert!(refused || text.is_empty(), "{name} {text}");
+        store.now.boot_ns += 61_000_000_000;
+        store.run();
+        assert_eq!(store.take(client).is_empty(), refused, "{name}");
+    }
+}
+
+#[test]
+fn many_subscriptions_are_looked_at_in_steps_when_the_rules_change() {
+    let mut store = Store::new(PLAIN);
+    let admin = store.connect(0, 0, PortKind::Client);
+    let many: Vec<String> = (0..1000).map(|i| format!("&{i}")).chain(["&c*".to_owned()]).collect();
+    let rules: Vec<&str> = many.iter().map(String::as_str).chain(["+@pubsub"]).collect();
+    let client = user(&mut store, admin, "u", &rules);
+    store.send(client, &channels("SUBSCRIBE", 300));
+    store.send(client, &command(&["PSUBSCRIBE", "c*"]));
+    store.run();
+    assert_eq!(store.call(admin, &["ACL", "SETUSER", "u", "+get"]), OK);
+    store.run();
+    assert!(!store.clients[client].closed);
+    // Its last channel alone is forbidden now. It is told at once, and found in some turns.
+    let words = ["ACL", "SETUSER", "u", "resetchannels", "allchannels"];
+    assert_eq!(store.call(admin, &words), OK);
+    assert!(store.call(client, &["SSUBSCRIBE", "x"]).contains("ssubscribe"));
+    let words = [&["ACL", "SETUSER", "u", "resetchannels"][..], &rules].concat();
+    store.input(admin, &words.as_command());
+    let now = store.now;
+    let (number, changes) = store.shards[0].1.take_user_changes().expect("asked");
+    store.users.change(&changes).expect("nobody else");
+    let users = std::sync::Arc::new(store.users.clone());
+    let shard = &mut store.shards[0].1;
+    shard.users_are(users);
+    let cut = |shard: &mut dkv_shard::Shard| {
+        shard.orders().iter().any(|order| matches!(order, dkv_shard::Order::Cut(_)))
+    };
+    assert!(!cut(shard), "not found in one piece");
+    let version = store.users.version;
+    let answer = dkv_protocol::users::UsersAnswer::Done { version };
+    shard.users_answered(now, number, UsersOutcome::Answered(answer));
+    assert!(shard.background(now, 16) && !cut(shard));
+    store.run();
+    assert!(store.clients[client].closed);
+    store.background();
+    assert_eq!(store.call(admin, &["PUBSUB", "SHARDCHANNELS"]), format!("{OK}*0\r\n"));
+}
+
+#[test]
+fn channels_of_shards_are_held_to_the_patterns_of_channels() {
+    let mut store = Store::new(Settings { nodes: 2, shards: 2, ..PLAIN });
+    let admin = store.connect(0, 0, PortKind::Client);
+    let client = user(&mut store, admin, "u", &["&{news}*", "+@pubsub", "+ping"]);
+    for words in [
+        &["SSUBSCRIBE", "other"][..],
+        &["SSUBSCRIBE", "{news}a", "other{news}"],
+        &["SPUBLISH", "other", "x"],
+        &["SSUBSCRIBE", "{news}a", "{news}b", "x{news}"],
+    ] {
+        assert_eq!(store.call(client, words), NO_CHANNEL, "{words:?}");
+    }
+    assert_eq!(store.call(admin, &["PUBSUB", "SHARDCHANNELS"]), "*0\r\n", "all or nothing");
+    let reply = store.call(client, &["SSUBSCRIBE", "{news}a", "{news}b"]);
+    assert!(reply.ends_with("{news}b\r\n:2\r\n"), "{reply}");
+    let other = user(&mut store, admin, "o", &["&{news}?", "+spublish", "+publish"]);
+    assert_eq!(store.call(other, &["SPUBLISH", "{news}a", "x"]), ":1\r\n");
+    assert!(store.take(client).ends_with(b"{news}a\r\n$1\r\nx\r\n"));
+    assert_eq!(store.call(other, &["SPUBLISH", "{news}ab", "x"]), NO_CHANNEL);
+    // Whoever may not publish may not though the channel is its own; and giving up needs no permission for the channel.
+    assert_eq!(store.call(other, &["SSUBSCRIBE", "{news}a"]), no_command("ssubscribe"));
+    assert!(store.call(client, &["SUNSUBSCRIBE", "other"]).contains("sunsubscribe"));
+    assert_eq!(store.call(admin, &["ACL", "SETUSER", "u", "resetchannels", "&{news}a"]), OK);
+    store.run();
+    assert!(store.clients[client].closed, "it may not hear of the other one any more");
+    assert_eq!(store.call(other, &["SPUBLISH", "{news}a", "x"]), ":0\r\n");
 }

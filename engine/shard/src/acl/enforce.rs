@@ -1,22 +1,48 @@
 //! Which user a connection is, and what becomes of its requests and of itself because of that.
 
-use super::check::{Denied, check};
-use super::{DEFAULT, Hash, User, log};
+use super::check::{Check, Denied, has_long_key};
+use super::{DEFAULT, Hash, User};
 use crate::command::{Args, Now, Spec};
 use crate::face::SessionId;
 use crate::input::Plan;
-use crate::pubsub::Kind;
 use crate::refusal::{self, Refusal};
 use crate::session::{End, Session};
 use crate::shard::Shard;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 use dkv_protocol::users::Users;
 use sha2::{Digest, Sha256};
+
+/// Nanoseconds of looking at what a user may do that count one unit of pace.
+const NS_PER_UNIT: usize = 256;
+/// How long a look goes on at a time, in nanoseconds, and how much longer for each argument of the request: a request that waits
+/// is parsed and planned again each time, which takes as long.
+pub(super) const STEP_NS: usize = 100_000;
+const STEP_NS_PER_ARGUMENT: usize = 100;
+/// What a connection counts that is held to other rules, in units.
+const UNITS_OF_CHANGE: usize = 2;
+
+/// The units of pace of so many nanoseconds.
+pub(super) const fn units_of(ns: usize) -> usize {
+    (ns + NS_PER_UNIT / 2) / NS_PER_UNIT
+}
+
+/// How far it is known whether the user of a connection may execute the next command.
+#[derive(Debug, Default)]
+pub(crate) enum Checking {
+    #[default]
+    Unknown,
+    Begun(Box<Check>),
+    /// It is known, and the command could not be executed, or refused, since.
+    Known(Result<(), Denied>),
+}
 
 impl Session {
     /// It is this user from here on.
     pub(crate) fn become_user(&mut self, user: &Arc<User>) {
+        self.checking = Checking::Unknown;
         self.authenticated = true;
         self.free = user.is_free();
         self.user = Some(Arc::clone(user));
@@ -25,13 +51,14 @@ impl Session {
     /// It is nobody yet, or the default user where that one needs no password.
     pub(crate) fn become_nobody(&mut self, default: &Arc<User>) {
         (self.authenticated, self.free, self.user) = (false, false, None);
+        self.checking = Checking::Unknown;
         if default.needs_no_password() {
             self.become_user(default);
         }
     }
 
     /// Whether it is in the middle of a command, which is tried again.
-    fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         let going = |one: &crate::transaction::Transaction| one.is_going();
         self.change.is_some()
             || self.wait.is_some()
@@ -48,19 +75,20 @@ impl Session {
 }
 
 impl Shard {
-    /// What becomes of a request of a connection that may not do everything. None: what becomes of any other.
+    /// What becomes of a request of a connection that may not do everything, whatever it may do. None: what becomes of any other,
+    /// once it is known to be allowed.
     #[cold]
     pub(crate) fn plan_bound(
         session: &Session,
         spec: Option<&'static Spec>,
         args: Args<'_>,
     ) -> Option<Plan> {
-        let Some(user) = session.user.as_ref().filter(|_| session.authenticated) else {
+        if !session.authenticated || session.user.is_none() {
             let allowed = spec.is_some_and(|spec| spec.flags.contains(&"no_auth"));
             return (!allowed).then_some(Plan::Refused(Refusal::Unauthenticated));
-        };
+        }
         let spec = spec?;
-        // It was allowed when it began, and cannot be taken back in the middle.
+        // It was allowed when it began.
         if session.has_begun() {
             return None;
         }
@@ -68,14 +96,99 @@ impl Shard {
             return Some(Plan::Refused(refusal));
         }
         // What is no subcommand has no permissions either.
-        if !spec.subcommands.is_empty()
-            && args.len() > 1
-            && let Some(refusal) = refusal::check_subcommand(spec, args)
-        {
-            return Some(Plan::Refused(refusal));
+        if !spec.subcommands.is_empty() && args.len() > 1 {
+            return refusal::check_subcommand(spec, args).map(Plan::Refused);
         }
-        let denied = check(user, spec, args).err()?;
-        Some(Plan::Refused(Refusal::Denied(denied)))
+        None
+    }
+
+    /// Executes a command of a connection that may not do everything: it is refused where its user may not do that. Break: not
+    /// now, the session is stalled.
+    #[cold]
+    pub(crate) fn execute_bound(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        spec: &'static Spec,
+        plan: Plan,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        let of_form = matches!(plan, Plan::Refused(refusal) if refusal.is_of_form());
+        // It was allowed when it began, and cannot be taken back in the middle.
+        if !session.authenticated || of_form || session.has_begun() {
+            // What is known is of this command alone.
+            session.checking = Checking::Unknown;
+            return self.execute_one(now, session, Some(spec), plan, args);
+        }
+        if matches!(session.checking, Checking::Unknown) && has_long_key(spec, args) {
+            let plan = Plan::Refused(Refusal::KeyTooLong);
+            return self.execute_one(now, session, Some(spec), plan, args);
+        }
+        let plan = match self.check_step(session, spec, args)? {
+            Ok(()) => plan,
+            Err(denied) => Plan::Refused(Refusal::Denied(denied)),
+        };
+        let flow = self.execute_one(now, session, Some(spec), plan, args);
+        // It is not looked at again when it is tried again: what a look takes may be all that there is in a turn.
+        session.checking = match plan {
+            _ if flow.is_continue() => Checking::Unknown,
+            Plan::Refused(Refusal::Denied(denied)) => Checking::Known(Err(denied)),
+            _ => Checking::Known(Ok(())),
+        };
+        flow
+    }
+
+    /// Whether a user may execute that. Break: it is not known yet, and the session is stalled.
+    fn check_step(
+        &mut self,
+        session: &mut Session,
+        spec: &Spec,
+        args: Args<'_>,
+    ) -> ControlFlow<(), Result<(), Denied>> {
+        let Some(user) = &session.user else { return ControlFlow::Continue(Ok(())) };
+        if self.pace.is_over() {
+            self.later(session);
+            return ControlFlow::Break(());
+        }
+        let mut check = match core::mem::take(&mut session.checking) {
+            Checking::Known(result) => return ControlFlow::Continue(result),
+            Checking::Begun(check) => *check,
+            Checking::Unknown => Check::new(spec, args),
+        };
+        let step_ns = STEP_NS + args.len() * STEP_NS_PER_ARGUMENT;
+        let mut left_ns = step_ns;
+        let result = check.go_on(user, spec, args, &mut left_ns);
+        self.pace.work(units_of(step_ns - left_ns));
+        let Some(result) = result else {
+            session.checking = Checking::Begun(Box::new(check));
+            self.later(session);
+            return ControlFlow::Break(());
+        };
+        ControlFlow::Continue(result)
+    }
+
+    /// EXEC: looks at the commands of a transaction again whose user is held to other rules since they were queued. Break: it is
+    /// not through, and the session is stalled.
+    pub(crate) fn check_queued(&mut self, session: &mut Session) -> ControlFlow<()> {
+        let (Some(user), Some(transaction)) = (&session.user, &mut session.transaction) else {
+            return ControlFlow::Continue(());
+        };
+        let mut left_ns = STEP_NS;
+        let checked = transaction.check_on(user, &mut left_ns);
+        self.pace.work(units_of(STEP_NS - left_ns));
+        match checked {
+            None => {
+                self.later(session);
+                return ControlFlow::Break(());
+            }
+            Some(Ok(())) => {}
+            Some(Err((at, denied))) => {
+                if let Some((spec, args)) = session.transaction.as_ref().and_then(|t| t.at(at)) {
+                    self.note_denied(session, Some(spec), args, denied);
+                }
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     /// Notes that a request was refused.
@@ -88,8 +201,7 @@ impl Shard {
         denied: Denied,
     ) {
         let Some(spec) = spec else { return };
-        let client = log::client_of(self.now, session);
-        self.acl_log.denied(self.now, session, spec, args, denied, client);
+        self.acl_log.denied(self.now, session, spec, args, denied);
     }
 
     /// Whether a connection is that user now: the password is the user's. Otherwise it is who it was.
@@ -107,8 +219,7 @@ impl Shard {
             session.become_user(&user);
             return true;
         }
-        let client = log::client_of(now, session);
-        self.acl_log.wrong_password(now, command, user, client);
+        self.acl_log.wrong_password(now, session, command, user);
         false
     }
 
@@ -116,6 +227,7 @@ impl Shard {
     /// and closed when they subscribe to what they may not hear any more.
     pub(crate) fn follow_users(&mut self, users: &Users) {
         self.acl.follow(users);
+        self.pace.begin();
         let changed = |session: &&Session| {
             let known =
                 session.user.as_ref().map(|user| (user, self.acl.get(user.name.as_bytes())));
@@ -127,43 +239,22 @@ impl Shard {
         for id in ids {
             let Some(mut session) = self.sessions.take(id) else { continue };
             match self.acl.get(session.user_name().as_bytes()).map(Arc::clone) {
-                Some(user) if may_hear(&user, &session) => {
+                Some(user) => {
                     session.become_user(&user);
-                    Self::abort_denied(&mut session, &user);
+                    // What is under way is not stopped any more.
+                    let begun = session.has_begun();
+                    if let Some(transaction) = session.transaction.as_mut().filter(|_| !begun) {
+                        transaction.check_anew();
+                    }
+                    self.suspect(&session);
                 }
                 // It is answered first.
                 None if session.change.is_some() => {}
-                _ => self.let_go(&mut session),
+                None => self.let_go(&mut session),
             }
+            self.pace.work(UNITS_OF_CHANGE);
             self.settle(session);
         }
+        self.look_at_suspects();
     }
-
-    /// A transaction with a command that its user may not execute any more does not run.
-    fn abort_denied(session: &mut Session, user: &User) {
-        // One that is under way is not stopped any more.
-        let begun = session.has_begun();
-        if let Some(transaction) = session.transaction.as_mut().filter(|_| !begun) {
-            transaction.refuse_if(|spec, args| check(user, spec, args).is_err());
-        }
-    }
-}
-
-/// Whether a user may hear all that a connection is subscribed to.
-fn may_hear(user: &User, session: &Session) -> bool {
-    let Some(listening) = &session.listening else { return true };
-    if user.is_free() {
-        return true;
-    }
-    // It may be about to subscribe to more.
-    if listening.has_begun() {
-        return false;
-    }
-    [Kind::Channel, Kind::Pattern, Kind::Shard].into_iter().all(|kind| {
-        listening.names(kind).iter().all(|name| {
-            let may =
-                |one: &super::selector::Selector| one.allows_channel(name, kind == Kind::Pattern);
-            user.selectors().iter().any(may)
-        })
-    })
 }

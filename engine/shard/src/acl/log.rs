@@ -46,7 +46,9 @@ struct Entry {
     user: Vec<u8>,
     /// When it was last (CLOCK_BOOTTIME, milliseconds).
     at_ms: u64,
+    /// The connection, as CLIENT LIST shows it and by its CLIENT ID.
     client: Vec<u8>,
+    client_id: u64,
 }
 
 /// See the module.
@@ -62,7 +64,7 @@ fn head(bytes: &[u8]) -> Vec<u8> {
 }
 
 impl AclLog {
-    /// A request that was refused; `client` is its connection as CLIENT LIST shows it.
+    /// A request that was refused.
     pub(crate) fn denied(
         &mut self,
         now: Now,
@@ -70,7 +72,6 @@ impl AclLog {
         spec: &Spec,
         args: Args<'_>,
         denied: Denied,
-        client: Vec<u8>,
     ) {
         let (reason, object) = match denied {
             Denied::Command => {
@@ -79,30 +80,50 @@ impl AclLog {
             Denied::Key(at) => (Reason::Key, head(args.get(at as usize))),
             Denied::Channel(at) => (Reason::Channel, head(args.get(at as usize))),
         };
-        let user = session.user_name().as_bytes().to_vec();
         let in_multi = session.transaction.as_ref().is_some_and(|one| one.is_open());
-        self.add(Entry { count: 1, reason, in_multi, object, user, at_ms: now.boot_ms(), client });
+        self.add(now, session, (reason, in_multi), object, session.user_name().as_bytes());
     }
 
     /// A wrong password, given with AUTH or HELLO.
-    pub(crate) fn wrong_password(&mut self, now: Now, command: &str, user: &[u8], client: Vec<u8>) {
-        let (object, user) = (command.as_bytes().to_vec(), head(user));
-        let (reason, in_multi) = (Reason::Auth, false);
-        self.add(Entry { count: 1, reason, in_multi, object, user, at_ms: now.boot_ms(), client });
+    pub(crate) fn wrong_password(
+        &mut self,
+        now: Now,
+        session: &Session,
+        command: &str,
+        user: &[u8],
+    ) {
+        let user = &user[..user.len().min(OBJECT_BYTES_MAX)];
+        self.add(now, session, (Reason::Auth, false), command.as_bytes().to_vec(), user);
     }
 
-    fn add(&mut self, mut entry: Entry) {
+    /// Counts what was noted lately, or notes it. The connection is described when it is another one than before: that costs
+    /// more than all the rest, and one that is refused again and again is described already.
+    fn add(
+        &mut self,
+        now: Now,
+        session: &Session,
+        (reason, in_multi): (Reason, bool),
+        object: Vec<u8>,
+        user: &[u8],
+    ) {
+        let at_ms = now.boot_ms();
         let same = |one: &Entry| {
-            (one.reason, one.in_multi) == (entry.reason, entry.in_multi)
-                && entry.at_ms - one.at_ms <= SAME_MS
-                && one.object == entry.object
-                && one.user == entry.user
+            (one.reason, one.in_multi) == (reason, in_multi)
+                && at_ms - one.at_ms <= SAME_MS
+                && one.object == object
+                && one.user == user
         };
-        if let Some(at) = self.entries.iter().position(same)
-            && let Some(known) = self.entries.remove(at)
-        {
-            entry.count += known.count;
+        let client_id = session.client_id;
+        let known = self.entries.iter().position(same).and_then(|at| self.entries.remove(at));
+        let mut entry = known.unwrap_or_else(|| {
+            let (user, client) = (user.to_vec(), client_of(now, session));
+            Entry { count: 0, reason, in_multi, object, user, at_ms, client, client_id }
+        });
+        if entry.client_id != client_id {
+            (entry.client, entry.client_id) = (client_of(now, session), client_id);
         }
+        entry.count += 1;
+        entry.at_ms = at_ms;
         self.entries.push_front(entry);
         self.entries.truncate(ENTRIES_MAX);
     }
@@ -168,7 +189,7 @@ pub(crate) fn finish(x: &Exec<'_>, args: Args<'_>, parts: &[Vec<u8>], out: &mut 
 }
 
 /// A connection as an entry shows it.
-pub(crate) fn client_of(now: Now, session: &Session) -> Vec<u8> {
+fn client_of(now: Now, session: &Session) -> Vec<u8> {
     let mut text = Vec::new();
     crate::clients::describe(now, session, &mut text);
     String::from_utf8_lossy(&text).into_owned().into_bytes()

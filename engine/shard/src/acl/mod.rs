@@ -8,6 +8,7 @@ pub(crate) mod categories;
 pub(crate) mod check;
 pub(crate) mod command;
 mod enforce;
+mod hearing;
 pub(crate) mod line;
 pub(crate) mod log;
 mod selector;
@@ -20,6 +21,8 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use dkv_protocol::users::Users;
+pub(crate) use enforce::Checking;
+pub(crate) use hearing::Suspect;
 pub(crate) use user::{Hash, User};
 
 /// The user of a connection that says nothing, or a password alone.

@@ -1,6 +1,7 @@
 //! What a user may do: commands, keys and channels, as one root selector and each one in parentheses describe it.
 
 use super::categories;
+use super::check::Object;
 use crate::commands::glob::{PATTERN_BYTES_MAX, Pattern};
 use crate::commands::{self, NUMBERS};
 use alloc::string::String;
@@ -240,18 +241,26 @@ impl Selector {
         self.commands.allow(number, first)
     }
 
-    /// Whether that may be done to a key.
-    pub(crate) fn allows_key(&self, key: &[u8], flags: u8) -> bool {
-        self.all_keys
-            || self.keys.iter().any(|one| one.flags & flags == flags && one.pattern.matches(key))
+    /// How many patterns such an object is compared with; none where every one is allowed.
+    pub(super) fn patterns(&self, object: Object<'_>) -> Option<usize> {
+        match object {
+            Object::Key(..) => (!self.all_keys).then_some(self.keys.len()),
+            Object::Channel(_) | Object::ChannelPattern(_) => {
+                (!self.all_channels).then_some(self.channels.len())
+            }
+        }
     }
 
-    /// Whether a channel may be used; of a pattern only what it says is compared.
-    pub(crate) fn allows_channel(&self, name: &[u8], is_pattern: bool) -> bool {
-        let allows = |(text, pattern): &(String, Pattern)| {
-            if is_pattern { text.as_bytes() == name } else { pattern.matches(name) }
-        };
-        self.all_channels || self.channels.iter().any(allows)
+    /// Whether the pattern `at` of those allows it, and about how many nanoseconds it took to see.
+    pub(super) fn allows(&self, at: usize, object: Object<'_>) -> (bool, usize) {
+        match object {
+            Object::Key(key, flags) => match &self.keys[at] {
+                one if one.flags & flags == flags => one.pattern.look(key),
+                _ => (false, 0),
+            },
+            Object::Channel(name) => self.channels[at].1.look(name),
+            Object::ChannelPattern(text) => (self.channels[at].0.as_bytes() == text, 0),
+        }
     }
 
     /// Its commands, as ACL GETUSER shows them.

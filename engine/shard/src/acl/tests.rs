@@ -1,6 +1,9 @@
 //! Rules, lines and refusals, as Redis 7.0 has them.
 
+use super::check::{Check, Denied, check};
 use super::{Acl, User};
+use crate::command::Args;
+use crate::commands;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use dkv_protocol::users::Users;
@@ -133,4 +136,67 @@ fn who_is_as_before_is_not_made_anew() {
     assert!(acl.get(b"one").is_none());
     assert!(acl.authenticate(b"default", &[7; 32]).is_some());
     assert!(acl.authenticate(b"default", &[8; 32]).is_none());
+}
+
+/// What a user may do to `words`, and in how many steps that is known when each has that many nanoseconds.
+fn in_steps(user: &User, words: &[&str], step_ns: usize) -> (Result<(), Denied>, usize) {
+    let (mut bytes, mut spans) = (Vec::new(), Vec::new());
+    for word in words {
+        let start = bytes.len() as u32;
+        bytes.extend_from_slice(word.as_bytes());
+        spans.push((start, bytes.len() as u32));
+    }
+    let args = Args::new(&bytes, &spans);
+    let spec = commands::lookup(args.get(0)).expect("a command");
+    let (mut going, mut steps) = (Check::new(spec, args), 1);
+    loop {
+        let mut left_ns = step_ns;
+        match going.go_on(user, spec, args, &mut left_ns) {
+            Some(result) => {
+                assert_eq!(result, check(user, spec, args), "{words:?} in steps of {step_ns}");
+                return (result, steps);
+            }
+            None => steps += 1,
+        }
+    }
+}
+
+#[test]
+fn a_look_in_steps_of_any_length_finds_what_one_at_once_does() {
+    let mut user = User::new("u");
+    let many: Vec<String> = (0..50).map(|i| format!("~k{i}:*")).collect();
+    let rules: Vec<&str> = many.iter().map(String::as_str).collect();
+    apply(&mut user, &rules).unwrap();
+    apply(&mut user, &["+mget", "+copy", "+subscribe", "+publish", "&c*", "&d"]).unwrap();
+    apply(&mut user, &["(%R~r* %W~w* +copy +set)", "(~* +del)", "(+psubscribe &p? &*)"]).unwrap();
+    for (words, expected) in [
+        (&["MGET", "k1:a", "k49:b", "k0:c"][..], Ok(())),
+        (&["MGET", "k1:a", "x", "k0:c"], Err(Denied::Key(2))),
+        (&["MSET", "k1:a", "1"], Err(Denied::Command)),
+        (&["COPY", "r1", "w1"], Ok(())),
+        // The first key is allowed by another selector than the second one, which is further behind.
+        (&["COPY", "k3:", "w1"], Err(Denied::Key(2))),
+        (&["COPY", "w1", "r1"], Err(Denied::Key(1))),
+        (&["SET", "w1", "1"], Ok(())),
+        (&["SET", "w1", "1", "GET"], Err(Denied::Key(1))),
+        (&["DEL", "any", "thing"], Ok(())),
+        (&["SUBSCRIBE", "c1", "d", "e"], Err(Denied::Channel(3))),
+        (&["PSUBSCRIBE", "any*"], Ok(())),
+        (&["PUBLISH", "d", "x"], Ok(())),
+    ] {
+        for step_ns in [1, 20, 100, 1000] {
+            assert_eq!(in_steps(&user, words, step_ns).0, expected, "{words:?}");
+        }
+    }
+    // A pattern at a time, and of many keys no more of them than there is time for.
+    assert_eq!(in_steps(&user, &["MGET", "x"], 1).1, 51);
+    let keys: Vec<String> = (0..100).map(|i| format!("k49:{i}")).collect();
+    let words: Vec<&str> =
+        core::iter::once("MGET").chain(keys.iter().map(String::as_str)).collect();
+    let (few, many) = (in_steps(&user, &words, 100_000).1, in_steps(&user, &words, 1000).1);
+    assert!(few == 1 && (40..200).contains(&many), "{few} {many}");
+    // What no key can be is not compared at all, and a long one not in one piece.
+    let long = "k".repeat(60_000);
+    apply(&mut user, &["~*1", "~*2", "~*3"]).unwrap();
+    assert!(in_steps(&user, &["MGET", &long], 50_000).1 >= 3);
 }
