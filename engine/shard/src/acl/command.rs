@@ -26,6 +26,10 @@ const TRIES: u8 = 100;
 const THE_DEFAULT_USER: &str = "ERR The 'default' user cannot be removed";
 const KEPT: &str = "ERR the store keeps its users by itself: ACL SETUSER and ACL DELUSER change them on every node, and they \
                     stay when it restarts. There is no file to load or save";
+/// Bytes of lines that count one unit of pace.
+const LINE_BYTES_PER_UNIT: usize = 4096;
+pub(super) const UNREADABLE: &str = "ERR the rules of this user cannot be read by this version, so they cannot be changed by \
+                                     it either; see ACL LIST, and remove the user with ACL DELUSER to begin anew";
 const BITS: &str = "ERR ACL GENPASS argument must be the number of bits for the output password, a positive number up to 4096";
 const BITS_MAX: i64 = 4096;
 const GONE: &str = "NOPERM the user of this connection was removed meanwhile; nothing was changed";
@@ -56,8 +60,10 @@ impl Shard {
                 self.acl.all().for_each(|user| reply::bulk(&mut out, user.name.as_bytes()));
             }
             "list" => {
-                reply::array(&mut out, self.acl.all().len());
-                self.acl.all().for_each(|user| reply::bulk(&mut out, user.line().as_bytes()));
+                let lines = self.acl.lines();
+                reply::array(&mut out, lines.len());
+                lines.for_each(|line| reply::bulk(&mut out, line.as_bytes()));
+                self.pace.work(1 + out.len() / LINE_BYTES_PER_UNIT);
             }
             "getuser" => match self.acl.get(args.get(2)) {
                 Some(user) => show::user(user, proto, &mut out),
@@ -239,12 +245,15 @@ impl Shard {
     /// What ACL SETUSER makes of a user.
     fn set(&self, session: &Session, args: Args<'_>) -> Result<UserChanges, Vec<u8>> {
         let name = name_of(args.get(2))?;
-        let known = self.acl.get(name.as_bytes()).and_then(|user| User::of_line(&user.line()));
+        let known = match self.acl.line_of(name.as_bytes()) {
+            Some(line) => Some(User::of_line(line).ok_or(UNREADABLE)?),
+            None => None,
+        };
         let mut user = known.unwrap_or_else(|| User::new(name));
         let rules: Vec<&[u8]> = args.iter_from(3).collect();
         user.apply_all(&rules, false)?;
         let given = Vec::from([self.present(session.user_name()), self.present(name)]);
-        let line = Some(user.line());
+        let line = Some(user.kept_line()?);
         Ok(UserChanges { given, changes: [UserLine { name: name.to_string(), line }].into() })
     }
 

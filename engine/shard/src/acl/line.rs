@@ -1,6 +1,7 @@
 //! The line of a user as rules make it of the one before: for commands, and for whoever changes users without a node.
 
 use super::DEFAULT;
+use super::command::UNREADABLE;
 use super::user::{Hash, User};
 use alloc::string::String;
 
@@ -37,13 +38,13 @@ pub fn user_line(
         text.strip_prefix("ERR ").unwrap_or(&text).into()
     };
     let name = name_of(name.as_bytes()).map_err(|why| in_words(why.as_bytes()))?;
-    let mut user = match present.and_then(User::of_line) {
-        Some(user) => user,
+    let mut user = match present {
+        Some(line) => User::of_line(line).ok_or_else(|| in_words(UNREADABLE.as_bytes()))?,
         None if name == DEFAULT => User::default_with(store_password),
         None => User::new(name),
     };
     user.apply_all(rules, false).map_err(|why| in_words(&why))?;
-    Ok(user.line())
+    user.kept_line().map_err(|why| in_words(&why))
 }
 
 /// Whether who says nothing about who it is, is this user: it is on and has no password. False for what is no line of a user.

@@ -84,13 +84,24 @@ impl Acl {
         self.get(DEFAULT.as_bytes()).unwrap_or(&self.original)
     }
 
+    /// The line that a user was made of.
+    fn line_of(&self, name: &[u8]) -> Option<&str> {
+        let at = self.known.binary_search_by(|known| known.user.name.as_bytes().cmp(name));
+        at.ok().map(|at| self.known[at].line.as_str())
+    }
+
+    /// The lines of all of them, in the order of their names.
+    fn lines(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.known.iter().map(|known| known.line.as_str())
+    }
+
     /// All of them, in the order of their names.
     pub(crate) fn all(&self) -> impl ExactSizeIterator<Item = &Arc<User>> {
         self.known.iter().map(|known| &known.user)
     }
 
     /// The user of that name, when that is its password. It takes as long when there is no such user.
-    pub(crate) fn authenticate(&self, name: &[u8], password: &Hash) -> Option<&Arc<User>> {
+    pub(crate) fn authenticate(&self, name: &[u8], password: Option<&Hash>) -> Option<&Arc<User>> {
         let user = self.get(name);
         let right = user.unwrap_or(&self.original).accepts(password);
         user.filter(|_| right)

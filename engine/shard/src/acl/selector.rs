@@ -23,7 +23,7 @@ pub(crate) const READ: u8 = 1;
 pub(crate) const WRITE: u8 = 2;
 
 /// A pattern of keys, and what may be done to those that match.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct KeyPattern {
     flags: u8,
     text: String,
@@ -31,7 +31,7 @@ struct KeyPattern {
 }
 
 /// Commands that may be run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Commands {
     /// By number, of commands and subcommands.
     allowed: [u64; NUMBERS.div_ceil(64)],
@@ -141,7 +141,7 @@ impl Commands {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Selector {
     commands: Commands,
     all_keys: bool,
@@ -160,6 +160,11 @@ impl Selector {
             all_channels: false,
             channels: Vec::new(),
         }
+    }
+
+    /// How many patterns it has.
+    pub(super) fn patterns_len(&self) -> usize {
+        self.keys.len() + self.channels.len()
     }
 
     /// Whether it allows everything.

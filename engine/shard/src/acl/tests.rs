@@ -20,7 +20,7 @@ fn line(rules: &[&str]) -> String {
     apply(&mut user, rules).unwrap();
     let line = user.line();
     // It can be read again, and says the same then.
-    assert_eq!(User::of_line(&line).unwrap().line(), line);
+    assert_eq!(User::of_line(&line).as_ref(), Some(&user), "{line}");
     line.strip_prefix("user u ").unwrap().to_string()
 }
 
@@ -134,8 +134,77 @@ fn who_is_as_before_is_not_made_anew() {
     assert!(!acl.default_user().takes_any_password());
     acl.follow(&Users::default());
     assert!(acl.get(b"one").is_none());
-    assert!(acl.authenticate(b"default", &[7; 32]).is_some());
-    assert!(acl.authenticate(b"default", &[8; 32]).is_none());
+    assert!(acl.authenticate(b"default", Some(&[7; 32])).is_some());
+    assert!(acl.authenticate(b"default", Some(&[8; 32])).is_none());
+}
+
+#[test]
+fn nobody_has_other_rights_after_a_restart() {
+    for rules in [
+        &["on", "nopass", "~x", "+get", "(~b) +@all -get)"][..],
+        &["(~b))"],
+        &["(+get|x))"],
+        &["(+get", "~x)", "+@all)"],
+        &["+get|a +@all"],
+        &["-get +@all"],
+        &["+get|\u{a0}+@all"],
+        &["~x +@all"],
+        &["(~a)b)"],
+        &["(-get) +@all)"],
+    ] {
+        let mut user = User::new("u");
+        let taken = apply(&mut user, rules).is_ok() && user.kept_line().is_ok();
+        let line = user.line();
+        assert!(!taken || User::of_line(&line).as_ref() == Some(&user), "{rules:?}: {line}");
+    }
+    for refused in ["(~b) +@all -get)", "(~b))", "+get|a +@all"] {
+        let why = refusal(&[refused]);
+        assert!(why.contains("parenthes"), "{refused}: {why}");
+    }
+    // Words by chance, of what has a meaning in lines.
+    let parts =
+        ["(", ")", " ", "~", "+", "-", "@all", "get", "|", "x", "%R", "&", "*", "#", ">p", "on"];
+    let (mut seed, mut kept) = (1u64, 0);
+    for _ in 0..20_000 {
+        let mut draw = |below: u64| {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        };
+        let words: Vec<String> = (0..=draw(4))
+            .map(|_| (0..=draw(6)).map(|_| parts[draw(parts.len() as u64) as usize]).collect())
+            .collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut user = User::new("u");
+        if apply(&mut user, &words).is_err() {
+            continue;
+        }
+        let line = user.line();
+        assert_eq!(User::of_line(&line).as_ref(), Some(&user), "{words:?}: {line}");
+        assert_eq!(user.kept_line().as_ref(), Ok(&line));
+        kept += 1;
+    }
+    assert!(kept > 1000, "{kept}");
+}
+
+#[test]
+fn rules_are_bounded_before_they_are_applied() {
+    let many: Vec<String> = (0..6000).map(|i| format!("~{i}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert!(refusal(&many).contains("20480 bytes together"));
+    assert!(refusal(&many[..1100]).contains("at most 1024 patterns"));
+    let long = format!(">{}", "x".repeat(16 * 1024 + 1));
+    let why = refusal(&[&long]);
+    assert!(why.contains("A password has at most") && why.len() < 300, "{why}");
+    assert!(apply(&mut User::new("u"), &[&long[..1000]]).is_ok());
+}
+
+#[test]
+fn a_user_that_cannot_be_read_is_not_made_anew_by_one_rule() {
+    let line = "user u on nopass ~* +@all somethingnew";
+    let why = super::line::user_line(Some(line), "u", None, &[b"-get"]).unwrap_err();
+    assert!(why.contains("cannot be read by this version"), "{why}");
 }
 
 /// What a user may do to `words`, and in how many steps that is known when each has that many nanoseconds.

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
-use dkv_protocol::limits::USER_LINE_BYTES_MAX;
+use dkv_protocol::limits::{UNAUTHENTICATED_BULK_BYTES_MAX, USER_LINE_BYTES_MAX};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -16,12 +16,34 @@ const NOT_TEXT: &str = "A rule is text in UTF-8 without control characters";
 const TOO_LONG: &str =
     "ERR the rules of a user take at most 16384 bytes together; give fewer, or wider patterns";
 const _: () = assert!(USER_LINE_BYTES_MAX == 16 * 1024);
+const TOO_MANY: &str = "ERR the rules of one command take at most 20480 bytes together; give them in several commands, or \
+                        wider patterns";
+/// Bytes of the rules that are applied at once: a line as long as can be, and what takes the place of something in it.
+const RULES_BYTES_MAX: usize = USER_LINE_BYTES_MAX + 4 * 1024;
+const _: () = assert!(RULES_BYTES_MAX == 20_480);
+/// The longest password. Nobody who has not said one yet could send a longer one.
+pub(crate) const PASSWORD_BYTES_MAX: usize = UNAUTHENTICATED_BULK_BYTES_MAX;
+const _: () = assert!(PASSWORD_BYTES_MAX == 16 * 1024);
+const PASSWORD_TOO_LONG: &str = "A password has at most 16384 bytes";
+const SPACE: &str = "Only passwords, and selectors in parentheses, hold spaces";
+/// Selectors are kept as text between parentheses, so a rule of one that ends with one would end it.
+const PARENTHESIS: &str = "A rule of a selector does not end with a parenthesis";
+/// Patterns, passwords and selectors of one user: each that comes is compared with those that are there.
+const ITEMS_MAX: usize = 1024;
+const ITEMS: &str =
+    "ERR a user has at most 1024 patterns, passwords and selectors together; give wider patterns";
+const _: () = assert!(ITEMS_MAX == 1024);
+/// Bytes of a rule that an error repeats.
+const QUOTED_BYTES_MAX: usize = 128;
+/// What the rules of a user would mean another time is what they mean now, or they are not taken.
+const NOT_THE_SAME: &str = "ERR these rules cannot be kept as text that means the same; give them one by one, without \
+                            parentheses within rules";
 
 /// SHA-256 of a password.
 pub(crate) type Hash = [u8; 32];
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct User {
     pub(crate) name: String,
     on: bool,
@@ -79,9 +101,15 @@ impl User {
     /// # Errors
     /// The reply of ACL SETUSER; the user is of no use then.
     pub(crate) fn apply_all(&mut self, rules: &[&[u8]], lenient: bool) -> Result<(), Vec<u8>> {
+        if rules.iter().map(|rule| rule.len() + 1).sum::<usize>() > RULES_BYTES_MAX {
+            return Err(TOO_MANY.into());
+        }
         for rule in merged(rules)? {
             let refused = match (rule[..].split_first(), core::str::from_utf8(&rule)) {
                 // A password is any bytes.
+                (Some((b'>' | b'<', password)), _) if password.len() > PASSWORD_BYTES_MAX => {
+                    Err(PASSWORD_TOO_LONG)
+                }
                 (Some((b'>', password)), _) => {
                     self.add_password(Sha256::digest(password).into());
                     Ok(())
@@ -93,12 +121,33 @@ impl User {
                 _ => Err(NOT_TEXT),
             };
             if let Err(why) = refused {
-                let text =
-                    [b"ERR Error in ACL SETUSER modifier '", &rule[..], b"': ", why.as_bytes()];
+                let quoted = &rule[..rule.len().min(QUOTED_BYTES_MAX)];
+                let text = [b"ERR Error in ACL SETUSER modifier '", quoted, b"': ", why.as_bytes()];
                 return Err(text.concat());
+            }
+            if self.items() > ITEMS_MAX {
+                return Err(ITEMS.into());
             }
         }
         if self.line().len() > USER_LINE_BYTES_MAX { Err(TOO_LONG.into()) } else { Ok(()) }
+    }
+
+    /// Its line, given that the same user can be made of it.
+    ///
+    /// # Errors
+    /// It would be another one, which might have more rights; as a reply.
+    pub(crate) fn kept_line(&self) -> Result<String, Vec<u8>> {
+        let line = self.line();
+        if Self::of_line(&line).as_ref() == Some(self) {
+            Ok(line)
+        } else {
+            Err(NOT_THE_SAME.into())
+        }
+    }
+
+    fn items(&self) -> usize {
+        let patterns = self.selectors.iter().map(|selector| 1 + selector.patterns_len());
+        self.passwords.len() + patterns.sum::<usize>()
     }
 
     fn apply(&mut self, rule: &str, lenient: bool) -> Result<(), &'static str> {
@@ -123,11 +172,18 @@ impl User {
             let mut selector = Selector::new();
             for rule in rules.strip_suffix(')').ok_or(SYNTAX)?.split(' ').filter(|r| !r.is_empty())
             {
+                if rule.ends_with(')') {
+                    return Err(PARENTHESIS);
+                }
                 apply_to(&mut selector, rule, lenient)?;
             }
             self.selectors.push(selector);
         } else {
             apply_to(&mut self.selectors[0], rule, lenient)?;
+            // The first argument of a command may be anything else.
+            if rule.contains(char::is_whitespace) {
+                return Err(SPACE);
+            }
         }
         Ok(())
     }
@@ -155,10 +211,13 @@ impl User {
         self.nopass
     }
 
-    /// Whether who says this password is this user. Takes as long for a right one as for a wrong one.
-    pub(crate) fn accepts(&self, given: &Hash) -> bool {
+    /// Whether who says this password is this user; none is one that nobody has. Takes as long for a right one as for a wrong
+    /// one.
+    pub(crate) fn accepts(&self, given: Option<&Hash>) -> bool {
         let mut right = subtle::Choice::from(u8::from(self.nopass));
-        for password in &self.passwords {
+        for (given, password) in
+            given.into_iter().flat_map(|g| self.passwords.iter().map(move |p| (g, p)))
+        {
             right |= given.ct_eq(password);
         }
         (right & subtle::Choice::from(u8::from(self.on))).into()
@@ -233,12 +292,18 @@ fn merged(rules: &[&[u8]]) -> Result<Vec<Vec<u8>>, Vec<u8>> {
 
 fn apply_to(selector: &mut Selector, rule: &str, lenient: bool) -> Result<(), &'static str> {
     match selector.apply(rule) {
-        Err(_) if lenient && rule.starts_with(['+', '-']) => {
+        Err(_) if lenient && is_of_later(rule) => {
             selector.keep(rule);
             Ok(())
         }
         result => result,
     }
+}
+
+/// Whether a rule may be about a command or category of a later version.
+fn is_of_later(rule: &str) -> bool {
+    let of_name = |b: u8| b.is_ascii_alphanumeric() || b"-_.|@".contains(&b);
+    rule.strip_prefix(['+', '-']).is_some_and(|name| !name.is_empty() && name.bytes().all(of_name))
 }
 
 fn hash(text: &str) -> Result<Hash, &'static str> {

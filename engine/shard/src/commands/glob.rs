@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 pub(crate) const PATTERN_BYTES_MAX: usize = 1024;
 
 /// A compiled pattern.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Pattern {
     /// Words in a mask: one bit for each step, and the last state after them.
     words: usize,
