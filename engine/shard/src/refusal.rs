@@ -32,6 +32,8 @@ pub(crate) enum Refusal {
     LooksOn,
     /// Not between MULTI and EXEC.
     InTransaction,
+    /// CLIENT TRACKING ON between MULTI and EXEC.
+    TrackingInTransaction,
     /// It would write to all shards between MULTI and EXEC.
     WholeStoreInTransaction,
     /// The keys must be of one slot, and are not.
@@ -60,6 +62,8 @@ pub(crate) const KEY_TOO_LONG: &str =
     "ERR key is longer than 65536 bytes; use a shorter key, for example a hash of it";
 const _: () = assert!(KEY_BYTES_MAX == 65536);
 const IN_TRANSACTION: &str = "ERR Command not allowed inside a transaction";
+const TRACKING: &str = "ERR CLIENT TRACKING ON is not allowed in a transaction, because a change of what it reads could be \
+                        missed; send it before MULTI";
 const WHOLE_STORE: &str = "ERR a transaction is of one slot and this command writes to all of them; send it outside of \
                            MULTI and EXEC";
 
@@ -91,6 +95,7 @@ fn write_plain(refusal: Refusal, spec: Option<&Spec>, args: Args<'_>, out: &mut 
         (Refusal::Unauthenticated, _) => reply::error(out, "NOAUTH Authentication required."),
         (Refusal::LooksOn, _) => reply::error(out, LOOKS_ON),
         (Refusal::InTransaction, _) => reply::error(out, IN_TRANSACTION),
+        (Refusal::TrackingInTransaction, _) => reply::error(out, TRACKING),
         (Refusal::WholeStoreInTransaction, _) => reply::error(out, WHOLE_STORE),
         (Refusal::OutOfMemory, _) => reply::error(out, commands::OUT_OF_MEMORY),
         (Refusal::KeyTooLong, _) => reply::error(out, KEY_TOO_LONG),

@@ -391,6 +391,7 @@ impl Shard {
             self.note_written(session, range);
         }
         let mut request = Request::empty(session.proto, session.whole_store());
+        request.no_touch = session.no_touch;
         args.iter_from(0).for_each(|arg| request.add(arg));
         self.park(now, Some(session), waiting, request, None);
         ControlFlow::Continue(())
@@ -405,6 +406,7 @@ impl Shard {
         args: impl Iterator<Item = &'a [u8]>,
     ) {
         let mut request = Request::empty(session.proto, session.whole_store());
+        request.no_touch = session.no_touch;
         args.for_each(|arg| request.add(arg));
         self.park(now, Some(session), waiting, request, None);
     }
@@ -556,7 +558,8 @@ impl Shard {
             Placing::There(owner) => {
                 // A connection that is gone needs no answer.
                 if self.sessions.get(waiting.session).is_some() {
-                    let Request { proto, whole_store, .. } = request;
+                    let Request { proto, whole_store, no_touch, .. } = request;
+                    self.links.no_touch = no_touch;
                     self.links.push(
                         owner,
                         waiting,
@@ -564,6 +567,7 @@ impl Shard {
                         whole_store,
                         request.args().iter_from(0),
                     );
+                    self.links.no_touch = false;
                     self.stats.forwarded.add(1);
                 }
             }
@@ -574,7 +578,9 @@ impl Shard {
                 };
                 if session.end != End::Ordered {
                     let (slot, part) = (waiting.slot, waiting.part);
+                    self.table.touch_keys(!request.no_touch);
                     self.part_here(now, &mut session, spec, slot, part, request.args());
+                    self.table.touch_keys(true);
                 }
                 self.wake(now, session);
             }

@@ -310,6 +310,13 @@ impl Shard {
         if changes_users || spec.flags.contains(&"no_multi") {
             return Plan::Refused(Refusal::InTransaction);
         }
+        // Its keys are read before, by their owner: what is told meanwhile would find nobody who keeps them.
+        if spec.name == "CLIENT"
+            && refusal::subcommand_of(spec, args) == "tracking"
+            && !args.get(2).eq_ignore_ascii_case(b"OFF")
+        {
+            return Plan::Refused(Refusal::TrackingInTransaction);
+        }
         if spec.keys(args).any(|key| key.len() > KEY_BYTES_MAX) {
             return Plan::Refused(Refusal::KeyTooLong);
         }

@@ -52,6 +52,8 @@ pub(crate) struct Request {
     spans: Vec<(u32, u32)>,
     pub(crate) proto: Proto,
     pub(crate) whole_store: bool,
+    /// Whether it leaves the keys that it reads as they are for eviction (CLIENT NO-TOUCH).
+    pub(crate) no_touch: bool,
 }
 
 impl Request {
@@ -62,12 +64,13 @@ impl Request {
             spans: spans.to_vec(),
             proto: head.proto,
             whole_store: head.whole_store,
+            no_touch: head.no_touch,
         }
     }
 
     /// One without arguments.
     pub(crate) fn empty(proto: Proto, whole_store: bool) -> Self {
-        Self { bytes: Vec::new(), spans: Vec::new(), proto, whole_store }
+        Self { bytes: Vec::new(), spans: Vec::new(), proto, whole_store, no_touch: false }
     }
 
     /// Bytes that it keeps.

@@ -138,6 +138,21 @@ fn a_pause_does_not_stop_a_transaction_in_its_middle() {
 }
 
 #[test]
+fn clients_are_listed_in_the_order_of_the_ids_and_as_often_as_they_are_named() {
+    let mut store = Store::new(Settings { shards: 2, ..PLAIN });
+    let me = store.connect(0, 0, PortKind::Client);
+    for shard in [1, 0, 1] {
+        store.connect(0, shard, PortKind::Client);
+    }
+    assert_eq!(store.call(me, &["CLIENT", "SETNAME", "id=4"]), OK);
+    let list = store.call(me, &["CLIENT", "LIST", "ID", "4", "1", "99", "3", "4", "-1", "2", "1"]);
+    let ids: Vec<&str> = list.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(ids[1..], ["id=4", "id=1", "id=3", "id=4", "id=2", "id=1", ""], "{list}");
+    let list = store.call(me, &["CLIENT", "LIST"]);
+    assert_eq!(list.matches("addr=127").count(), 4);
+}
+
+#[test]
 fn clients_whose_bytes_come_in_the_same_turn_are_listed_and_killed() {
     let mut store = Store::new(PLAIN);
     let [me, first, second] = [0; 3].map(|_| store.connect(0, 0, PortKind::Client));
@@ -182,11 +197,11 @@ fn looks_at_all_connections_end_the_turn_and_name_few() {
     store.send(me, &list(&many));
     store.run();
     assert_eq!(store.take(me), b"-ERR too many names in one command: at most 1024\r\n");
-    // None is 0, and none is named twice.
+    // None is 0; who is named twice is there twice, as in Redis.
     store.send(me, &list(&["3", "0", "2", "-1", "3"].map(String::from)));
     store.run();
     let text = String::from_utf8(store.take(me)).expect("text");
-    assert_eq!(text.matches(" addr=").count(), 2, "{text}");
+    assert_eq!(text.matches(" addr=").count(), 3, "{text}");
 }
 
 #[test]

@@ -131,6 +131,32 @@ fn a_write_that_was_on_its_way_to_a_node_that_is_gone_is_uncertain_and_a_read_is
     assert_eq!(store.call(client, &["GET", &there]), "$2\r\nvx\r\n");
 }
 
+/// Whoever leads the range then, another node or that of the client.
+#[test]
+fn a_read_that_does_not_touch_its_key_does_not_when_it_is_asked_again() {
+    for leader in [1, 2] {
+        let eviction = dkv_protocol::eviction::Eviction::AllKeysLru;
+        let mut store = ready(Settings { eviction, ..COPIED });
+        let client = store.connect(0, 0, PortKind::Client);
+        let there = key_of(&store, leader, 0, "k");
+        assert_eq!(store.call(client, &["SET", &there, "v"]), "+OK\r\n");
+        assert_eq!(store.call(client, &["CLIENT", "NO-TOUCH", "ON"]), "+OK\r\n");
+        store.pass(2500);
+        store.delivering = false;
+        store.send(client, &command(&["GET", &there]));
+        store.run();
+        store.kill(leader, true);
+        store.delivering = true;
+        store.pass(200);
+        assert_eq!(received(&mut store, client), "$1\r\nv\r\n");
+        let idle = store.call(client, &["OBJECT", "IDLETIME", &there]);
+        assert!([":2\r\n", ":3\r\n"].contains(&idle.as_str()), "{leader} {idle}");
+        assert_eq!(store.call(client, &["CLIENT", "NO-TOUCH", "OFF"]), "+OK\r\n");
+        assert_eq!(store.call(client, &["GET", &there]), "$1\r\nv\r\n");
+        assert_eq!(store.call(client, &["OBJECT", "IDLETIME", &there]), ":0\r\n");
+    }
+}
+
 #[test]
 fn what_waits_for_a_copy_when_the_range_is_taken_is_answered_as_what_it_is() {
     let mut store = ready(COPIED);

@@ -211,6 +211,32 @@ fn caching_in_a_transaction_holds_for_what_it_reads() {
     }
 }
 
+/// In Redis it tracks what the transaction reads behind it. Here that is read before, and a change could be missed.
+#[test]
+fn tracking_does_not_begin_in_a_transaction_but_may_end_there() {
+    let (mut store, tracking, other) = four(&[]);
+    let id = "1";
+    for options in [&["ON"][..], &["on", "OPTIN"], &["ON", "REDIRECT", id], &["x"]] {
+        for client in [tracking, other] {
+            assert_eq!(store.call(client, &["MULTI"]), OK);
+            let command = [&["CLIENT", "TRACKING"][..], options].concat();
+            let text = store.call(client, &command);
+            assert!(text.starts_with("-ERR CLIENT TRACKING ON is not allowed in a tr"), "{text}");
+            let text = store.call(client, &["EXEC"]);
+            assert!(text.starts_with("-EXECABORT"), "{text}");
+        }
+    }
+    let key = key_of(&store, 1, 0, "key");
+    for args in [&["MULTI"][..], &["GET", &key], &["CLIENT", "TRACKING", "OFF"]] {
+        store.call(tracking, args);
+    }
+    assert_eq!(store.call(tracking, &["EXEC"]), "*2\r\n_\r\n+OK\r\n");
+    store.call(other, &["SET", &key, "1"]);
+    assert_eq!(pushed(&mut store, tracking), "");
+    let info = store.call(other, &["INFO", "clients"]);
+    assert!(info.contains("tracking_clients:0\r\n"), "{info}");
+}
+
 #[test]
 fn a_transaction_that_removes_all_keys_tells_all() {
     let mut store = Store::new(PLAIN);

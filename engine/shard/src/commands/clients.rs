@@ -202,8 +202,11 @@ pub(crate) fn too_many(subcommand: &str) -> Vec<u8> {
 pub(super) fn finish(x: &Exec<'_>, args: Args<'_>, parts: &[Vec<u8>], out: &mut Vec<u8>) {
     let is = |word: &[u8]| args.get(1).eq_ignore_ascii_case(word);
     if is(b"LIST") {
-        let text: Vec<u8> =
+        let mut text: Vec<u8> =
             parts.iter().filter_map(|part| text_of(part)).flatten().copied().collect();
+        if args.len() > 3 && args.get(2).eq_ignore_ascii_case(b"ID") {
+            text = in_order(&text, args);
+        }
         return reply::verbatim(out, x.proto, &text);
     }
     let count: i64 = parts.iter().filter_map(|part| value::integer(part)).sum();
@@ -213,6 +216,23 @@ pub(super) fn finish(x: &Exec<'_>, args: Args<'_>, parts: &[Vec<u8>], out: &mut 
         () if is(b"KILL") && args.len() == 3 => reply::error(out, "ERR No such client"),
         () => reply::integer(out, count),
     }
+}
+
+/// The lines of the connections that a CLIENT LIST ID asks for, in its order and each as often as it is named.
+fn in_order(text: &[u8], args: Args<'_>) -> Vec<u8> {
+    let id_of = |line: &[u8]| {
+        let id = line.strip_prefix(b"id=")?;
+        number::parse_i64(&id[..id.iter().position(|byte| *byte == b' ')?])
+    };
+    let lines = text.split_inclusive(|byte| *byte == b'\n');
+    let mut lines: Vec<(i64, &[u8])> =
+        lines.filter_map(|line| Some((id_of(line)?, line))).collect();
+    lines.sort_unstable();
+    let line_of = |id: &[u8]| {
+        let at = lines.binary_search_by_key(&number::parse_i64(id)?, |(id, _)| *id).ok()?;
+        Some(lines[at].1)
+    };
+    args.iter_from(3).filter_map(line_of).flatten().copied().collect()
 }
 
 /// The text of a bulk string.

@@ -26,8 +26,6 @@ pub(super) const GONE_REQUEST: &[u8] = b"DKV.GONE";
 /// The channel on which Redis tells connections that speak RESP2.
 const CHANNEL: &[u8] = b"__redis__:invalidate";
 const NO_SUCH_CLIENT: &str = "ERR The client ID you want redirect to does not exist";
-const IN_TRANSACTION: &str =
-    "ERR CLIENT TRACKING with REDIRECT is not allowed in transactions; send it before MULTI";
 
 /// The connection that is told instead.
 #[derive(Clone, Copy, Debug)]
@@ -106,9 +104,6 @@ impl Shard {
             (first..first + self.env.stats.len() as u16).filter(|shard| *shard != me).collect();
         if others.is_empty() {
             return ControlFlow::Continue(Err(NO_SUCH_CLIENT));
-        }
-        if session.in_exec {
-            return ControlFlow::Continue(Err(IN_TRANSACTION));
         }
         for to in &others {
             self.admit(session, *to)?;
