@@ -91,6 +91,8 @@ impl Shard {
                 commands::config::config(&mut exec, args, &mut out);
                 self.tune();
             }
+            // Only where it goes in steps.
+            "COMMAND" => return self.describe_commands(now, session, args),
             "CLUSTER" => return self.cluster_command(now, session, spec, args),
             _ => refusal::write(refusal::Refusal::Unknown, None, args, &mut out),
         }

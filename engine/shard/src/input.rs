@@ -492,6 +492,7 @@ impl Shard {
             Scope::Keyed => {
                 spec.routing_key(args).map_or(Plan::Here(None), |key| self.plan_key(key))
             }
+            Scope::Anywhere if commands::command::goes_in_steps(spec, args) => Plan::Session,
             Scope::Anywhere => Plan::Here(None),
             Scope::Session | Scope::Slot => Plan::Session,
             Scope::Split(merge) => self.plan_split(spec, merge, args),

@@ -362,12 +362,12 @@ impl Merging {
 
     /// A long reply of a walk: in its pieces, which need not be copied. None: it is to be written by [`Self::finish`].
     pub(crate) fn take_pieces(&mut self) -> Option<Vec<Bytes>> {
-        let Kind::Walk { count, pieces, bytes, .. } = &mut self.kind else { return None };
+        let Kind::Walk { wanted, count, pieces, bytes, .. } = &mut self.kind else { return None };
         if self.error.is_some() || *bytes < PIECE_BYTES {
             return None;
         }
         let mut head = Vec::with_capacity(HEAD_BYTES_MAX);
-        reply::array(&mut head, *count);
+        wanted.head(*count, &mut head);
         Some(core::iter::once(head).chain(pieces.drain(..)).map(Bytes::from).collect())
     }
 
@@ -387,9 +387,9 @@ impl Merging {
                     reply::error(out, MALFORMED);
                 }
             }
-            Kind::Walk { count, pieces, bytes, .. } => {
+            Kind::Walk { wanted, count, pieces, bytes, .. } => {
                 out.reserve(bytes + HEAD_BYTES_MAX);
-                reply::array(out, *count);
+                wanted.head(*count, out);
                 for piece in pieces {
                     out.extend_from_slice(piece);
                 }

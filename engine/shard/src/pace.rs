@@ -2,8 +2,10 @@
 //!
 //! The driver's clock is not known here, so work is counted: in units of about a quarter of a microsecond, most of all
 //! for what is long. A connection that has more waits for the end of the turn; what other shards asked for is executed
-//! in part. No single command is cut: those that may be long themselves are in `walk`. Memory that others must leave first
-//! is a reason to wait for the next turn, too.
+//! in part. What a command does to its keys is not cut. What looks at all keys, or describes many commands, goes in steps of its own
+//! (`walk`); the commands of publish and subscribe, and the look whether a user may execute a request, end when the call has done
+//! enough, and go on from there when the request is tried again. Memory that others must leave first is a reason to wait for the
+//! next turn, too.
 
 use crate::command::{Args, Now, Scope, Spec};
 use crate::commands;
@@ -13,7 +15,7 @@ use crate::shard::Shard;
 use dkv_protocol::slots::slot_of;
 use dkv_table::{HEAP_BYTES_MAX, Place, Room};
 
-/// Units after which a call ends: about 250 µs. Input that the driver gives at a time is far below it but for commands
+/// Units after which a call ends: about 300 µs. Input that the driver gives at a time is far below it but for commands
 /// with many keys, long replies or many keys looked at.
 const UNITS_MAX: u32 = 1200;
 /// What a SCAN or a step of a walk counts: about 100 µs.

@@ -1,4 +1,4 @@
-//! Commands that look at as many keys as there are, in steps: KEYS, and CLUSTER GETKEYSINSLOT.
+//! Commands that look at as many keys as there are, in steps: KEYS, and CLUSTER GETKEYSINSLOT; and COMMAND, where it describes many.
 //!
 //! The session drives them: it asks each shard for a step, which names where to go on, and asks again until every shard
 //! is through. Between two steps everybody else has their turn, so the keys are those of different moments, each as
@@ -9,6 +9,7 @@
 //! is asked of whoever leads the range that comes next, as a command on a key would be.
 
 use crate::command::{Args, Now, Spec};
+use crate::commands::command::Described;
 use crate::commands::{self, scan};
 use crate::face::SessionId;
 use crate::links::Waiting;
@@ -21,7 +22,7 @@ use core::ops::ControlFlow;
 use dkv_protocol::frame::RequestHead;
 use dkv_protocol::ids::RangeId;
 use dkv_protocol::limits::RANGES;
-use dkv_protocol::resp::Proto;
+use dkv_protocol::resp::{Proto, reply};
 
 /// Which keys are looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(crate) enum Wanted {
     Matching(Vec<u8>),
     /// So many of a slot.
     OfSlot(u16, usize),
+    /// No keys, but what is told of commands.
+    Commands(Described),
 }
 
 /// A step to be taken.
@@ -102,9 +105,14 @@ impl Wanted {
             request.add(pattern);
             return request;
         }
+        if let Self::Commands(described) = self {
+            described.ask(cursor, |argument| request.add(argument));
+            return request;
+        }
         request.add(scan::WALK_REQUEST);
         request.add(number.format(cursor).as_bytes());
         match self {
+            Self::Commands(_) => {}
             Self::Matching(pattern) => request.add(pattern),
             Self::OfSlot(slot, count) => {
                 request.add(b"*");
@@ -118,8 +126,16 @@ impl Wanted {
     /// Most keys.
     pub(crate) fn count_max(&self) -> usize {
         match self {
-            Self::Matching(_) => usize::MAX,
+            Self::Matching(_) | Self::Commands(_) => usize::MAX,
             Self::OfSlot(_, count) => *count,
+        }
+    }
+
+    /// The head of the whole reply.
+    pub(crate) fn head(&self, count: usize, out: &mut Vec<u8>) {
+        match self {
+            Self::Commands(described) => described.head(count, out),
+            Self::Matching(_) | Self::OfSlot(..) => reply::array(out, count),
         }
     }
 }
@@ -150,6 +166,25 @@ impl Shard {
             (false, _) => {
                 let me = self.links.me();
                 self.walk(now, session, &[me], wanted)
+            }
+        }
+    }
+
+    /// A COMMAND that goes in steps.
+    pub(crate) fn describe_commands(
+        &mut self,
+        now: Now,
+        session: &mut Session,
+        args: Args<'_>,
+    ) -> ControlFlow<()> {
+        match Described::of(args, session.proto) {
+            Ok(described) => {
+                let me = self.links.me();
+                self.walk(now, session, &[me], Wanted::Commands(described))
+            }
+            Err(refusal) => {
+                self.answer(session, &refusal);
+                ControlFlow::Continue(())
             }
         }
     }

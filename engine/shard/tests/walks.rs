@@ -170,3 +170,72 @@ fn no_call_does_more_than_its_share() {
     let replies = store.take(client);
     assert_eq!(replies.len(), many as usize * (10_000 + "$10000\r\n\r\n".len()));
 }
+
+/// What is told of each of these by itself, behind the head of the reply.
+fn one_by_one(store: &mut Store, client: usize, what: &str, names: &[&str]) -> String {
+    let one = |name: &&str| {
+        let reply = store.call(client, &["COMMAND", what, name]);
+        let (head, body) = reply.split_once("\r\n").expect("a line");
+        assert!(["*0", "%0", "*1", "*2", "%1"].contains(&head), "{head}");
+        body.to_owned()
+    };
+    names.iter().map(one).collect()
+}
+
+#[test]
+fn many_commands_are_described_in_steps_as_each_of_them_would_be() {
+    let mut store = Store::new(Settings { nodes: 2, ..PLAIN });
+    let client = store.connect(0, 0, PortKind::Client);
+    let other = store.connect(0, 0, PortKind::Client);
+    let names = ["client", "get", "nope", "config|get", "GET", "config|nope", "memory", "acl"];
+    for proto in ["2", "3"] {
+        assert!(store.call(client, &["HELLO", proto]).contains("proto"));
+        for what in ["INFO", "docs"] {
+            let parts = one_by_one(&mut store, client, what, &names);
+            let reply = store.call(client, &[&["COMMAND", what][..], &names].concat());
+            let head = match (what, proto) {
+                ("INFO", _) => "*8\r\n",
+                (_, "2") => "*12\r\n",
+                _ => "%6\r\n",
+            };
+            assert_eq!(reply, format!("{head}{parts}"), "{what} {proto}");
+            // Among others, which wait for it; and between MULTI and EXEC.
+            let words = [&["COMMAND", what][..], &names].concat();
+            let lines =
+                [&["PING"][..], &words, &["MULTI"], &words, &["ECHO", "x"], &["EXEC"], &["PING"]];
+            store.send(client, &lines.map(command).concat());
+            store.run();
+            let expected = format!(
+                "+PONG\r\n{reply}+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n{reply}$1\r\nx\r\n+PONG\r\n"
+            );
+            assert_eq!(String::from_utf8(store.take(client)).expect("text"), expected);
+        }
+        // All of them, by no name and by their own.
+        let list = store.call(client, &["COMMAND", "LIST"]);
+        let all: Vec<&str> =
+            list.lines().filter(|l| !l.starts_with(['*', '$']) && !l.contains('|')).collect();
+        assert!(all.len() > 80, "{list}");
+        for what in ["INFO", "DOCS"] {
+            let named = store.call(client, &[&["COMMAND", what][..], &all].concat());
+            assert_eq!(store.call(client, &["COMMAND", what]), named);
+            assert!(what == "DOCS" || store.call(client, &["COMMAND"]) == named);
+        }
+    }
+    let words = [&["COMMAND", "DOCS"][..], &["client"; 1024]].concat();
+    store.input(client, &command(&words));
+    let mut steps = 0;
+    while store.step() {
+        steps += 1;
+        if steps == 10 {
+            store.input(other, &command(&["PING"]));
+        }
+        // Served while the first one has nothing yet.
+        assert!(steps < 50 || !store.clients[other].received.is_empty());
+        assert!(steps > 50 || store.clients[client].received.is_empty());
+    }
+    assert!(steps > 100, "1024 containers in {steps} turns");
+    let reply = store.take(client);
+    assert!(reply.starts_with(b"%1024\r\n"));
+    let words = [&["COMMAND", "DOCS"][..], &["get"; 1025]].concat();
+    assert!(store.call(client, &words).starts_with("-ERR too many names"));
+}

@@ -1,11 +1,32 @@
 //! COMMAND: what clients ask to learn flags and key positions, in the shapes of Redis 7.2.
 
 use super::glob::{PATTERN_BYTES_MAX, Pattern};
-use super::{ALL, COUNT, docs, errors, help, lookup, unknown_subcommand, wrong_arity};
+use super::number::parse_u64;
+use super::{
+    ALL, COUNT, docs, errors, help, lookup, number_named, numbered, unknown_subcommand, wrong_arity,
+};
 use crate::command::{Args, Exec, Keys, Scope, Spec, Subcommand};
 use alloc::string::String;
 use alloc::vec::Vec;
 use dkv_protocol::resp::{Proto, reply};
+
+/// Names of which a COMMAND DOCS or INFO is answered at once: each takes up to 45 µs.
+const NAMES_AT_ONCE: usize = 4;
+
+/// `DKV.DESCRIBE at what of numbers`, a step of a COMMAND DOCS (`what` is then `+`) or INFO (`-`) of more: the numbers of some
+/// commands, two bytes each, of which the first is the one `at` of `of` that are asked for. The reply is that of a step of a walk.
+const DESCRIBE_REQUEST: &[u8] = b"DKV.DESCRIBE";
+/// Commands that a step is asked for, and bytes after which it ends: about 0.1 ms.
+const DESCRIBED_AT_ONCE: usize = 64;
+const STEP_BYTES_MAX: usize = 16 * 1024;
+
+pub(super) const DESCRIBE: Spec = Spec {
+    name: "DKV.DESCRIBE",
+    arity: 5,
+    scope: Scope::Anywhere,
+    handler: describe_some,
+    ..Spec::NOTHING
+};
 
 const SUB: Subcommand = Subcommand {
     name: "",
@@ -70,12 +91,100 @@ pub(super) const SPECS: &[Spec] = &[Spec {
         },
     ],
     scope: Scope::Anywhere,
+    // Of a few names, or with a pattern.
+    long: true,
     handler: command,
     summary: "Returns detailed information about all commands.",
     since: "2.8.13",
     group: "server",
     ..Spec::NOTHING
 }];
+
+/// Commands that a COMMAND describes which goes in steps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Described {
+    /// Whether DOCS is asked for, or what INFO tells.
+    docs: bool,
+    proto: Proto,
+    /// One that is none is [`u16::MAX`].
+    numbers: Vec<u16>,
+}
+
+impl Described {
+    /// What a COMMAND asks for that [`goes_in_steps`]. The error is the reply.
+    pub(crate) fn of(args: Args<'_>, proto: Proto) -> Result<Self, Vec<u8>> {
+        let docs = args.len() > 1 && args.get(1).eq_ignore_ascii_case(b"DOCS");
+        let mut refusal = Vec::new();
+        if !super::names_bearable(args.len().saturating_sub(2), &mut refusal) {
+            return Err(refusal);
+        }
+        let mut numbers: Vec<u16> =
+            args.iter_from(2).map(|name| number_named(name).unwrap_or(u16::MAX)).collect();
+        if args.len() <= 2 {
+            numbers = (0..COUNT as u16).collect();
+        }
+        // Those that do not exist have no documentation.
+        numbers.retain(|number| !docs || *number != u16::MAX);
+        Ok(Self { docs, proto, numbers })
+    }
+
+    /// Adds what a step is asked.
+    pub(crate) fn ask(&self, at: u64, mut add: impl FnMut(&[u8])) {
+        let mut number = itoa::Buffer::new();
+        let rest = self.numbers.get(at as usize..).unwrap_or_default();
+        let next = &rest[..rest.len().min(DESCRIBED_AT_ONCE)];
+        let bytes: Vec<u8> = next.iter().flat_map(|number| number.to_le_bytes()).collect();
+        add(DESCRIBE_REQUEST);
+        add(number.format(at).as_bytes());
+        add(if self.docs { b"+" } else { b"-" });
+        add(number.format(self.numbers.len()).as_bytes());
+        add(&bytes);
+    }
+
+    /// The head of the whole reply.
+    pub(crate) fn head(&self, count: usize, out: &mut Vec<u8>) {
+        if self.docs { reply::map(out, self.proto, count) } else { reply::array(out, count) }
+    }
+}
+
+/// Whether a COMMAND takes so long that it goes in steps.
+pub(crate) fn goes_in_steps(spec: &Spec, args: Args<'_>) -> bool {
+    let describes =
+        |word: &[u8]| word.eq_ignore_ascii_case(b"DOCS") || word.eq_ignore_ascii_case(b"INFO");
+    let many = args.len() <= 2 || args.len() > 2 + NAMES_AT_ONCE;
+    spec.name == "COMMAND" && many && (args.len() == 1 || describes(args.get(1)))
+}
+
+/// See [`DESCRIBE_REQUEST`].
+fn describe_some(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
+    let Some((at, of)) = parse_u64(args.get(1)).zip(parse_u64(args.get(3))) else {
+        return reply::error(out, errors::SYNTAX);
+    };
+    let docs = args.get(2) == b"+";
+    let (mut elements, mut found) = (Vec::new(), 0);
+    for number in args.get(4).as_chunks::<2>().0 {
+        match (numbered(u16::from_le_bytes(*number)), docs) {
+            (Some((spec, None)), true) => document(spec, x.proto, &mut elements),
+            (Some((spec, Some(sub))), true) => {
+                document_subcommand(spec, sub, x.proto, &mut elements);
+            }
+            (Some((spec, None)), false) => describe(spec, x.proto, &mut elements),
+            (Some((spec, Some(sub))), false) => {
+                describe_subcommand(spec, sub, x.proto, &mut elements);
+            }
+            (None, _) => reply::null_array(&mut elements, x.proto),
+        }
+        found += 1;
+        if elements.len() > STEP_BYTES_MAX {
+            break;
+        }
+    }
+    let next = at + found as u64;
+    reply::array(out, 2);
+    reply::integer(out, if next < of { next as i64 } else { 0 });
+    reply::array(out, found);
+    out.append(&mut elements);
+}
 
 fn command(x: &mut Exec<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     let proto = x.proto;

@@ -12,7 +12,7 @@ mod bitfield;
 mod bits;
 pub(crate) mod checksum;
 pub(crate) mod clients;
-mod command;
+pub(crate) mod command;
 pub(crate) mod config;
 mod config_set;
 mod connection;
@@ -84,6 +84,7 @@ const INTERNAL: &[Spec] = &[
     info::KEYSPACE,
     scan::WALK,
     scan::WALK_RANGES,
+    command::DESCRIBE,
     keys::COUNT,
     keys::CLEAR,
     naming::RANDOM,
