@@ -1,7 +1,7 @@
 //! The command line as clap sees it: the tree of commands. Each command's own flags stand in its own file.
 
 use crate::commands::{
-    agent, completions, connect, context, counter, doctor, down, kv, manager, store, up,
+    agent, bench, completions, connect, context, counter, doctor, down, kv, manager, store, up,
 };
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
@@ -63,6 +63,8 @@ pub(crate) enum Command {
     /// The groups of managers that `dkv connect` and `dkv up` remember
     #[command(subcommand, after_help = "Example:\n  dkv context list")]
     Context(context::Command),
+    /// Load on a store or any Redis-compatible server, and how long each request took
+    Bench(Box<bench::Args>),
     /// What on this host stops io_uring or costs latency, and the fix for each
     Doctor(doctor::Args),
     /// Shell completions, on standard output
@@ -172,7 +174,6 @@ mod tests {
             "dkv store failover S",
             "dkv store remove-instance S",
             "dkv top S",
-            "dkv bench",
             "dkv lease",
             "dkv lock",
             "dkv watch",

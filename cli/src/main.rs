@@ -77,6 +77,7 @@ fn run(command: args::Command, spelling: Spelling) -> Result<u8, Failure> {
         Command::Kv(command) => commands::kv::run(&command, spelling),
         Command::Counter(command) => commands::counter::run(&command, spelling),
         Command::Context(command) => commands::context::run(&command),
+        Command::Bench(args) => commands::bench::run(&args, spelling),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Completions(args) => {
             commands::completions::run(&args, &mut args::Cli::command());

@@ -52,7 +52,8 @@ impl LinkArgs {
         open(options)
     }
 
-    fn locate(&self, spelling: Spelling) -> Result<Options, Failure> {
+    /// Finds the store without connecting to it: its nodes, its name and who to be.
+    pub(crate) fn locate(&self, spelling: Spelling) -> Result<Options, Failure> {
         let mut options = Options { store: self.store.clone(), ..Options::default() };
         let mut login =
             Login { user: self.user.clone(), password_file: self.password_file.clone() };

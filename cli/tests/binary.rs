@@ -81,6 +81,17 @@ fn exit_codes_are_as_documented() {
         (&["store", "list", "-m", &nobody], 3, &nobody),
         (&["connect", "-m", &nobody], 3, &nobody),
         (&["kv", "get", "a", "-e", &nobody], 3, &nobody),
+        (&["bench"], 3, "No managers connected."),
+        (&["bench", "--target", &nobody], 3, &nobody),
+        (&["bench", "--target", &nobody, "--keys", "0"], 2, "0 keys"),
+        (&["bench", "--target", &nobody, "--threads", "20"], 2, "each thread needs one"),
+        (&["bench", "--value-size", "600MiB"], 2, "at most 512MiB"),
+        (&["bench", "--rate", "5", "--closed"], 2, "--closed"),
+        (&["bench", "--compare", "a.json", "b.json"], 1, "a.json"),
+        (&["Test-DkvLatency", "S"], 2, "Test-DkvLatency needs -Iterations"),
+        (&["Test-DkvLatency", "S", "-Iterations", "1000001"], 2, "1000001"),
+        (&["Stress-DkvStore", "S", "-DurationSec", "1", "-Concurrency", "2049"], 2, "2049"),
+        (&["Benchmark-DkvStore", "S", "-Profile", "Most"], 2, "Most"),
     ];
     for (line, expected, says) in cases {
         let output = dkv(home.path(), line);

@@ -116,6 +116,19 @@ const CLIENT: &[Parameter] = &[
     option("Output", "--output"),
 ];
 
+/// Of those that put load on a store, which they find through its managers or by its nodes.
+const LOAD: &[Parameter] = &[
+    alias(option("Endpoints", "--endpoint"), &["Servers"]),
+    option("Managers", "--managers"),
+    option("TokenFile", "--token-file"),
+    option("DataDir", "--data-dir"),
+    option("Context", "--context"),
+    option("TimeoutSec", "--timeout-sec"),
+    option("User", "--user"),
+    option("PasswordFile", "--password-file"),
+    option("Output", "--output"),
+];
+
 /// Of those that only read what is remembered.
 const LOCAL: &[Parameter] = &[option("Output", "--output")];
 
@@ -334,5 +347,49 @@ pub(crate) const CMDLETS: &[Cmdlet] = &[
         native: &["counter", "decr"],
         parameters: &[at(0, "Key", Argument), optional(at(1, "Delta", Argument))],
         shared: CLIENT,
+    },
+    Cmdlet {
+        name: "Test-DkvLatency",
+        native: &["bench", "latency"],
+        parameters: &[
+            Parameter { position: Some(0), ..required(option("StoreName", "--store")) },
+            required(option("Iterations", "--iterations")),
+            option("ObjectSizeBytes", "--object-size"),
+        ],
+        shared: LOAD,
+    },
+    Cmdlet {
+        name: "Test-DkvThroughput",
+        native: &["bench", "throughput"],
+        parameters: &[
+            Parameter { position: Some(0), ..required(option("StoreName", "--store")) },
+            required(option("DurationSec", "--duration-sec")),
+            required(option("Concurrency", "--concurrency")),
+            option("ObjectSizeBytes", "--object-size"),
+        ],
+        shared: LOAD,
+    },
+    Cmdlet {
+        name: "Benchmark-DkvStore",
+        native: &["bench", "profile"],
+        parameters: &[
+            Parameter { position: Some(0), ..required(option("StoreName", "--store")) },
+            Parameter { position: None, ..at(0, "Profile", Argument) },
+            option("DurationSec", "--duration-sec"),
+            option("Concurrency", "--concurrency"),
+            option("ObjectSizeBytes", "--object-size"),
+        ],
+        shared: LOAD,
+    },
+    Cmdlet {
+        name: "Stress-DkvStore",
+        native: &["bench", "stress"],
+        parameters: &[
+            Parameter { position: Some(0), ..required(option("StoreName", "--store")) },
+            required(option("DurationSec", "--duration-sec")),
+            required(option("Concurrency", "--concurrency")),
+            option("ObjectSizeBytes", "--object-size"),
+        ],
+        shared: LOAD,
     },
 ];

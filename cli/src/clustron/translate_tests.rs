@@ -62,6 +62,22 @@ fn cmdlets_become_native_commands() {
         ("Disconnect-DkvStore", "kv disconnect --output=table"),
         ("Get-DkvConnection", "kv connection --output=table"),
         ("Test-DkvConnection S h:1", "kv ping --store=S --endpoint=h:1 --output=table"),
+        (
+            "Test-DkvLatency S -Iterations 1000 -ObjectSizeBytes 64",
+            "bench latency --store=S --iterations=1000 --object-size=64",
+        ),
+        (
+            "Test-DkvThroughput -StoreName S -DurationSec 5 -Concurrency 8",
+            "bench throughput --store=S --duration-sec=5 --concurrency=8",
+        ),
+        (
+            "Benchmark-DkvStore S -Profile ReadHeavy -Concurrency 8",
+            "bench profile --store=S --concurrency=8 -- ReadHeavy",
+        ),
+        (
+            "Stress-DkvStore S -DurationSec 5 -Concurrency 8 -Output json",
+            "bench stress --store=S --duration-sec=5 --concurrency=8 --output=json",
+        ),
         ("Set-DkvItem a 1", "kv set --output=table -- a 1"),
         ("Set-DkvItem -Key a -Value -5", "kv set --output=table -- a -5"),
         ("Set-DkvItem -Value '-x y' -Key a", "kv set --output=table -- a '-x y'"),

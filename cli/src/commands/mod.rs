@@ -1,6 +1,7 @@
 //! One file a command: its flags, what it does with them, what it shows.
 
 pub(crate) mod agent;
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod connect;
 pub(crate) mod context;
