@@ -71,6 +71,26 @@ const RULES: &[&[&str]] = &[
     &["sanitize-payload"],
     &["skip-sanitize-payload"],
     &["reset"],
+    &["~x)"],
+    &["~(y)"],
+    &["&(c)"],
+    &["nocommands", "+get|a)"],
+    &["+get)"],
+    &[")"],
+    &["("],
+    &["(~(x)"],
+    &["(~x(y)z +@all)"],
+    &["(+get", "~b)x", "&c)"],
+];
+/// Rules that make another user of Redis 7.0 when it reads its own line again. Here they are refused, and change nothing.
+const ONLY_THEIRS: &[&str] = &[
+    "(~b) +@all -get)",
+    "(+get ~b))",
+    "(+get|a))",
+    "(%R~a) %W~b)",
+    "(&c) +@all)",
+    "+get|a b",
+    "+get|a +@all",
 ];
 const ASKED: &[&[&str]] = &[
     &["GET", "a1"],
@@ -169,6 +189,11 @@ pub fn run(node: TcpStream, seed: u64, commands: u64, resp3: bool) -> Vec<String
     let mut chance = Chance(seed);
     let mut different = Vec::new();
     for number in 0..commands {
+        let refused = pick(&mut chance, ONLY_THEIRS);
+        let our = ours.talk(&bytes_of(&["ACL", "SETUSER", "ann", "on", "nopass", refused]));
+        if !our.starts_with(b"-ERR Error in ACL SETUSER modifier") {
+            different.push(format!("seed {seed}: {refused} was answered {}", shown(&our)));
+        }
         let drawn = draw(&mut chance);
         for words in [&drawn[..], &["ACL", "LIST"]] {
             let bytes = bytes_of(words);

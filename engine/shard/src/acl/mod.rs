@@ -11,6 +11,7 @@ mod enforce;
 mod hearing;
 pub(crate) mod line;
 pub(crate) mod log;
+mod pattern;
 mod selector;
 mod show;
 #[cfg(test)]

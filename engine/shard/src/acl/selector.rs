@@ -2,8 +2,10 @@
 
 use super::categories;
 use super::check::Object;
-use crate::commands::glob::{PATTERN_BYTES_MAX, Pattern};
+use super::pattern::Pattern;
+use crate::commands::glob::PATTERN_BYTES_MAX;
 use crate::commands::{self, NUMBERS};
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
@@ -26,7 +28,6 @@ pub(crate) const WRITE: u8 = 2;
 #[derive(Debug, PartialEq)]
 struct KeyPattern {
     flags: u8,
-    text: String,
     pattern: Pattern,
 }
 
@@ -38,7 +39,7 @@ struct Commands {
     /// Whether everything was allowed first, and so is what comes with a later version; otherwise nothing was.
     all: bool,
     /// What was said since, in order: whether it allows, and the name of a command, of a subcommand behind a bar, or of a
-    /// category behind an `@`. A name that a later one covers is left out.
+    /// category behind an `@`. A name that a later one covers is left out when all is said ([`Self::settle`]).
     rules: Vec<(bool, String)>,
     /// Commands that may be run with a certain first argument, which is lower case.
     first_args: Vec<(u16, String)>,
@@ -72,23 +73,37 @@ impl Commands {
             .is_some_and(|word| word & 1 << (number % 64) != 0)
     }
 
-    /// Allows a command or not, with all of its subcommands.
-    fn set_whole(&mut self, number: u16, allow: bool) {
-        self.set(number, allow);
-        self.first_args.retain(|(of, _)| *of != number);
-        commands::parts_of(number).for_each(|part| self.set(part, allow));
+    /// Allows commands or not, each with all of its subcommands and whatever its first argument.
+    fn set_all(&mut self, allow: bool, numbers: impl Iterator<Item = u16>) {
+        let mut said = Self::NONE;
+        for number in numbers {
+            self.set(number, allow);
+            said.set(number, true);
+            commands::parts_of(number).for_each(|part| self.set(part, allow));
+        }
+        self.first_args.retain(|(of, _)| !said.has(*of));
     }
 
-    /// Notes what was said, in place of what it covers.
     fn note(&mut self, allow: bool, name: &str) {
-        let name = name.to_ascii_lowercase();
-        let covers = |other: &str| {
-            other
-                .strip_prefix(name.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('|'))
-        };
-        self.rules.retain(|(_, other)| !covers(other));
-        self.rules.push((allow, name));
+        self.rules.push((allow, name.to_ascii_lowercase()));
+    }
+
+    /// All rules were applied: leaves out what a later one covers, and first arguments that were said twice. Not with each rule,
+    /// because thousands would be compared with each other then.
+    fn settle(&mut self) {
+        let mut later = BTreeSet::new();
+        let mut rules = Vec::new();
+        for (allow, name) in self.rules.drain(..).rev() {
+            let wholes = name.match_indices('|').map(|(bar, _)| &name[..bar]);
+            if !wholes.chain([name.as_str()]).any(|name| later.contains(name)) {
+                later.insert(name.clone());
+                rules.push((allow, name));
+            }
+        }
+        rules.reverse();
+        self.rules = rules;
+        self.first_args.sort_unstable();
+        self.first_args.dedup();
     }
 
     /// `+name` or `-name`.
@@ -99,9 +114,9 @@ impl Commands {
                 return Ok(());
             }
             let category = categories::named(category.as_bytes()).ok_or(UNKNOWN)?;
-            categories::members(category).for_each(|number| self.set_whole(number, allow));
+            self.set_all(allow, categories::members(category));
         } else if let Some(number) = commands::number_named(name.as_bytes()) {
-            self.set_whole(number, allow);
+            self.set_all(allow, core::iter::once(number));
         } else {
             let (base, first) = name.rsplit_once('|').filter(|_| allow).ok_or(UNKNOWN)?;
             let number = commands::number_named(base.as_bytes()).ok_or(UNKNOWN)?;
@@ -114,10 +129,7 @@ impl Commands {
             if first.is_empty() {
                 return Err(SYNTAX);
             }
-            let first = first.to_ascii_lowercase();
-            if !self.first_args.iter().any(|(of, known)| *of == number && *known == first) {
-                self.first_args.push((number, first));
-            }
+            self.first_args.push((number, first.to_ascii_lowercase()));
         }
         self.note(allow, name);
         Ok(())
@@ -147,7 +159,7 @@ pub(crate) struct Selector {
     all_keys: bool,
     keys: Vec<KeyPattern>,
     all_channels: bool,
-    channels: Vec<(String, Pattern)>,
+    channels: Vec<Pattern>,
 }
 
 impl Selector {
@@ -197,14 +209,23 @@ impl Selector {
             if self.all_channels {
                 return Err(ALL_CHANNELS_ALREADY);
             }
-            let compiled = compile(pattern)?;
-            if !self.channels.iter().any(|(known, _)| known == pattern) {
-                self.channels.push((pattern.into(), compiled));
+            check_pattern(pattern)?;
+            if !self.channels.iter().any(|known| known.text() == pattern) {
+                self.channels.push(Pattern::new(pattern));
             }
         } else {
             return Err(SYNTAX);
         }
         Ok(())
+    }
+
+    /// All rules were applied.
+    pub(crate) fn settle(&mut self) {
+        self.commands.settle();
+        // It is shown like that, and so is read like that.
+        if self.keys.iter().any(|one| one.pattern.text() == "*" && one.flags == READ | WRITE) {
+            (self.all_keys, self.keys) = (true, Vec::new());
+        }
     }
 
     /// Keeps a rule about commands that are not known here.
@@ -233,10 +254,10 @@ impl Selector {
                 (flags.filter(|flags| *flags != 0).ok_or(SYNTAX)?, text)
             }
         };
-        let pattern = compile(text)?;
-        match self.keys.iter_mut().find(|known| known.text == text) {
+        check_pattern(text)?;
+        match self.keys.iter_mut().find(|known| known.pattern.text() == text) {
             Some(known) => known.flags |= flags,
-            None => self.keys.push(KeyPattern { flags, text: text.into(), pattern }),
+            None => self.keys.push(KeyPattern { flags, pattern: Pattern::new(text) }),
         }
         Ok(())
     }
@@ -263,8 +284,8 @@ impl Selector {
                 one if one.flags & flags == flags => one.pattern.look(key),
                 _ => (false, 0),
             },
-            Object::Channel(name) => self.channels[at].1.look(name),
-            Object::ChannelPattern(text) => (self.channels[at].0.as_bytes() == text, 0),
+            Object::Channel(name) => self.channels[at].look(name),
+            Object::ChannelPattern(text) => (self.channels[at].text().as_bytes() == text, 0),
         }
     }
 
@@ -286,7 +307,7 @@ impl Selector {
                 _ => "~",
             };
             // Writing to a string cannot fail.
-            let _ = write!(text, "{}{flags}{}", space(&text), one.text);
+            let _ = write!(text, "{}{flags}{}", space(&text), one.pattern.text());
         }
         text
     }
@@ -297,8 +318,8 @@ impl Selector {
             return String::from("&*");
         }
         let mut text = String::new();
-        for (pattern, _) in &self.channels {
-            let _ = write!(text, "{}&{pattern}", space(&text));
+        for pattern in &self.channels {
+            let _ = write!(text, "{}&{}", space(&text), pattern.text());
         }
         text
     }
@@ -324,13 +345,9 @@ const fn space(text: &str) -> &'static str {
     if text.is_empty() { "" } else { " " }
 }
 
-fn compile(text: &str) -> Result<Pattern, &'static str> {
+fn check_pattern(text: &str) -> Result<(), &'static str> {
     if text.bytes().any(|b| b.is_ascii_whitespace() || b == 0x0b) {
         return Err(SYNTAX);
     }
-    if text.len() > PATTERN_BYTES_MAX {
-        Err(PATTERN_TOO_LONG)
-    } else {
-        Ok(Pattern::new(text.as_bytes()))
-    }
+    if text.len() > PATTERN_BYTES_MAX { Err(PATTERN_TOO_LONG) } else { Ok(()) }
 }

@@ -60,6 +60,19 @@ fn rules_become_the_lines_that_redis_shows() {
         ),
         (&["+config|get", "+config"], "off resetchannels -@all +config"),
         (&["+select|0", "+GET|x"], "off resetchannels -@all +select|0 +get|x"),
+        // Parentheses are bytes of a pattern where they do not end a selector.
+        (&["~x)", "~(y)", "&(c)"], "off ~x) ~(y) resetchannels &(c) -@all"),
+        (&["+get|a)", "+get|(b"], "off resetchannels -@all +get|a) +get|(b"),
+        (
+            &["(~(x)", "(~x(y)z +get)"],
+            "off resetchannels -@all (~(x resetchannels -@all) (~x(y)z resetchannels -@all +get)",
+        ),
+        // What is said again counts, where it stands last; of keys and channels, where it stands first.
+        (&["+get", "+set", "-get", "+SET", "+get"], "off resetchannels -@all +set +get"),
+        (&["+get|a", "+get|b", "+get|a"], "off resetchannels -@all +get|b +get|a"),
+        (&["~a", "~b", "%R~a", "~b", "&x", "&y", "&x"], "off ~a ~b resetchannels &x &y -@all"),
+        (&["%R~*", "~x", "%W~*"], "off ~* resetchannels -@all"),
+        (&["%RW~*", "~x"], "off ~* resetchannels -@all"),
     ] {
         assert_eq!(line(rules), shown, "{rules:?}");
     }

@@ -129,6 +129,7 @@ impl User {
                 return Err(ITEMS.into());
             }
         }
+        self.selectors.iter_mut().for_each(Selector::settle);
         if self.line().len() > USER_LINE_BYTES_MAX { Err(TOO_LONG.into()) } else { Ok(()) }
     }
 

@@ -4,13 +4,14 @@
 //! match are followed at once: a key costs its length times the pattern's length / 64, whatever stands in either. The
 //! usual matcher with backtracking takes seconds for `a*a*a*…b`.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// The longest pattern. It bounds the memory of a compiled one: 256 masks of as many bits.
 pub(crate) const PATTERN_BYTES_MAX: usize = 1024;
 
 /// A compiled pattern.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Pattern {
     /// Words in a mask: one bit for each step, and the last state after them.
     words: usize,
@@ -82,46 +83,103 @@ impl Pattern {
         if self.words == 1 { self.match_short(text).0 } else { self.match_long(text).0 }
     }
 
-    /// The same, and about how many nanoseconds it took: a text that cannot match any more is not looked at to its end.
-    pub(crate) fn look(&self, text: &[u8]) -> (bool, usize) {
-        let (matches, seen) =
-            if self.words == 1 { self.match_short(text) } else { self.match_long(text) };
-        (matches, seen * self.words)
-    }
-
-    /// The states fit in one word. Also how many bytes were looked at.
     #[inline]
     fn match_short(&self, text: &[u8]) -> (bool, usize) {
-        let stays = self.stays[0];
-        let mut states = 1u64;
-        for (at, &byte) in text.iter().enumerate() {
-            states = (states & stays) | ((states & self.takes[byte as usize]) << 1);
-            if states == 0 {
-                return (false, at + 1);
-            }
-        }
-        (states >> self.last & 1 == 1, text.len())
+        match_short(self.stays[0], self.last, text, |byte| self.takes[byte as usize])
     }
 
     fn match_long(&self, text: &[u8]) -> (bool, usize) {
-        let mut states = alloc::vec![0u64; self.words];
-        states[0] = 1;
-        for (at, &byte) in text.iter().enumerate() {
-            let takes = &self.takes[byte as usize * self.words..][..self.words];
-            let mut carry = 0;
-            let mut any = 0;
-            for ((state, takes), stays) in states.iter_mut().zip(takes).zip(&self.stays) {
-                let taken = *state & takes;
-                *state = (*state & stays) | taken << 1 | carry;
-                carry = taken >> 63;
-                any |= *state;
-            }
-            if any == 0 {
-                return (false, at + 1);
-            }
-        }
-        (states[self.last / 64] >> (self.last % 64) & 1 == 1, text.len())
+        let takes = |byte: u8| &self.takes[byte as usize * self.words..][..self.words];
+        match_long(&self.stays, self.last, text, takes)
     }
+
+    /// The same, folded together.
+    pub(crate) fn compact(&self) -> Compact {
+        let row = |byte: u8| &self.takes[byte as usize * self.words..][..self.words];
+        let starts: Box<[u8]> = (1..=u8::MAX).filter(|byte| row(*byte) != row(*byte - 1)).collect();
+        let others = starts.iter().flat_map(|start| row(*start));
+        let takes = row(0).iter().chain(others).copied().collect();
+        Compact { starts, takes, stays: self.stays.as_slice().into(), last: self.last }
+    }
+}
+
+/// A compiled pattern of which there are many: a few dozen bytes for each of its text at the most, where the other kind takes two
+/// thousand for the shortest text. For that each byte of a name is searched for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Compact {
+    /// Bytes that the same steps take stand together: the first of each such row, but of that of 0.
+    starts: Box<[u8]>,
+    /// For each row the steps that take its bytes.
+    takes: Box<[u64]>,
+    stays: Box<[u64]>,
+    last: usize,
+}
+
+impl Compact {
+    /// Words of states that each byte of a name is compared with.
+    pub(crate) fn words(&self) -> usize {
+        self.stays.len()
+    }
+
+    /// Whether the whole of `text` matches, and how many bytes of it were looked at: when it cannot match any more, the others
+    /// are not.
+    pub(crate) fn look(&self, text: &[u8]) -> (bool, usize) {
+        let words = self.words();
+        let takes = |byte: u8| {
+            let row = self.starts.partition_point(|start| *start <= byte);
+            &self.takes[row * words..][..words]
+        };
+        if words == 1 {
+            match_short(self.stays[0], self.last, text, |byte| takes(byte)[0])
+        } else {
+            match_long(&self.stays, self.last, text, takes)
+        }
+    }
+
+    /// Memory that it takes, in bytes.
+    #[cfg(test)]
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let masks = size_of_val(&*self.takes) + size_of_val(&*self.stays);
+        size_of::<Self>() + self.starts.len() + masks
+    }
+}
+
+/// The states fit in one word. Also how many bytes were looked at.
+#[inline]
+fn match_short(stays: u64, last: usize, text: &[u8], takes: impl Fn(u8) -> u64) -> (bool, usize) {
+    let mut states = 1u64;
+    for (at, &byte) in text.iter().enumerate() {
+        states = (states & stays) | ((states & takes(byte)) << 1);
+        if states == 0 {
+            return (false, at + 1);
+        }
+    }
+    (states >> last & 1 == 1, text.len())
+}
+
+#[inline]
+fn match_long<'p>(
+    stays: &[u64],
+    last: usize,
+    text: &[u8],
+    takes: impl Fn(u8) -> &'p [u64],
+) -> (bool, usize) {
+    let mut states = alloc::vec![0u64; stays.len()];
+    states[0] = 1;
+    for (at, &byte) in text.iter().enumerate() {
+        let mut carry = 0;
+        let mut any = 0;
+        for ((state, takes), stays) in states.iter_mut().zip(takes(byte)).zip(stays) {
+            let taken = *state & takes;
+            *state = (*state & stays) | taken << 1 | carry;
+            carry = taken >> 63;
+            any |= *state;
+        }
+        if any == 0 {
+            return (false, at + 1);
+        }
+    }
+    (states[last / 64] >> (last % 64) & 1 == 1, text.len())
 }
 
 /// What a set takes, and what follows it; `rest` starts after its `[`.
