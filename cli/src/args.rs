@@ -1,7 +1,7 @@
 //! The command line as clap sees it: the tree of commands. Each command's own flags stand in its own file.
 
 use crate::commands::{
-    agent, bench, completions, connect, context, counter, doctor, down, kv, manager, store, up,
+    agent, bench, completions, connect, context, counter, doctor, down, kv, manager, store, top, up,
 };
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
@@ -60,6 +60,8 @@ pub(crate) enum Command {
     /// Reads and writes counters
     #[command(subcommand, after_help = "Example:\n  dkv counter incr visits")]
     Counter(counter::Command),
+    /// What every node of a store does, live
+    Top(top::Args),
     /// The groups of managers that `dkv connect` and `dkv up` remember
     #[command(subcommand, after_help = "Example:\n  dkv context list")]
     Context(context::Command),
@@ -173,7 +175,6 @@ mod tests {
             "dkv store create",
             "dkv store failover S",
             "dkv store remove-instance S",
-            "dkv top S",
             "dkv lease",
             "dkv lock",
             "dkv watch",

@@ -8,10 +8,16 @@ use std::sync::Mutex;
 
 /// What goes on when the command is interrupted now.
 static GOES_ON: Mutex<Option<String>> = Mutex::new(None);
+/// What must be put back before the process ends.
+static BEFORE_THE_END: Mutex<Option<fn()>> = Mutex::new(None);
 
 /// From now on Ctrl-C ends the command with 130.
 pub(crate) fn install() {
     let result = ctrlc::set_handler(|| {
+        let before = BEFORE_THE_END.lock().map(|before| *before).unwrap_or_default();
+        if let Some(before) = before {
+            before();
+        }
         let goes_on = GOES_ON.lock().map(|text| text.clone()).unwrap_or_default();
         output::note(&format!(
             "\ninterrupted; {}",
@@ -21,6 +27,13 @@ pub(crate) fn install() {
     });
     if let Err(error) = result {
         output::warn(&format!("Ctrl-C will end the command without a word: {error}"));
+    }
+}
+
+/// What an interruption does before it ends the process, from now on: a terminal that was taken over is given back.
+pub(crate) fn before_the_end(what: fn()) {
+    if let Ok(mut before) = BEFORE_THE_END.lock() {
+        *before = Some(what);
     }
 }
 

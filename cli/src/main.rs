@@ -76,6 +76,7 @@ fn run(command: args::Command, spelling: Spelling) -> Result<u8, Failure> {
         Command::Manager(command) => commands::manager::run(&command, spelling),
         Command::Kv(command) => commands::kv::run(&command, spelling),
         Command::Counter(command) => commands::counter::run(&command, spelling),
+        Command::Top(args) => commands::top::run(&args, spelling),
         Command::Context(command) => commands::context::run(&command),
         Command::Bench(args) => commands::bench::run(&args, spelling),
         Command::Doctor(args) => commands::doctor::run(&args),

@@ -69,6 +69,11 @@ impl Samples {
             .map(|(new, old)| new.saturating_sub(*old))
             .collect();
         let cpu_us = newest.cpu_us.saturating_sub(oldest.cpu_us) as f64;
+        let grown =
+            |of: fn(&ShardCounters) -> u64| of(&newest.sum).saturating_sub(of(&oldest.sum)) as f64;
+        let mean_us = |ns: f64, count: f64| (count > 0.0).then(|| ns / count / 1000.0);
+        let execution_us = mean_us(grown(|c| c.executing_ns), grown(|c| c.executed));
+        let in_turn_us = mean_us(grown(|c| c.in_turn_ns), counts.iter().sum::<u64>() as f64);
         Some(NodeMetrics {
             store: status.store.clone(),
             node: status.node.clone(),
@@ -88,6 +93,12 @@ impl Samples {
             p50_us: percentile_us(&counts, 0.5),
             p99_us: percentile_us(&counts, 0.99),
             p999_us: percentile_us(&counts, 0.999),
+            queue_us: in_turn_us
+                .map(|in_turn| (in_turn - execution_us.unwrap_or_default()).max(0.0)),
+            execution_us,
+            replication_lag: newest.sum.replication_lag,
+            expiry_lag_ms: newest.sum.expiry_lag_ms,
+            stalls: rate(|c| c.stalls),
         })
     }
 }
@@ -119,6 +130,12 @@ fn sum(shards: &[ShardCounters]) -> ShardCounters {
         sum.connections += shard.connections;
         sum.keys += shard.keys;
         sum.memory_bytes += shard.memory_bytes;
+        sum.executed += shard.executed;
+        sum.executing_ns += shard.executing_ns;
+        sum.in_turn_ns += shard.in_turn_ns;
+        sum.stalls += shard.stalls;
+        sum.replication_lag = sum.replication_lag.max(shard.replication_lag);
+        sum.expiry_lag_ms = sum.expiry_lag_ms.max(shard.expiry_lag_ms);
         for (total, count) in sum.latency.iter_mut().zip(&shard.latency) {
             *total += count;
         }
@@ -170,6 +187,27 @@ mod tests {
         samples.add(start + Duration::from_secs(100), status("b", 7, 0));
         let metrics = samples.metrics("m", Duration::from_secs(5)).unwrap();
         assert_eq!(metrics.gets, Rate { per_second: None, total: 14 });
+    }
+
+    #[test]
+    fn what_a_command_waits_for_others_is_told_from_what_it_takes() {
+        let start = Instant::now();
+        let mut samples = Samples::default();
+        let with = |gets: u64, in_turn_us: u64, executing_us: u64| {
+            let mut status = status("a", gets, 0);
+            for shard in &mut status.shards {
+                shard.executed = gets;
+                shard.in_turn_ns = gets * in_turn_us * 1000;
+                shard.executing_ns = gets * executing_us * 1000;
+            }
+            status
+        };
+        samples.add(start, with(0, 0, 0));
+        let metrics = samples.metrics("m", Duration::from_secs(5)).unwrap();
+        assert_eq!((metrics.queue_us, metrics.execution_us), (None, None));
+        samples.add(start + Duration::from_secs(1), with(100, 12, 2));
+        let metrics = samples.metrics("m", Duration::from_secs(5)).unwrap();
+        assert_eq!((metrics.queue_us, metrics.execution_us), (Some(10.0), Some(2.0)));
     }
 
     #[test]

@@ -109,6 +109,17 @@ const ADMIN: &[Parameter] = &[
     option("Output", "--output"),
 ];
 
+/// Of those that always ask all managers at once.
+const ONLOOKER: &[Parameter] = &[
+    alias(option("Managers", "--managers"), &["Servers"]),
+    option("Port", "--port"),
+    option("TimeoutSec", "--timeout-sec"),
+    option("TokenFile", "--token-file"),
+    option("DataDir", "--data-dir"),
+    option("Context", "--context"),
+    option("Output", "--output"),
+];
+
 /// Of every cmdlet that talks to a store.
 const CLIENT: &[Parameter] = &[
     option("User", "--user"),
@@ -311,6 +322,16 @@ pub(crate) const CMDLETS: &[Cmdlet] = &[
         native: &["kv", "expire"],
         parameters: &[at(0, "Key", Argument), at(1, "TimeToLive", Argument)],
         shared: CLIENT,
+    },
+    Cmdlet {
+        name: "Watch-DkvStoreMetrics",
+        native: &["top"],
+        parameters: &[
+            alias(at(0, "StoreName", Argument), &["Name"]),
+            option("RefreshSec", "--interval-sec"),
+            option("Count", "--count"),
+        ],
+        shared: ONLOOKER,
     },
     Cmdlet {
         name: "Get-DkvItemMetadata",

@@ -46,6 +46,7 @@ fn cmdlets_become_native_commands() {
             "store create --instance-prefix=n --timeout-sec=5 --parallel --fail-fast -- S",
         ),
         ("Get-DkvStore", "store list"),
+        ("Watch-DkvStoreMetrics -StoreName S -RefreshSec 2", "top --interval-sec=2 -- S"),
         ("Get-DkvStore TestStore -Detailed", "store list --detailed -- TestStore"),
         ("Get-DkvStore -o json", "store list --output=json"),
         ("Start-DkvStore TestStore", "store start -- TestStore"),

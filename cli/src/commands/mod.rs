@@ -11,6 +11,7 @@ pub(crate) mod down;
 pub(crate) mod kv;
 pub(crate) mod manager;
 pub(crate) mod store;
+pub(crate) mod top;
 pub(crate) mod up;
 
 use crate::failure::Failure;

@@ -667,7 +667,7 @@ pub struct MetricsView {
 }
 
 /// A counter: its rate over the window and its total since the node started.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
     /// Per second; none while there are not two samples.
     pub per_second: Option<f64>,
@@ -714,6 +714,21 @@ pub struct NodeMetrics {
     pub p99_us: Option<f64>,
     /// Likewise, 99.9 %.
     pub p999_us: Option<f64>,
+    /// Mean time of a command in the window before and after its own execution, while the shard did others, microseconds.
+    #[serde(default)]
+    pub queue_us: Option<f64>,
+    /// Mean time of its execution, microseconds.
+    #[serde(default)]
+    pub execution_us: Option<f64>,
+    /// Changes that the copy which is furthest behind does not hold yet.
+    #[serde(default)]
+    pub replication_lag: u64,
+    /// How far active expiry is behind, milliseconds.
+    #[serde(default)]
+    pub expiry_lag_ms: u64,
+    /// Pieces of work that took over 1 ms of CPU time.
+    #[serde(default)]
+    pub stalls: Rate,
 }
 
 #[cfg(test)]

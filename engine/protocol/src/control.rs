@@ -153,6 +153,12 @@ pub struct ShardCounters {
     pub subscribers_cut: u64,
     /// Lines of MONITOR that were dropped because too many came at a time.
     pub monitor_lines_lost: u64,
+    /// Commands executed here, for clients of this shard and for other shards, and how long that took in all, nanoseconds.
+    pub executed: u64,
+    /// See `executed`.
+    pub executing_ns: u64,
+    /// How long the commands of clients that are in `latency` were in the shard, added up, nanoseconds.
+    pub in_turn_ns: u64,
     /// Pieces of work (some commands, a slice of the background) that took over 1 ms of the shard's CPU time.
     pub stalls: u64,
     /// Turns of the loop that took over 1 ms of the shard's CPU time.

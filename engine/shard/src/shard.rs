@@ -433,6 +433,7 @@ impl Shard {
     /// `commands` client commands were answered `ns` after the completion that brought them.
     pub fn note_latency(&mut self, commands: u64, ns: u64) {
         self.stats.latency[latency_bucket(ns)].add(commands);
+        self.stats.in_turn_ns.add(commands.saturating_mul(ns));
     }
 
     /// Client commands executed or forwarded since the shard began; the driver takes the difference over an `input` for

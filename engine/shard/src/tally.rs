@@ -104,6 +104,8 @@ impl Shard {
     fn timed(&mut self, number: u16, timing: Timing, args: Args<'_>, who: &Who<'_>) {
         let ns = (self.env.clock)().saturating_sub(timing.began_ns);
         self.tally.timed_ns += ns;
+        self.stats.executed.add(1);
+        self.stats.executing_ns.add(ns);
         self.stats.of_commands.executed(
             number,
             1,
@@ -142,11 +144,15 @@ impl Shard {
         let all = tally.touched.iter().map(|number| units_of(tally.ones[usize::from(*number)]));
         let units = all.sum::<u64>().max(1);
         let tracked = self.env.settings.latency_tracking.get() == 1;
+        self.stats.executing_ns.add(ns);
+        let mut count = 0;
         for number in tally.touched.drain(..) {
             let one = core::mem::take(&mut tally.ones[usize::from(number)]);
+            count += one >> 32;
             let part = (u128::from(ns) * u128::from(units_of(one)) / u128::from(units)) as u64;
             self.stats.of_commands.executed(number, one >> 32, part, tracked);
         }
+        self.stats.executed.add(count);
     }
 
     #[cold]

@@ -376,6 +376,11 @@ fn schemas() -> Value {
             ("p50_us?", "number"),
             ("p99_us?", "number"),
             ("p999_us?", "number"),
+            ("queue_us?", "number"),
+            ("execution_us?", "number"),
+            ("replication_lag", "integer"),
+            ("expiry_lag_ms", "integer"),
+            ("stalls", "Rate"),
         ]),
         "MetricsView": object(&[("window_s", "integer"), ("nodes", "[NodeMetrics]")]),
         "ErrorBody": object(&[("code", "string"), ("message", "string"), ("hint", "string")]),
@@ -489,6 +494,11 @@ mod tests {
             p50_us: Some(1.0),
             p99_us: Some(1.0),
             p999_us: Some(1.0),
+            queue_us: Some(1.0),
+            execution_us: Some(1.0),
+            replication_lag: 1,
+            expiry_lag_ms: 1,
+            stalls: rate,
         };
         let error = ErrorBody { code: text(), message: text(), hint: text() };
         let (machine, name) = (Some(text()), Some(text()));

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 pub(crate) use create::read_password;
 pub(crate) use run::wait_until_whole;
+pub(crate) use show::find;
 
 /// What all of them take.
 #[derive(Clone, Debug, clap::Args)]

@@ -200,7 +200,7 @@ pub(super) fn ask(shared: &Shared, spelling: Spelling) -> Result<Listing, Failur
 }
 
 /// The store of that name.
-pub(super) fn find<'a>(listing: &'a Listing, name: &str) -> Result<&'a StoreView, Failure> {
+pub(crate) fn find<'a>(listing: &'a Listing, name: &str) -> Result<&'a StoreView, Failure> {
     listing.store(name).ok_or_else(|| {
         let names: Vec<&str> =
             listing.stores.iter().map(|store| store.record.definition.name.as_str()).collect();
