@@ -59,7 +59,12 @@ impl Shard {
                 session.replies.silence(false);
                 session.transaction = None;
                 session.written = Written::default();
+                let was_somebody = session.authenticated;
                 session.become_nobody(self.acl.default_user());
+                // Whoever has said nothing yet gets no more time for it.
+                if was_somebody {
+                    self.is_nobody(now, session);
+                }
                 reply::simple(&mut out, "RESET");
             }
             "SELECT" => select(args, &mut out),

@@ -79,6 +79,9 @@ pub(crate) struct Session {
     pub(crate) peer: SocketAddr,
     pub(crate) local: SocketAddr,
     pub(crate) opened_ms: u64,
+    /// Since when it is nobody, where it has to say who it is, and whether there is a deadline for that.
+    pub(crate) nobody_since_ms: u64,
+    pub(crate) has_deadline: bool,
     pub(crate) active_ms: u64,
     pub(crate) name: Box<[u8]>,
     pub(crate) lib_name: Box<[u8]>,
@@ -166,6 +169,8 @@ impl Session {
             peer: opened.peer,
             local: opened.local,
             opened_ms: now.boot_ms(),
+            nobody_since_ms: now.boot_ms(),
+            has_deadline: false,
             active_ms: now.boot_ms(),
             name: Box::default(),
             lib_name: Box::default(),

@@ -39,7 +39,7 @@ use dkv_table::Table;
 
 /// How far the looks for slow readers lie apart, in milliseconds.
 const SLOW_LOOK_MS: u64 = 100;
-/// How long a client may take to authenticate, in milliseconds.
+/// How long a client may take to authenticate, in milliseconds; up to twice as long when it did and sent RESET since.
 const AUTHENTICATION_MS: u64 = 10_000;
 
 /// See the crate. A driver calls, in each turn: `open`, `input`, `ended`, `requests` and `replies` for what came in, then
@@ -174,12 +174,25 @@ impl Shard {
             return Err(text.to_vec());
         }
         let id = self.sessions.open(now, opened, default);
-        if !default.needs_no_password() {
-            self.deadlines.push_back((now.boot_ms() + AUTHENTICATION_MS, id));
+        if let Some(mut session) = self.sessions.take(id) {
+            self.is_nobody(now, &mut session);
+            self.sessions.put(session);
         }
         self.stats.connections_accepted.add(1);
         self.stats.connections.set(self.sessions.len() as u64);
         Ok(id)
+    }
+
+    /// A connection has to say who it is, if it is nobody.
+    pub(crate) fn is_nobody(&mut self, now: Now, session: &mut Session) {
+        if session.authenticated {
+            return;
+        }
+        session.nobody_since_ms = now.boot_ms();
+        // One at a time: it may become nobody again and again.
+        if !core::mem::replace(&mut session.has_deadline, true) {
+            self.deadlines.push_back((now.boot_ms() + AUTHENTICATION_MS, session.id));
+        }
     }
 
     /// Bytes of a client. All of them are taken: what cannot be executed yet is kept by the session.
@@ -470,8 +483,14 @@ impl Shard {
             }
             self.deadlines.pop_front();
             let Some(mut session) = self.sessions.take(id) else { continue };
-            if !session.authenticated && session.opened_ms + AUTHENTICATION_MS <= deadline {
+            session.has_deadline = false;
+            let since_ms = session.nobody_since_ms;
+            if !session.authenticated && since_ms + AUTHENTICATION_MS <= deadline {
                 self.cut(&mut session);
+            } else {
+                // It became nobody again meanwhile.
+                self.is_nobody(now, &mut session);
+                session.nobody_since_ms = since_ms;
             }
             self.settle(session);
         }

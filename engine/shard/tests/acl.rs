@@ -201,11 +201,24 @@ fn the_default_user_may_be_given_a_password_and_new_connections_are_held_to_it()
     assert_eq!(store.call(before, &["FLUSHALL"]), no_command("flushall"));
     assert_eq!(store.call(before, &["ACL", "SETUSER", "default", "off"]), OK);
     assert_eq!(store.call(after, &["AUTH", "p"]), WRONG);
-    // Ten seconds to say who one is.
+    assert_eq!(store.call(before, &["ACL", "SETUSER", "default", "on"]), OK);
+    // Ten seconds to say who one is, and again after RESET.
     let silent = store.connect(0, 0, PortKind::Client);
-    store.now.boot_ns += 11_000_000_000;
+    store.now.boot_ns += 9_000_000_000;
+    assert_eq!(store.call(silent, &["RESET"]), "+RESET\r\n");
+    for _ in 0..3 {
+        assert_eq!(store.call(after, &["AUTH", "p"]), OK);
+        assert_eq!(store.call(after, &["RESET"]), "+RESET\r\n");
+    }
+    store.now.boot_ns += 2_000_000_000;
     store.run();
     assert!(store.clients[silent].closed && !store.clients[before].closed);
+    assert!(!store.clients[after].closed, "two seconds after it became nobody");
+    store.now.boot_ns += 20_000_000_000;
+    store.run();
+    store.now.boot_ns += 1_000_000_000;
+    store.run();
+    assert!(store.clients[after].closed && !store.clients[before].closed);
 }
 
 #[test]
