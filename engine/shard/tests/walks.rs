@@ -221,7 +221,7 @@ fn many_commands_are_described_in_steps_as_each_of_them_would_be() {
             assert!(what == "DOCS" || store.call(client, &["COMMAND"]) == named);
         }
     }
-    let words = [&["COMMAND", "DOCS"][..], &["client"; 1024]].concat();
+    let words = [&["COMMAND", "DOCS"][..], &vec!["client"; 1024]].concat();
     store.input(client, &command(&words));
     let mut steps = 0;
     while store.step() {
@@ -236,6 +236,6 @@ fn many_commands_are_described_in_steps_as_each_of_them_would_be() {
     assert!(steps > 100, "1024 containers in {steps} turns");
     let reply = store.take(client);
     assert!(reply.starts_with(b"%1024\r\n"));
-    let words = [&["COMMAND", "DOCS"][..], &["get"; 1025]].concat();
+    let words = [&["COMMAND", "DOCS"][..], &vec!["get"; 1025]].concat();
     assert!(store.call(client, &words).starts_with("-ERR too many names"));
 }
