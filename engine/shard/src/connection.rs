@@ -136,7 +136,7 @@ impl Shard {
         if args.len() == 2 && self.acl.default_user().takes_any_password() {
             return reply::error(out, NO_PASSWORD);
         }
-        if self.authenticate(now, session, "AUTH", user, password) {
+        if self.authenticate(now, session, args.get(0), user, password) {
             reply::ok(out);
         } else {
             reply::error(out, WRONG_PASSWORD);
@@ -175,7 +175,7 @@ impl Shard {
             }
         }
         if let Some((user, password)) = credentials
-            && !self.authenticate(now, session, "HELLO", user, password)
+            && !self.authenticate(now, session, args.get(0), user, password)
         {
             return reply::error(out, WRONG_PASSWORD);
         }

@@ -88,6 +88,9 @@ pub(crate) struct Session {
     pub(crate) lib_ver: Box<[u8]>,
     pub(crate) proto: Proto,
     pub(crate) authenticated: bool,
+    /// Whether it came, or was reset, while the default user had to say a password, and has said none since: it is that user
+    /// only as long as none is needed, as in Redis.
+    pub(crate) unproven: bool,
     /// Whether it is a user who may do everything: nothing is looked at then.
     pub(crate) free: bool,
     /// Who it is, once that is known.
@@ -177,6 +180,7 @@ impl Session {
             lib_ver: Box::default(),
             proto: Proto::Resp2,
             authenticated: false,
+            unproven: false,
             free: false,
             user: None,
             checking: Checking::Unknown,

@@ -90,6 +90,22 @@ impl Follower {
     }
 }
 
+/// What somebody was not allowed to do, as INFO counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeniedKind {
+    /// To be a user: the password was wrong.
+    Auth,
+    /// To execute a command.
+    Command,
+    /// To do that to a key.
+    Key,
+    /// To use a channel.
+    Channel,
+}
+
+/// Of [`DeniedKind`].
+const DENIED_KINDS: usize = 4;
+
 macro_rules! counters {
     ($($name:ident),* $(,)?) => {
         /// See the module and [`ShardCounters`], whose fields these are.
@@ -107,6 +123,8 @@ macro_rules! counters {
             /// See `tracked_keys`.
             pub tracked_items: Counter,
             pub of_errors: ErrorStats,
+            /// What users were not allowed to do, by [`DeniedKind`].
+            pub acl_denied: [Counter; DENIED_KINDS],
         }
 
         impl Default for ShardStats {
@@ -121,6 +139,7 @@ macro_rules! counters {
                     tracked_keys: Counter::default(),
                     tracked_items: Counter::default(),
                     of_errors: ErrorStats::default(),
+                    acl_denied: Default::default(),
                 }
             }
         }
@@ -133,6 +152,7 @@ macro_rules! counters {
                 self.latency.iter().for_each(Counter::count_from_here);
                 self.of_commands.reset();
                 self.of_errors.reset();
+                self.acl_denied.iter().for_each(Counter::count_from_here);
                 self.piece_us_max.set(0);
                 self.turn_us_max.set(0);
                 self.resync_us_max.set(0);

@@ -234,7 +234,7 @@ fn what_is_refused_is_in_the_log_of_the_node_once_with_its_count() {
     assert_eq!(store.call(other, &["AUTH", "u2", "secret"]), WRONG);
     let log = store.call(admin, &["ACL", "LOG"]);
     assert!(
-        log.starts_with("*2\r\n*14\r\n$5\r\ncount\r\n:1\r\n$6\r\nreason\r\n$4\r\nauth\r\n"),
+        log.starts_with("*2\r\n*20\r\n$5\r\ncount\r\n:1\r\n$6\r\nreason\r\n$4\r\nauth\r\n"),
         "{log}"
     );
     let key = "$5\r\ncount\r\n:3\r\n$6\r\nreason\r\n$3\r\nkey\r\n$7\r\ncontext\r\n$8\r\ntoplevel\r\n\

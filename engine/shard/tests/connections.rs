@@ -476,3 +476,38 @@ fn keys_expire_in_the_background_and_are_counted() {
     assert_eq!(store.stats(0, 0).keys.get(), 0);
     assert_eq!(store.call(client, &["GET", "a"]), "$-1\r\n");
 }
+
+/// As redis-server 7.0 does it.
+#[test]
+fn who_has_said_no_password_is_the_default_user_for_as_long_as_that_needs_none() {
+    let mut store = Store::new(Settings { shards: 2, ..PLAIN });
+    let admin = store.connect(0, 0, PortKind::Client);
+    let early = store.connect(0, 0, PortKind::Client);
+    let set = |store: &mut Store, rules: &[&str]| {
+        let words = [&["ACL", "SETUSER", "default"], rules].concat();
+        assert_eq!(store.call(admin, &words), "+OK\r\n");
+    };
+    let pings = |store: &mut Store, client: usize| store.call(client, &["PING"]) == "+PONG\r\n";
+    set(&mut store, &["resetpass", ">pw"]);
+    let late = store.connect(0, 1, PortKind::Client);
+    // Who was there before stays who it was.
+    assert!(pings(&mut store, early) && !pings(&mut store, late));
+    set(&mut store, &["nopass"]);
+    assert!(pings(&mut store, early) && pings(&mut store, late));
+    set(&mut store, &["-acl|whoami"]);
+    assert!(pings(&mut store, late));
+    assert!(store.call(late, &["ACL", "WHOAMI"]).starts_with("-NOPERM"));
+    set(&mut store, &["+acl|whoami", "resetpass", ">pw"]);
+    assert!(pings(&mut store, early) && !pings(&mut store, late));
+    assert!(store.call(late, &["PING"]).starts_with("-NOAUTH"));
+    // Who has said it stays, too.
+    assert_eq!(store.call(late, &["AUTH", "pw"]), "+OK\r\n");
+    set(&mut store, &[">other", "<pw"]);
+    assert!(pings(&mut store, late));
+    // Who is off is nobody even without a password.
+    let reset = store.connect(0, 1, PortKind::Client);
+    set(&mut store, &["nopass", "off"]);
+    assert!(!pings(&mut store, reset));
+    set(&mut store, &["on"]);
+    assert!(pings(&mut store, reset));
+}

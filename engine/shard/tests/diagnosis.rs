@@ -234,3 +234,41 @@ fn moments_that_took_long_are_told_for_all_shards() {
     let history = store.call(client, &["LATENCY", "HISTORY", "command"]);
     assert_eq!(history, "*1\r\n*2\r\n:1700000000\r\n:20\r\n");
 }
+
+#[test]
+fn what_nobody_may_do_is_counted_by_its_kind_and_logged_with_its_id_and_times() {
+    let mut store = Store::new(Settings { shards: 2, ..PLAIN });
+    store.now.unix_ms = 1_700_000_000_000;
+    let admin = store.connect(0, 0, PortKind::Client);
+    let rules = ["ACL", "SETUSER", "u", "on", "nopass", "~a", "+get", "+publish"];
+    assert_eq!(store.call(admin, &rules), "+OK\r\n");
+    let (client, other) =
+        (store.connect(0, 0, PortKind::Client), store.connect(0, 1, PortKind::Client));
+    assert_eq!(store.call(client, &["AUTH", "u", "any"]), "+OK\r\n");
+    for words in [&["DEL", "a"][..], &["GET", "b"], &["GET", "b"], &["PUBLISH", "c", "m"]] {
+        assert!(store.call(client, words).starts_with("-NOPERM"), "{words:?}");
+        store.now.unix_ms += 1000;
+    }
+    // As the client writes it.
+    for words in [&["AuTh", "ghost", "x"][..], &["HELLO", "3", "AUTH", "ghost", "x"]] {
+        assert!(store.call(other, words).starts_with("-WRONGPASS"), "{words:?}");
+    }
+    let stats = store.call(admin, &["INFO", "stats"]);
+    for (kind, count) in [("auth", 2), ("cmd", 1), ("key", 2), ("channel", 1)] {
+        let line = format!("\r\nacl_access_denied_{kind}:{count}\r\n");
+        assert!(stats.contains(&line), "{line} is not in {stats}");
+    }
+    let log = store.call(admin, &["ACL", "LOG"]);
+    assert!(log.contains("\r\nobject\r\n$4\r\nAuTh\r\n"), "{log}");
+    assert!(log.contains("\r\nobject\r\n$5\r\nHELLO\r\n"), "{log}");
+    let times = "\r\ntimestamp-created\r\n:1700000001000\r\n$22\r\ntimestamp-last-updated\r\n:1700000002000\r\n";
+    assert!(log.contains(times), "{log}");
+    let mut ids: Vec<&str> =
+        log.split("\r\nentry-id\r\n").skip(1).filter_map(|rest| rest.lines().next()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "{log}");
+    assert_eq!(store.call(admin, &["CONFIG", "RESETSTAT"]), "+OK\r\n");
+    let stats = store.call(admin, &["INFO", "stats"]);
+    assert!(stats.contains("acl_access_denied_key:0\r\n"), "{stats}");
+}

@@ -7,6 +7,7 @@ use super::User;
 use super::selector::{READ, Selector, WRITE};
 use crate::command::{Args, Spec};
 use crate::commands;
+use crate::stats::DeniedKind;
 use dkv_protocol::limits::KEY_BYTES_MAX;
 
 /// What it takes to come to a selector, to a key or channel, and to a pattern, besides comparing them, in nanoseconds.
@@ -25,6 +26,17 @@ pub(crate) enum Denied {
     Key(u32),
     /// The channel in that argument.
     Channel(u32),
+}
+
+impl Denied {
+    /// What INFO counts it as.
+    pub(crate) const fn kind(self) -> DeniedKind {
+        match self {
+            Self::Command => DeniedKind::Command,
+            Self::Key(_) => DeniedKind::Key,
+            Self::Channel(_) => DeniedKind::Channel,
+        }
+    }
 }
 
 /// What a selector may allow or not.
@@ -53,7 +65,7 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) fn new(spec: &Spec, args: Args<'_>) -> Self {
         let (selector, object, pattern) = (0, 0, 0);
-        let flags = flags_of(spec, args);
+        let flags = permissions(uses(spec, args));
         Self { flags, selector, object, pattern, why: Denied::Command }
     }
 
@@ -231,14 +243,16 @@ fn permissions(flags: &[&str]) -> u8 {
     })
 }
 
-/// What is done to the first keys of this request, where that depends on its other arguments.
-fn flags_of(spec: &Spec, args: Args<'_>) -> u8 {
+/// What this request does to its first keys, in the words of the tables of commands: for who looks at what its user may do, and
+/// for COMMAND GETKEYSANDFLAGS. Where it depends on the other arguments it is decided by them.
+pub(crate) fn uses(spec: &Spec, args: Args<'_>) -> &'static [&'static str] {
     let has = |word: &[u8]| args.iter_from(3).any(|arg| arg.eq_ignore_ascii_case(word));
     match spec.name {
         // What is longer is no SET at all, and not worth the look.
-        "SET" if args.len() <= SET_ARGS_MAX && !has(b"GET") => WRITE,
-        "BITFIELD" if only_reads(args) => READ,
-        _ => permissions(names_of_flags(spec, args)),
+        "SET" if args.len() <= SET_ARGS_MAX && !has(b"GET") => &["OW", "update"],
+        "BITFIELD" if only_reads(args) => &["RO", "access"],
+        "SET" | "BITFIELD" => &["RW", "access", "update"],
+        _ => names_of_flags(spec, args),
     }
 }
 
@@ -248,8 +262,8 @@ fn only_reads(args: Args<'_>) -> bool {
     while at < args.len() {
         let is = |word: &[u8]| args.get(at).eq_ignore_ascii_case(word);
         at += match () {
-            () if is(b"GET") => 3,
-            () if is(b"OVERFLOW") => 2,
+            () if is(b"GET") && at + 2 < args.len() => 3,
+            () if is(b"OVERFLOW") && at + 1 < args.len() => 2,
             () => return false,
         };
     }

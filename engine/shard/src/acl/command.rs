@@ -89,7 +89,8 @@ impl Shard {
             self.acl_log.clear();
             return reply::ok(out);
         }
-        self.acl_log.write_part(out);
+        let (me, shards) = (self.me.shard.0, self.env.stats.len());
+        self.acl_log.write_part(usize::from(me), shards, out);
     }
 
     fn genpass(&self, args: Args<'_>, out: &mut Vec<u8>) {

@@ -9,6 +9,7 @@ use crate::input::Plan;
 use crate::refusal::{self, Refusal};
 use crate::session::{End, Session};
 use crate::shard::Shard;
+use crate::stats::DeniedKind;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -53,6 +54,7 @@ impl Session {
     pub(crate) fn become_nobody(&mut self, default: &Arc<User>) {
         (self.authenticated, self.free, self.user) = (false, false, None);
         self.checking = Checking::Unknown;
+        self.unproven = !default.needs_no_password();
         if default.needs_no_password() {
             self.become_user(default);
         }
@@ -202,6 +204,7 @@ impl Shard {
         denied: Denied,
     ) {
         let Some(spec) = spec else { return };
+        self.stats.acl_denied[denied.kind() as usize].add(1);
         self.acl_log.denied(self.now, session, spec, args, denied);
     }
 
@@ -210,7 +213,7 @@ impl Shard {
         &mut self,
         now: Now,
         session: &mut Session,
-        command: &str,
+        command: &[u8],
         user: &[u8],
         password: &[u8],
     ) -> bool {
@@ -220,8 +223,10 @@ impl Shard {
         if let Some(user) = self.acl.authenticate(user, given.as_ref()) {
             let user = Arc::clone(user);
             session.become_user(&user);
+            session.unproven = false;
             return true;
         }
+        self.stats.acl_denied[DeniedKind::Auth as usize].add(1);
         self.acl_log.wrong_password(now, session, command, user);
         false
     }
@@ -234,14 +239,19 @@ impl Shard {
         let changed = |session: &&Session| {
             let known =
                 session.user.as_ref().map(|user| (user, self.acl.get(user.name.as_bytes())));
-            session.end == End::No
-                && known.is_some_and(|(had, has)| has.is_none_or(|has| !Arc::ptr_eq(had, has)))
+            let other =
+                |(had, has): (_, Option<&Arc<User>>)| has.is_none_or(|has| !Arc::ptr_eq(had, has));
+            // Who is nobody yet may be the default user now.
+            session.end == End::No && known.map_or(session.unproven, other)
         };
         let ids: Vec<SessionId> =
             self.sessions.iter().filter(changed).map(|session| session.id).collect();
         for id in ids {
             let Some(mut session) = self.sessions.take(id) else { continue };
             match self.acl.get(session.user_name().as_bytes()).map(Arc::clone) {
+                Some(default) if session.unproven && !default.needs_no_password() => {
+                    session.become_nobody(&default);
+                }
                 Some(user) => {
                     session.become_user(&user);
                     // What is under way is not stopped any more.

@@ -44,8 +44,13 @@ struct Entry {
     in_multi: bool,
     object: Vec<u8>,
     user: Vec<u8>,
+    /// How many entries the shard had before.
+    number: u64,
     /// When it was last (CLOCK_BOOTTIME, milliseconds).
     at_ms: u64,
+    /// When it was first and last, in Unix time in milliseconds.
+    created_unix_ms: u64,
+    updated_unix_ms: u64,
     /// The connection, as CLIENT LIST shows it and by its CLIENT ID.
     client: Vec<u8>,
     client_id: u64,
@@ -56,6 +61,8 @@ struct Entry {
 pub(crate) struct AclLog {
     /// The latest first.
     entries: VecDeque<Entry>,
+    /// The number of the next one.
+    next: u64,
 }
 
 /// The beginning of what a client sent.
@@ -89,11 +96,11 @@ impl AclLog {
         &mut self,
         now: Now,
         session: &Session,
-        command: &str,
+        command: &[u8],
         user: &[u8],
     ) {
         let user = &user[..user.len().min(OBJECT_BYTES_MAX)];
-        self.add(now, session, (Reason::Auth, false), command.as_bytes().to_vec(), user);
+        self.add(now, session, (Reason::Auth, false), head(command), user);
     }
 
     /// Counts what was noted lately, or notes it. The connection is described when it is another one than before: that costs
@@ -117,13 +124,28 @@ impl AclLog {
         let known = self.entries.iter().position(same).and_then(|at| self.entries.remove(at));
         let mut entry = known.unwrap_or_else(|| {
             let (user, client) = (user.to_vec(), client_of(now, session));
-            Entry { count: 0, reason, in_multi, object, user, at_ms, client, client_id }
+            let number = self.next;
+            self.next += 1;
+            let (created_unix_ms, updated_unix_ms) = (now.unix_ms, now.unix_ms);
+            Entry {
+                count: 0,
+                reason,
+                in_multi,
+                object,
+                user,
+                number,
+                at_ms,
+                created_unix_ms,
+                updated_unix_ms,
+                client,
+                client_id,
+            }
         });
         if entry.client_id != client_id {
             (entry.client, entry.client_id) = (client_of(now, session), client_id);
         }
         entry.count += 1;
-        entry.at_ms = at_ms;
+        (entry.at_ms, entry.updated_unix_ms) = (at_ms, now.unix_ms);
         self.entries.push_front(entry);
         self.entries.truncate(ENTRIES_MAX);
     }
@@ -132,8 +154,9 @@ impl AclLog {
         self.entries = VecDeque::new();
     }
 
-    /// Writes a shard's part: for each entry its fields, as strings and numbers.
-    pub(crate) fn write_part(&self, out: &mut Vec<u8>) {
+    /// Writes the part of one of the node's shards: for each entry its fields, as strings and numbers. No two entries of a node
+    /// have the same id, and those of a shard grow.
+    pub(crate) fn write_part(&self, shard: usize, shards: usize, out: &mut Vec<u8>) {
         reply::array(out, self.entries.len() * FIELDS);
         for entry in &self.entries {
             reply::integer(out, entry.at_ms as i64);
@@ -143,12 +166,15 @@ impl AclLog {
             reply::bulk(out, &entry.object);
             reply::bulk(out, &entry.user);
             reply::bulk(out, &entry.client);
+            reply::integer(out, entry.number as i64 * shards as i64 + shard as i64);
+            reply::integer(out, entry.created_unix_ms as i64);
+            reply::integer(out, entry.updated_unix_ms as i64);
         }
     }
 }
 
 /// Of an entry in a part.
-const FIELDS: usize = 7;
+const FIELDS: usize = 10;
 
 /// How many entries ACL LOG is to show; none when it is not a number.
 pub(crate) fn count(args: Args<'_>) -> Option<usize> {
@@ -185,6 +211,12 @@ pub(crate) fn finish(x: &Exec<'_>, args: Args<'_>, parts: &[Vec<u8>], out: &mut 
         reply::double(out, x.proto, age_ms as f64 / 1000.0);
         reply::bulk(out, b"client-info");
         out.extend_from_slice(entry[6]);
+        // Redis has these since 7.2.
+        let names = ["entry-id", "timestamp-created", "timestamp-last-updated"];
+        for (name, field) in names.iter().zip(&entry[7..]) {
+            reply::bulk(out, name.as_bytes());
+            out.extend_from_slice(field);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rules, lines and refusals, as Redis 7.0 has them.
 
-use super::check::{Check, Denied, check};
+use super::check::{Check, Denied, check, uses};
 use super::{Acl, User};
 use crate::command::Args;
 use crate::commands;
@@ -240,6 +240,31 @@ fn in_steps(user: &User, words: &[&str], step_ns: usize) -> (Result<(), Denied>,
             }
             None => steps += 1,
         }
+    }
+}
+
+#[test]
+fn what_a_request_does_to_its_key_depends_on_its_other_arguments() {
+    for (words, expected) in [
+        (&["BITFIELD", "k", "GET", "u8", "0"][..], &["RO", "access"][..]),
+        (&["BITFIELD", "k", "overflow", "SAT", "get", "u8", "0"], &["RO", "access"]),
+        (&["BITFIELD", "k"], &["RO", "access"]),
+        (&["BITFIELD", "k", "GET"], &["RW", "access", "update"]),
+        (&["BITFIELD", "k", "nonsense"], &["RW", "access", "update"]),
+        (&["BITFIELD", "k", "GET", "u8", "0", "SET", "u8", "0", "1"], &["RW", "access", "update"]),
+        (&["SET", "k", "v", "EX", "10", "get"], &["RW", "access", "update"]),
+        (&["SET", "get", "v"], &["OW", "update"]),
+        (&["GET", "k"], &["RO", "access"]),
+    ] {
+        let (mut bytes, mut spans) = (Vec::new(), Vec::new());
+        for word in words {
+            let start = bytes.len() as u32;
+            bytes.extend_from_slice(word.as_bytes());
+            spans.push((start, bytes.len() as u32));
+        }
+        let args = Args::new(&bytes, &spans);
+        let spec = commands::lookup(args.get(0)).expect("a command");
+        assert_eq!(uses(spec, args), expected, "{words:?}");
     }
 }
 

@@ -5,6 +5,7 @@ use super::number::parse_u64;
 use super::{
     ALL, COUNT, docs, errors, help, lookup, number_named, numbered, unknown_subcommand, wrong_arity,
 };
+use crate::acl::check;
 use crate::command::{Args, Exec, Keys, Scope, Spec, Subcommand};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -510,29 +511,17 @@ fn getkeys(args: Args<'_>, flags: Option<Proto>, out: &mut Vec<u8>) {
         if let Some(proto) = flags {
             reply::array(out, 2);
             reply::bulk(out, args.get(2 + i));
-            simple_set(uses(spec, named, args.slice(2, given), i), proto, out);
+            simple_set(uses(spec, args.slice(2, given), i), proto, out);
         } else {
             reply::bulk(out, args.get(2 + i));
         }
     }
 }
 
-/// What a command does with its argument `at`, a key. Where that depends on its other arguments it is decided by them.
-fn uses(
-    spec: &Spec,
-    sub: Option<&'static Subcommand>,
-    args: Args<'_>,
-    at: usize,
-) -> &'static [&'static str] {
-    let any = |word: &str| args.iter_from(2).any(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
-    match (spec.name, spec.other_keys) {
-        ("SET", _) if args.iter_from(3).any(|arg| arg.eq_ignore_ascii_case(b"GET")) => {
-            &["RW", "access", "update"]
-        }
-        ("SET", _) => &["OW", "update"],
-        ("BITFIELD", _) if any("SET") || any("INCRBY") => &["RW", "access", "update"],
-        ("BITFIELD", _) => &["RO", "access"],
-        (_, Some(keys)) if at >= usize::from(keys.first.unsigned_abs()) => keys.flags,
-        _ => sub.map_or(spec.key_flags, |sub| sub.key_flags),
+/// What a command does with its argument `at`, a key.
+fn uses(spec: &Spec, args: Args<'_>, at: usize) -> &'static [&'static str] {
+    match spec.other_keys {
+        Some(keys) if at >= usize::from(keys.first.unsigned_abs()) => keys.flags,
+        _ => check::uses(spec, args),
     }
 }

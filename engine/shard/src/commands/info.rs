@@ -13,7 +13,7 @@
 use super::config::memory_bytes_max;
 use crate::command::{Args, Exec, Merge, Scope, Spec};
 use crate::command_stats::{ErrorStats, Sum};
-use crate::stats::ShardStats;
+use crate::stats::{DeniedKind, ShardStats};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -353,6 +353,14 @@ fn stats(text: &mut Text, facts: &Facts<'_>) {
     text.field("tracking_total_keys", facts.sum(|s| s.tracked_keys.get()));
     text.field("tracking_total_items", facts.sum(|s| s.tracked_items.get()));
     text.field("total_error_replies", facts.sum(|s| s.errors.since_reset()));
+    for (name, kind) in [
+        ("acl_access_denied_auth", DeniedKind::Auth),
+        ("acl_access_denied_cmd", DeniedKind::Command),
+        ("acl_access_denied_key", DeniedKind::Key),
+        ("acl_access_denied_channel", DeniedKind::Channel),
+    ] {
+        text.field(name, facts.sum(|s| s.acl_denied[kind as usize].since_reset()));
+    }
 }
 
 fn replication(text: &mut Text, facts: &Facts<'_>) {
