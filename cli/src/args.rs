@@ -144,6 +144,29 @@ mod tests {
     }
 
     #[test]
+    fn the_loads_of_the_readme_parse() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let readme = std::fs::read_to_string(readme).expect("README.md");
+        let (_, section) = readme.split_once("## Load and latency").expect("its section");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let lines: Vec<&str> = section.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+        assert!(lines.len() >= 6, "{lines:?}");
+        for line in lines {
+            let mut arguments = split(line.split(" > ").next().unwrap_or(line));
+            if crate::clustron::is_cmdlet(&arguments[1]) {
+                let translated = crate::clustron::translate(&arguments[1..]);
+                let Ok(crate::clustron::Translated::Command(native)) = translated else {
+                    panic!("{line}: {translated:?}")
+                };
+                arguments.splice(1.., native);
+            }
+            if let Err(error) = Cli::try_parse_from(&arguments) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
     fn every_flag_has_an_environment_variable() {
         let mut flags = 0;
         each(&Cli::command(), "dkv", &mut |command, words| {

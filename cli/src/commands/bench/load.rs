@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Requests a second when nobody says how many.
 const RATE: f64 = 10_000.0;
+/// CPUs that are left to the server and the kernel before a thread of the load polls.
+const CPUS_OF_OTHERS: usize = 3;
 /// Exponent of a Zipfian distribution when nobody says which: that of YCSB.
 const ZIPFIAN: f64 = 0.99;
 
@@ -81,9 +83,10 @@ pub(crate) struct LoadArgs {
     /// CPUs of the threads, in turns
     #[arg(long, env = "DKV_BENCH_CPUS", value_delimiter = ',', value_name = "CPU")]
     cpus: Vec<usize>,
-    /// Sleep until a request is due, without polling for the last moment: spares CPU, sends some 50 us late
-    #[arg(long, env = "DKV_BENCH_NO_SPIN", value_parser = FalseyValueParser::new())]
-    no_spin: bool,
+    /// Poll for the last moment before a request is due, because who sleeps sends some 50 us late: where CPUs are left over,
+    /// always, or never
+    #[arg(long, env = "DKV_BENCH_SPIN", value_enum, default_value = "auto")]
+    spin: Spin,
     /// Rings where the kernel gives them, or one or the other
     #[arg(long, env = "DKV_BENCH_IO", value_enum, default_value = "auto")]
     io: IoArg,
@@ -171,6 +174,14 @@ impl Profile {
     }
 }
 
+/// When threads poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Spin {
+    Auto,
+    Always,
+    Never,
+}
+
 /// See [`Io`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum IoArg {
@@ -217,8 +228,12 @@ impl LoadArgs {
             timeout: Duration::from_secs(self.link.reach.timeout_sec),
             seed: self.seed,
             cpus: self.cpus.clone(),
-            // Where the server needs the CPU too, a thread that polls takes it away.
-            spin: !self.no_spin && self.threads < cpus,
+            spin: match self.spin {
+                // Where the server needs the CPU too, a thread that polls takes it away.
+                Spin::Auto => self.threads + CPUS_OF_OTHERS <= cpus,
+                Spin::Always => true,
+                Spin::Never => false,
+            },
             io: match self.io {
                 IoArg::Auto => Io::Auto,
                 IoArg::Uring => Io::Uring,

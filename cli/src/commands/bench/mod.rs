@@ -2,8 +2,10 @@
 
 mod cmdlets;
 mod compare;
+mod curve;
 mod load;
 mod report;
+mod sweep;
 
 use crate::clustron::Spelling;
 use crate::failure::{Exit, Failure};
@@ -59,6 +61,8 @@ enum Command {
     Profile(cmdlets::ProfileArgs),
     /// Reads and writes for a long time, and how many failed
     Stress(cmdlets::StressArgs),
+    /// The highest rate that keeps latency within a bound, and the curve
+    Sweep(Box<sweep::Args>),
 }
 
 /// Runs it.
@@ -70,6 +74,7 @@ pub(crate) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
         Some(Command::Throughput(args)) => return cmdlets::throughput(args, spelling),
         Some(Command::Profile(args)) => return cmdlets::profile(args, spelling),
         Some(Command::Stress(args)) => return cmdlets::stress(args, spelling),
+        Some(Command::Sweep(args)) => return sweep::run(args, spelling),
         None => {}
     }
     let format = args.output.output;

@@ -1,0 +1,263 @@
+//! `dkv bench sweep`: the highest rate whose latency stays within a bound, and the curve on the way there.
+
+use super::load::{ArrivalsArg, LoadArgs, rate};
+use super::report::{latency_document, ms_text, warnings};
+use super::{curve, measure, prefill};
+use crate::clustron::Spelling;
+use crate::failure::Failure;
+use crate::output::{self, Format, OutputArgs};
+use dkv_bench::generator::{Outcome, Pace, RATE_MAX};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// The rate is known well enough when the lowest that fails is no more above the highest that holds.
+const NEAR: f64 = 1.1;
+/// Most rates that are tried.
+const POINTS_MAX: usize = 24;
+
+/// The flags of `dkv bench sweep`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  dkv bench sweep --p99.9-max 1ms --duration 5s --prefill
+  dkv bench sweep --target 127.0.0.1:6379 --p99.9-max 500us --svg curve.svg
+
+A rate holds when 99.9 of 100 requests, counted from when they were due, were answered within the bound, none failed and the
+rate was reached. It is doubled until it does not hold, then narrowed down to a tenth.")]
+pub(crate) struct Args {
+    /// The bound, as 1ms or 500us
+    #[arg(long = "p99.9-max", env = "DKV_BENCH_P999_MAX", default_value = "1ms", value_parser = bound, value_name = "TIME")]
+    bound_ns: u64,
+    /// The first rate
+    #[arg(long, env = "DKV_BENCH_FROM", default_value = "1000", value_parser = rate, value_name = "RATE")]
+    from: f64,
+    /// The highest rate
+    #[arg(long, env = "DKV_BENCH_TO", default_value = "10M", value_parser = rate, value_name = "RATE")]
+    to: f64,
+    /// How requests lie in time
+    #[arg(long, env = "DKV_BENCH_ARRIVALS", value_enum, default_value = "constant")]
+    arrivals: ArrivalsArg,
+    /// Also draw the curve as a picture
+    #[arg(long, env = "DKV_BENCH_SVG", value_name = "FILE")]
+    svg: Option<PathBuf>,
+    #[command(flatten)]
+    load: LoadArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// One rate and what came of it.
+#[derive(Clone, Debug)]
+pub(super) struct Point {
+    pub(super) rate: f64,
+    pub(super) p50_ns: u64,
+    pub(super) p99_ns: u64,
+    pub(super) p999_ns: u64,
+    pub(super) max_ns: u64,
+    pub(super) holds: bool,
+    reached: f64,
+    document: Value,
+    /// The generator was the limit, and not the server.
+    warnings: Vec<String>,
+}
+
+/// A latency: `1ms`, `500us`, `2s`.
+fn bound(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let units = [("us", 1e3), ("ms", 1e6), ("s", 1e9)];
+    let (number, factor) = units
+        .iter()
+        .find_map(|(unit, factor)| text.strip_suffix(unit).map(|number| (number, factor)))
+        .ok_or_else(|| format!("{text:?} is no latency; as 1ms or 500us"))?;
+    let ns = number.trim().parse::<f64>().ok().map(|number| number * factor);
+    ns.filter(|ns| (1.0..=3.6e12).contains(ns))
+        .map(|ns| ns as u64)
+        .ok_or_else(|| format!("{text:?} is no latency; as 1ms or 500us"))
+}
+
+/// The rate to try next; none when the answer is near enough.
+fn next_rate(tried: &[(f64, bool)], from: f64, to: f64) -> Option<f64> {
+    if tried.len() >= POINTS_MAX {
+        return None;
+    }
+    let fails = tried.iter().filter(|(_, holds)| !holds).map(|(rate, _)| *rate).reduce(f64::min);
+    let below = |rate: &f64| fails.is_none_or(|fails| *rate < fails);
+    let holds = tried
+        .iter()
+        .filter(|(_, holds)| *holds)
+        .map(|(rate, _)| *rate)
+        .filter(below)
+        .reduce(f64::max);
+    match (holds, fails) {
+        (None, None) => Some(from.min(to)),
+        (Some(holds), None) => (holds < to).then(|| (holds * 2.0).min(to)),
+        (None, Some(fails)) => (fails >= 2.0).then(|| (fails / 4.0).max(1.0)),
+        (Some(holds), Some(fails)) => {
+            // Below some ten a second the two are neighbours before they are near.
+            let between = (fails * holds).sqrt().round();
+            (fails / holds > NEAR && holds < between && between < fails).then_some(between)
+        }
+    }
+}
+
+/// Runs it.
+pub(super) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
+    let pace = |per_second| Pace::Open { per_second, arrivals: args.arrivals.into() };
+    let (mut plan, store) = args.load.plan(pace(args.from.min(RATE_MAX)), spelling)?;
+    if let Some(path) = &args.svg {
+        std::fs::write(path, "").map_err(|error| Failure::file(path, &error))?;
+    }
+    if args.load.prefill {
+        prefill(&plan)?;
+    }
+    let mut points: Vec<Point> = Vec::new();
+    let tried =
+        |points: &[Point]| points.iter().map(|point| (point.rate, point.holds)).collect::<Vec<_>>();
+    while let Some(rate) = next_rate(&tried(&points), args.from, args.to.min(RATE_MAX)) {
+        plan.pace = pace(rate);
+        let outcome = measure(&plan)?;
+        let point =
+            Point { warnings: warnings(&plan, &outcome), ..judge(rate, &outcome, args.bound_ns) };
+        if args.output.output == Format::Table {
+            let holds = if point.holds { "holds" } else { "does not hold" };
+            output::note(&format!("{rate:.0}/s: p99.9 {} ms, {holds}", ms_text(point.p999_ns)));
+        }
+        points.push(point);
+    }
+    points.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+    if let Some(path) = &args.svg {
+        let title = store.clone().unwrap_or_else(|| plan.endpoints.join(", "));
+        std::fs::write(path, curve::svg(&points, args.bound_ns, &title))
+            .map_err(|error| Failure::file(path, &error))?;
+    }
+    show(args, &points)
+}
+
+fn judge(rate: f64, outcome: &Outcome, bound_ns: u64) -> Point {
+    let latency = outcome.latency();
+    let at = |quantile| latency.value_at_quantile(quantile);
+    let whole = outcome.answered() > 0 && outcome.failed() == 0 && outcome.held_its_rate();
+    Point {
+        rate,
+        p50_ns: at(0.5),
+        p99_ns: at(0.99),
+        p999_ns: at(0.999),
+        max_ns: latency.max(),
+        holds: whole && at(0.999) <= bound_ns,
+        reached: outcome.per_second(),
+        document: latency_document(&latency),
+        warnings: Vec::new(),
+    }
+}
+
+fn show(args: &Args, points: &[Point]) -> Result<u8, Failure> {
+    let fails = points.iter().position(|point| !point.holds).unwrap_or(points.len());
+    let best = fails.checked_sub(1).map(|at| &points[at]);
+    match args.output.output {
+        Format::Json => output::json(&json!({
+            "p99.9_max_ms": args.bound_ns as f64 / 1e6,
+            "highest_rate": best.map(|point| point.rate),
+            "points": points.iter().map(|point| json!({
+                "rate": point.rate,
+                "reached": (point.reached * 10.0).round() / 10.0,
+                "holds": point.holds,
+                "latency_ms": point.document,
+                "warnings": point.warnings,
+            })).collect::<Vec<_>>(),
+        })),
+        Format::Table => {
+            let row = |point: &Point| {
+                let ns = [point.p50_ns, point.p99_ns, point.p999_ns, point.max_ns];
+                let mut row = vec![
+                    json!(format!("{:.0}", point.rate)),
+                    json!(format!("{:.0}", point.reached)),
+                ];
+                row.extend(ns.map(|ns| json!(ms_text(ns))));
+                row.push(json!(curve::bar(point.p999_ns, args.bound_ns)));
+                row
+            };
+            let rows: Vec<Vec<Value>> = points.iter().map(row).collect();
+            let head = ["Rate", "Reached", "p50", "p99", "p99.9", "max", "p99.9 to the bound |"];
+            output::rows(Format::Table, &head, &rows);
+        }
+    }
+    let bound = ms_text(args.bound_ns);
+    let Some(best) = best else {
+        let lowest = points.first().map_or(0, |point| point.p999_ns);
+        let what = format!(
+            "no rate keeps p99.9 within {bound} ms; the lowest one tried has {} ms",
+            ms_text(lowest)
+        );
+        return Err(Failure::failed(
+            what,
+            "raise --p99.9-max, or look for what disturbs: dkv doctor",
+        ));
+    };
+    if args.output.output == Format::Table {
+        output::line(&format!(
+            "p99.9 stays within {bound} ms up to {:.0} requests a second",
+            best.rate
+        ));
+        if let Some(first) = points.get(fails).filter(|point| !point.warnings.is_empty()) {
+            first
+                .warnings
+                .iter()
+                .for_each(|text| output::warn(&format!("at {:.0}/s {text}", first.rate)));
+        }
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rates that are tried when all up to `limit` hold.
+    fn search(limit: f64, from: f64, to: f64) -> Vec<(f64, bool)> {
+        let mut tried = Vec::new();
+        while let Some(rate) = next_rate(&tried, from, to) {
+            tried.push((rate, rate <= limit));
+        }
+        tried
+    }
+
+    #[test]
+    fn the_search_ends_within_a_tenth_of_the_limit() {
+        for limit in [3.0, 999.0, 1000.0, 55_555.0, 1e6] {
+            let tried = search(limit, 1000.0, 1e7);
+            let best =
+                tried.iter().filter(|(_, holds)| *holds).map(|(rate, _)| *rate).fold(0.0, f64::max);
+            assert!(
+                best <= limit && best * NEAR >= limit * 0.95 && tried.len() < POINTS_MAX,
+                "{limit}: {tried:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_search_ends_at_its_bounds() {
+        assert_eq!(
+            search(f64::INFINITY, 1000.0, 3000.0),
+            [(1000.0, true), (2000.0, true), (3000.0, true)]
+        );
+        let hopeless = search(0.0, 1000.0, 1e6);
+        assert_eq!(hopeless.last(), Some(&(1.0, false)));
+    }
+
+    #[test]
+    fn a_rate_that_holds_above_one_that_does_not_is_luck() {
+        let tried = [(1000.0, true), (2000.0, false), (4000.0, true)];
+        let next = next_rate(&tried, 1000.0, 1e6).expect("it goes on");
+        assert!(next > 1000.0 && next < 2000.0, "{next}");
+    }
+
+    #[test]
+    fn bounds_are_read_with_their_unit() {
+        assert_eq!(bound("1ms"), Ok(1_000_000));
+        assert_eq!(bound("500us"), Ok(500_000));
+        assert_eq!(bound("0.5 ms"), Ok(500_000));
+        for text in ["", "1", "ms", "0ms", "-1ms", "2h", "NaNms"] {
+            assert!(bound(text).is_err(), "{text}");
+        }
+    }
+}
