@@ -9,6 +9,7 @@ use crate::session::{End, Session};
 use crate::shard::Shard;
 use crate::waits::Written;
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
@@ -237,11 +238,17 @@ pub(crate) fn check_name(name: &[u8]) -> Result<(), &'static str> {
     if name.iter().all(|b| (b'!'..=b'~').contains(b)) { Ok(()) } else { Err(BAD_CLIENT_NAME) }
 }
 
+const NO_DB_NUMBER: &str =
+    "ERR value is out of range, value must between -2147483648 and 2147483647";
+
 /// There is one database.
 fn select(args: Args<'_>, out: &mut Vec<u8>) {
-    match parse(args.get(1)) {
+    let text = args.get(1);
+    // A number has one spelling in Redis, and this one 32 bits.
+    match parse(text).filter(|number| format!("{number}").as_bytes() == text) {
         None => reply::error(out, NOT_AN_INTEGER),
         Some(0) => reply::ok(out),
+        Some(number) if i32::try_from(number).is_err() => reply::error(out, NO_DB_NUMBER),
         Some(_) => reply::error(out, "ERR DB index is out of range"),
     }
 }

@@ -96,6 +96,11 @@ fn names_and_small_settings_of_a_connection() {
             (&["SELECT", "0"], "+OK\r\n"),
             (&["SELECT", "1"], "-ERR DB index is out of range\r\n"),
             (&["SELECT", "x"], "-ERR value is not an integer or out of range\r\n"),
+            (&["SELECT", "00"], "-ERR value is not an integer or out of range\r\n"),
+            (
+                &["SELECT", "9223372036854775807"],
+                "-ERR value is out of range, value must between -2147483648 and 2147483647\r\n",
+            ),
             (&["READONLY"], "+OK\r\n"),
             (&["READWRITE"], "+OK\r\n"),
             (&["ASKING"], "+OK\r\n"),
