@@ -28,14 +28,15 @@ pub(super) fn bar(ns: u64, bound_ns: u64) -> String {
     (0..=BAR / 2).chain(BAR / 2 + 1..length).map(cell).collect()
 }
 
-/// Which latency of a point a line shows, in nanoseconds.
-type Of = fn(&Point) -> u64;
+/// Which latency of a point a line shows, in nanoseconds; a line has no corner where it is not known.
+type Of = fn(&Point) -> Option<u64>;
 
 /// The curve of points that are sorted by their rate.
 pub(super) fn svg(points: &[Point], bound_ns: u64, title: &str) -> String {
-    let measured: Vec<&Point> = points.iter().filter(|point| point.p999_ns > 0).collect();
-    let all = measured.iter().flat_map(|point| [point.p50_ns, point.p99_ns, point.p999_ns]);
-    let all: Vec<f64> = all.chain([bound_ns]).map(|ns| ns.max(1) as f64).collect();
+    let measured: Vec<&Point> = points.iter().filter(|point| point.max_ns > 0).collect();
+    let all =
+        measured.iter().flat_map(|point| [Some(point.p50_ns), Some(point.p99_ns), point.p999_ns]);
+    let all: Vec<f64> = all.flatten().chain([bound_ns]).map(|ns| ns.max(1) as f64).collect();
     let low = all.iter().copied().fold(f64::INFINITY, f64::min).log10().floor();
     let high = all.iter().copied().fold(1.0, f64::max).log10().ceil().max(low + 1.0);
     let most = measured.iter().map(|point| point.rate).fold(1.0, f64::max);
@@ -83,14 +84,15 @@ pub(super) fn svg(points: &[Point], bound_ns: u64, title: &str) -> String {
         ms_text(bound_ns)
     );
     let lines: [(&str, &str, Of); 3] = [
-        ("p50", "#2a7", |point| point.p50_ns),
-        ("p99", "#27c", |point| point.p99_ns),
+        ("p50", "#2a7", |point| Some(point.p50_ns)),
+        ("p99", "#27c", |point| Some(point.p99_ns)),
         ("p99.9", "#a3a", |point| point.p999_ns),
     ];
     for (number, (name, colour, of)) in lines.iter().enumerate() {
         let corners: Vec<String> = measured
             .iter()
-            .map(|point| format!("{:.1},{:.1}", x(point.rate), y(of(point))))
+            .filter_map(|point| of(point).map(|ns| (point.rate, ns)))
+            .map(|(rate, ns)| format!("{:.1},{:.1}", x(rate), y(ns)))
             .collect();
         let (at, below) = (LEFT + 60.0 * number as f64, HEIGHT - 10.0);
         let _ = writeln!(

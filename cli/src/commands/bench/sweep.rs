@@ -1,19 +1,26 @@
 //! `dkv bench sweep`: the highest rate whose latency stays within a bound, and the curve on the way there.
 
-use super::load::{ArrivalsArg, LoadArgs, rate};
-use super::report::{latency_document, ms_text, warnings};
+use super::load::{ArrivalsArg, LoadArgs, rate, time_or_none};
+use super::report::{QUANTILES, latency_document, ms_text, warnings};
 use super::{curve, measure, prefill};
 use crate::clustron::Spelling;
 use crate::failure::Failure;
 use crate::output::{self, Format, OutputArgs};
-use dkv_bench::generator::{Outcome, Pace, RATE_MAX};
+use dkv_bench::generator::{Latencies, Outcome, Pace, RATE_MAX};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The rate is known well enough when the lowest that fails is no more above the highest that holds.
 const NEAR: f64 = 1.1;
 /// Most rates that are tried.
 const POINTS_MAX: usize = 24;
+/// The quantile that is held against the bound.
+const QUANTILE: f64 = 0.999;
+/// One request in so many lies beyond it.
+const ONE_BEYOND_OF: u64 = 1000;
+/// A rate is reached but for a little: what a lengthened point is given more.
+const MORE: f64 = 1.02;
 
 /// The flags of `dkv bench sweep`.
 #[derive(Debug, clap::Args)]
@@ -23,7 +30,10 @@ Examples:
   dkv bench sweep --target 127.0.0.1:6379 --p99.9-max 500us --svg curve.svg
 
 A rate holds when 99.9 of 100 requests, counted from when they were due, were answered within the bound, none failed and the
-rate was reached. It is doubled until it does not hold, then narrowed down to a tenth.")]
+rate was reached. It is doubled until it does not hold, then narrowed down to a tenth.
+
+A p99.9 of few requests is chance: a rate is measured until --samples requests lie beyond it, for --longest at most. Where that
+does not suffice, no p99.9 is told; such a rate only shows the way, by its p99.")]
 pub(crate) struct Args {
     /// The bound, as 1ms or 500us
     #[arg(long = "p99.9-max", env = "DKV_BENCH_P999_MAX", default_value = "1ms", value_parser = bound, value_name = "TIME")]
@@ -34,6 +44,12 @@ pub(crate) struct Args {
     /// The highest rate
     #[arg(long, env = "DKV_BENCH_TO", default_value = "10M", value_parser = rate, value_name = "RATE")]
     to: f64,
+    /// Requests that must lie beyond p99.9 before a rate is judged by it; a thousand times as many are measured
+    #[arg(long, env = "DKV_BENCH_SAMPLES", default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    samples: u64,
+    /// How long a rate is measured at most to get them; never less than --duration
+    #[arg(long, env = "DKV_BENCH_LONGEST", default_value = "60s", value_parser = time_or_none, value_name = "TIME")]
+    longest: Duration,
     /// How requests lie in time
     #[arg(long, env = "DKV_BENCH_ARRIVALS", value_enum, default_value = "constant")]
     arrivals: ArrivalsArg,
@@ -46,15 +62,45 @@ pub(crate) struct Args {
     output: OutputArgs,
 }
 
+/// What is known of a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Holds,
+    /// Its p99 is within the bound, and nobody knows its p99.9.
+    TooFew,
+    Fails,
+}
+
+impl Verdict {
+    fn text(self) -> &'static str {
+        match self {
+            Verdict::Holds => "holds",
+            Verdict::TooFew => "too few samples",
+            Verdict::Fails => "does not hold",
+        }
+    }
+
+    /// Of what was measured, all well or not, and its percentiles; `p999_ns` only where samples suffice.
+    fn of(whole: bool, p99_ns: u64, p999_ns: Option<u64>, bound_ns: u64) -> Self {
+        match p999_ns {
+            _ if !whole || p99_ns > bound_ns => Verdict::Fails,
+            Some(p999_ns) if p999_ns > bound_ns => Verdict::Fails,
+            Some(_) => Verdict::Holds,
+            None => Verdict::TooFew,
+        }
+    }
+}
+
 /// One rate and what came of it.
 #[derive(Clone, Debug)]
 pub(super) struct Point {
     pub(super) rate: f64,
     pub(super) p50_ns: u64,
     pub(super) p99_ns: u64,
-    pub(super) p999_ns: u64,
+    /// None where too few requests lie beyond it.
+    pub(super) p999_ns: Option<u64>,
     pub(super) max_ns: u64,
-    pub(super) holds: bool,
+    pub(super) verdict: Verdict,
     reached: f64,
     document: Value,
     /// The generator was the limit, and not the server.
@@ -111,16 +157,21 @@ pub(super) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
         prefill(&plan)?;
     }
     let mut points: Vec<Point> = Vec::new();
-    let tried =
-        |points: &[Point]| points.iter().map(|point| (point.rate, point.holds)).collect::<Vec<_>>();
+    let tried = |points: &[Point]| {
+        points.iter().map(|point| (point.rate, point.verdict != Verdict::Fails)).collect::<Vec<_>>()
+    };
+    let shortest = plan.duration;
     while let Some(rate) = next_rate(&tried(&points), args.from, args.to.min(RATE_MAX)) {
         plan.pace = pace(rate);
+        plan.duration = long_enough(rate, shortest, args.longest, args.samples);
         let outcome = measure(&plan)?;
-        let point =
-            Point { warnings: warnings(&plan, &outcome), ..judge(rate, &outcome, args.bound_ns) };
+        let point = Point { warnings: warnings(&plan, &outcome), ..judge(rate, &outcome, args) };
         if args.output.output == Format::Table {
-            let holds = if point.holds { "holds" } else { "does not hold" };
-            output::note(&format!("{rate:.0}/s: p99.9 {} ms, {holds}", ms_text(point.p999_ns)));
+            let (p999, verdict) = (p999_text(&point), point.verdict.text());
+            output::note(&format!(
+                "{rate:.0}/s: p99 {} ms, p99.9 {p999} ms, {verdict}",
+                ms_text(point.p99_ns)
+            ));
         }
         points.push(point);
     }
@@ -133,26 +184,55 @@ pub(super) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
     show(args, &points)
 }
 
-fn judge(rate: f64, outcome: &Outcome, bound_ns: u64) -> Point {
+/// How long a rate is measured: until enough requests lie beyond the quantile. A rate that would take longer than `longest` is
+/// not lengthened at all, because it would be waited for in vain.
+fn long_enough(rate: f64, shortest: Duration, longest: Duration, samples: u64) -> Duration {
+    let seconds = samples as f64 * ONE_BEYOND_OF as f64 / rate * MORE;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(wanted) if wanted <= longest => wanted.max(shortest),
+        _ => shortest,
+    }
+}
+
+/// The quantile, where at least `samples` requests lie beyond it.
+fn supported(latency: &Latencies, samples: u64) -> Option<u64> {
+    (latency.len() / ONE_BEYOND_OF >= samples).then(|| latency.value_at_quantile(QUANTILE))
+}
+
+fn judge(rate: f64, outcome: &Outcome, args: &Args) -> Point {
     let latency = outcome.latency();
-    let at = |quantile| latency.value_at_quantile(quantile);
     let whole = outcome.answered() > 0 && outcome.failed() == 0 && outcome.held_its_rate();
+    let (p99_ns, p999_ns) = (latency.value_at_quantile(0.99), supported(&latency, args.samples));
+    let mut document = latency_document(&latency);
+    for (name, quantile) in QUANTILES {
+        // Those beyond have fewer samples still.
+        let beyond = latency.len() as f64 * (1.0 - quantile);
+        if quantile >= QUANTILE && beyond.round() < args.samples as f64 && !document.is_null() {
+            document[name] = Value::Null;
+        }
+    }
     Point {
         rate,
-        p50_ns: at(0.5),
-        p99_ns: at(0.99),
-        p999_ns: at(0.999),
+        p50_ns: latency.value_at_quantile(0.5),
+        p99_ns,
+        p999_ns,
         max_ns: latency.max(),
-        holds: whole && at(0.999) <= bound_ns,
+        verdict: Verdict::of(whole, p99_ns, p999_ns, args.bound_ns),
         reached: outcome.per_second(),
-        document: latency_document(&latency),
+        document,
         warnings: Vec::new(),
     }
 }
 
+fn p999_text(point: &Point) -> String {
+    point.p999_ns.map_or_else(|| "?".to_owned(), ms_text)
+}
+
 fn show(args: &Args, points: &[Point]) -> Result<u8, Failure> {
-    let fails = points.iter().position(|point| !point.holds).unwrap_or(points.len());
-    let best = fails.checked_sub(1).map(|at| &points[at]);
+    let fails =
+        points.iter().position(|point| point.verdict == Verdict::Fails).unwrap_or(points.len());
+    let highest = fails.checked_sub(1).map(|at| &points[at]);
+    let best = highest.filter(|point| point.verdict == Verdict::Holds);
     match args.output.output {
         Format::Json => output::json(&json!({
             "p99.9_max_ms": args.bound_ns as f64 / 1e6,
@@ -160,20 +240,29 @@ fn show(args: &Args, points: &[Point]) -> Result<u8, Failure> {
             "points": points.iter().map(|point| json!({
                 "rate": point.rate,
                 "reached": (point.reached * 10.0).round() / 10.0,
-                "holds": point.holds,
+                "holds": match point.verdict {
+                    Verdict::Holds => json!(true),
+                    Verdict::Fails => json!(false),
+                    Verdict::TooFew => Value::Null,
+                },
+                "verdict": point.verdict.text(),
                 "latency_ms": point.document,
                 "warnings": point.warnings,
             })).collect::<Vec<_>>(),
         })),
         Format::Table => {
             let row = |point: &Point| {
-                let ns = [point.p50_ns, point.p99_ns, point.p999_ns, point.max_ns];
                 let mut row = vec![
                     json!(format!("{:.0}", point.rate)),
                     json!(format!("{:.0}", point.reached)),
                 ];
-                row.extend(ns.map(|ns| json!(ms_text(ns))));
-                row.push(json!(curve::bar(point.p999_ns, args.bound_ns)));
+                row.extend([point.p50_ns, point.p99_ns].map(|ns| json!(ms_text(ns))));
+                row.push(json!(p999_text(point)));
+                row.push(json!(ms_text(point.max_ns)));
+                row.push(json!(match point.p999_ns {
+                    Some(ns) => curve::bar(ns, args.bound_ns),
+                    None => "too few samples".to_owned(),
+                }));
                 row
             };
             let rows: Vec<Vec<Value>> = points.iter().map(row).collect();
@@ -183,11 +272,28 @@ fn show(args: &Args, points: &[Point]) -> Result<u8, Failure> {
     }
     let bound = ms_text(args.bound_ns);
     let Some(best) = best else {
-        let lowest = points.first().map_or(0, |point| point.p999_ns);
-        let what = format!(
-            "no rate keeps p99.9 within {bound} ms; the lowest one tried has {} ms",
-            ms_text(lowest)
+        if let Some(highest) = highest {
+            let what = format!(
+                "too few samples: at {:.0}/s p99 is within {bound} ms, but of its p99.9 too few requests are known to say",
+                highest.rate
+            );
+            let seconds = args.samples as f64 * ONE_BEYOND_OF as f64 / highest.rate * MORE;
+            let more = format!(
+                "--longest {:.0}s, or fewer --samples than {}",
+                seconds.ceil(),
+                args.samples
+            );
+            return Err(Failure::failed(what, more));
+        }
+        let lowest = points.first().map_or_else(
+            || "nothing measured".to_owned(),
+            |point| match point.p999_ns {
+                Some(p999_ns) => format!("a p99.9 of {} ms", ms_text(p999_ns)),
+                None => format!("a p99 of {} ms", ms_text(point.p99_ns)),
+            },
         );
+        let what =
+            format!("no rate keeps p99.9 within {bound} ms; the lowest one tried has {lowest}");
         return Err(Failure::failed(
             what,
             "raise --p99.9-max, or look for what disturbs: dkv doctor",
@@ -249,6 +355,43 @@ mod tests {
         let tried = [(1000.0, true), (2000.0, false), (4000.0, true)];
         let next = next_rate(&tried, 1000.0, 1e6).expect("it goes on");
         assert!(next > 1000.0 && next < 2000.0, "{next}");
+    }
+
+    #[test]
+    fn a_point_lasts_until_enough_lie_beyond_the_quantile_or_is_not_lengthened() {
+        let seconds = Duration::from_secs;
+        let lasts = |rate| long_enough(rate, seconds(5), seconds(60), 1000);
+        assert_eq!(lasts(1e6), seconds(5));
+        assert_eq!(lasts(1e5), Duration::from_millis(10_200));
+        assert_eq!(lasts(1e4), seconds(5), "it would take 102 s");
+        assert_eq!(long_enough(1e-300, seconds(5), seconds(60), 1_000_000), seconds(5));
+        for rate in [17_000.0, 55_555.0, 1e6] {
+            assert!(rate * lasts(rate).as_secs_f64() >= 1e6, "{rate}");
+        }
+    }
+
+    #[test]
+    fn the_longest_of_few_latencies_is_no_quantile_of_them() {
+        let latencies = |count| {
+            let mut latencies = Latencies::new(3).expect("three digits");
+            latencies.record_n(1000, count).expect("it counts");
+            latencies
+        };
+        assert_eq!(supported(&latencies(999), 1), None);
+        assert_eq!(supported(&latencies(999_999), 1000), None);
+        assert!(supported(&latencies(1_000_000), 1000).is_some());
+        assert!(supported(&latencies(1000), 1).is_some());
+    }
+
+    #[test]
+    fn a_rate_holds_only_when_its_p999_is_known() {
+        let of = |whole, p99, p999| Verdict::of(whole, p99, p999, 100);
+        assert_eq!(of(true, 50, Some(100)), Verdict::Holds);
+        assert_eq!(of(true, 50, Some(101)), Verdict::Fails);
+        assert_eq!(of(true, 50, None), Verdict::TooFew);
+        assert_eq!(of(true, 101, None), Verdict::Fails);
+        assert_eq!(of(false, 50, Some(50)), Verdict::Fails);
+        assert_eq!(of(false, 0, None), Verdict::Fails);
     }
 
     #[test]
