@@ -36,8 +36,14 @@ enum Step {
 }
 
 /// `own` is this manager's group, `listed` the machines it shall be together with, in order and with itself, and `others`
-/// what those of them say that answer.
-fn next_step(me: &str, own: &GroupView, listed: &[String], others: &[(String, GroupView)]) -> Step {
+/// what those of them say that answer. Its group took it in at `taken_in_at` of the group's log.
+fn next_step(
+    me: &str,
+    own: &GroupView,
+    taken_in_at: u64,
+    listed: &[String],
+    others: &[(String, GroupView)],
+) -> Step {
     let in_group = |(_, other): &&(String, GroupView)| other.number.is_some();
     let dead = |(_, other): &&(String, GroupView)| {
         own.number.is_some_and(|number| other.superseded.contains(&number))
@@ -49,7 +55,7 @@ fn next_step(me: &str, own: &GroupView, listed: &[String], others: &[(String, Gr
     let without_us = |(_, other): &&(String, GroupView)| {
         let same = own.number.is_some() && other.number == own.number;
         same && other.settled
-            && other.applied >= own.applied
+            && other.applied >= own.applied.max(taken_in_at)
             && other.members.iter().all(|m| m.machine != me)
     };
     if own.leader.is_none() && others.iter().find(without_us).is_some() {
@@ -110,7 +116,8 @@ pub(crate) async fn seek(agent: Arc<Agent>) {
         ask.dedup();
         ask.retain(|machine| machine != agent.machine());
         let others = ask_all(&agent, ask).await;
-        let done = match next_step(agent.machine(), &own, &listed, &others) {
+        let taken_in_at = agent.ranges().taken_in_at();
+        let done = match next_step(agent.machine(), &own, taken_in_at, &listed, &others) {
             Step::Stay => {
                 agent.ranges().forget_strangers();
                 Ok(())
@@ -156,7 +163,9 @@ async fn join(agent: &Agent, machine: &str) -> Result<(), String> {
     let group: GroupView = answer.map_err(|error| format!("{machine}: {error}"))?;
     let number = group.number.ok_or_else(|| format!("{machine} is in no group itself"))?;
     let introduced = group.members.iter().map(|m| (MemberId(m.id), m.machine.clone())).collect();
-    agent.ranges().replace(NewLog::Joined { group: number, me, introduced }).await?;
+    let taken_in_at = group.applied;
+    let joined = NewLog::Joined { group: number, me, introduced, taken_in_at };
+    agent.ranges().replace(joined).await?;
     agent.note_members(&group);
     tracing::info!(
         through = machine,
@@ -396,10 +405,22 @@ mod tests {
             let others: Vec<_> =
                 others.into_iter().map(|(machine, group)| (machine.to_string(), group)).collect();
             assert_eq!(
-                next_step("b", &own, &listed, &others),
+                next_step("b", &own, 0, &listed, &others),
                 step,
                 "{own:?} {listed:?} {others:?}"
             );
         }
+    }
+    #[test]
+    fn who_has_not_heard_yet_that_a_manager_was_taken_in_has_not_removed_it() {
+        // Its own log is empty still, and knows nobody.
+        let own = group(1, &[], 0, &[]);
+        let listed = ["a".to_string(), "b".to_string(), "c".to_string()];
+        let step = |applied| {
+            let late = GroupView { applied, ..group(1, &["a", "c"], 0, &[]) };
+            next_step("b", &own, 7, &listed, &[("c".to_string(), late)])
+        };
+        assert_eq!(step(6), Step::Stay);
+        assert_eq!(step(7), Step::Leave);
     }
 }

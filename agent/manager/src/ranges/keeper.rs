@@ -274,10 +274,15 @@ impl Keeper {
     /// Puts another log in place of the one there is.
     fn replace(&mut self, state: &mut State) {
         let Some(Replacement { by, done }) = state.replacement.take() else { return };
+        let taken_in_at = match &by {
+            NewLog::Joined { taken_in_at, .. } => *taken_in_at,
+            NewLog::Alone | NewLog::Forced => 0,
+        };
         let replaced = self.new_log(state, by);
         if let Ok((log, introduced)) = replaced {
             state.part = Part::Member(Box::new(log));
             state.introduced = introduced;
+            state.taken_in_at = taken_in_at;
             state.proposed.clear();
             state.strangers.clear();
             self.unkept = None;
@@ -300,7 +305,7 @@ impl Keeper {
         let none = BTreeMap::new();
         match by {
             NewLog::Alone => Ok((found(&self.ranges.machine).map_err(in_words)?, none)),
-            NewLog::Joined { group, me, introduced } => {
+            NewLog::Joined { group, me, introduced, .. } => {
                 let log = Consensus::join(group, me, election_ticks(me)).map_err(in_words)?;
                 Ok((log, introduced))
             }

@@ -105,6 +105,9 @@ struct State {
     /// Machines of members that the log does not name: not yet, because it is empty, or not any more, because they left and
     /// their votes have to be taken over first.
     introduced: BTreeMap<MemberId, String>,
+    /// Where the log of the group was when it took this manager in; 0 when that is not known (any more). Who is not as far
+    /// does not know this manager yet, which is not the same as having removed it.
+    taken_in_at: u64,
     /// Groups that an operator declared dead: what is left of them has to join this one.
     superseded: Vec<u64>,
     /// Machines that speak of another group, or to a member that this manager is not.
@@ -134,7 +137,7 @@ struct Replacement {
 /// Where it comes from.
 enum NewLog {
     /// This manager was taken in by a group. Its members are named, because the log is empty at first.
-    Joined { group: u64, me: MemberId, introduced: BTreeMap<MemberId, String> },
+    Joined { group: u64, me: MemberId, introduced: BTreeMap<MemberId, String>, taken_in_at: u64 },
     /// It is on its own, and knows of no store.
     Alone,
     /// It goes on alone with all it knows, because those that decided are gone.
@@ -313,6 +316,11 @@ impl Ranges {
         self.lock().strangers.iter().cloned().collect()
     }
 
+    /// Where the log of the group was when it took this manager in.
+    fn taken_in_at(&self) -> u64 {
+        self.lock().taken_in_at
+    }
+
     fn forget_strangers(&self) {
         self.lock().strangers.clear();
     }
@@ -404,6 +412,7 @@ impl State {
         Self {
             part,
             introduced: BTreeMap::new(),
+            taken_in_at: 0,
             superseded,
             strangers: BTreeSet::new(),
             left: false,
