@@ -33,7 +33,7 @@ step "tests of real processes, on epoll"
 # Two that take minutes and look at managers and commands rather than at sockets are left out unless DKV_EPOLL_ALL=1.
 left_out='binary(filters) or binary(compare) or binary(fuzz)'
 [ -n "${DKV_EPOLL_ALL:-}" ] || left_out="$left_out or binary(two_managers) or binary(differential)"
-DKV_TEST_IO=epoll cargo nextest run --workspace --no-fail-fast \
+DKV_TEST_IO=epoll cargo nextest run --profile epoll --workspace --no-fail-fast \
   -E "(package(dkv-tests) or (package(dkv-node) and kind(test))) and not ($left_out)"
 wait "$builds"
 step "simulator: many seeds"

@@ -91,10 +91,10 @@ def readme(sections, conditions):
         parts.append("\n".join(f"- {fact}" for fact in facts) + "\n")
     losses = [sentence for section in sections for sentence in section.losses]
     if losses:
-        parts.append("Where DKV loses in this run (medians that differ by more than 3 %):\n")
+        parts.append("Where DKV loses to Valkey or redis in this run (medians that differ by more than 3 %):\n")
         parts.append("\n".join(f"- {sentence}" for sentence in losses) + "\n")
     else:
-        parts.append("In none of these does DKV lose by more than 3 %.\n")
+        parts.append("Nowhere in these does DKV lose to Valkey or redis by more than 3 %.\n")
     return "\n".join(parts)
 
 
