@@ -78,14 +78,16 @@ pub(crate) async fn watch(
             let since = *silent_since.get_or_insert(asked);
             let long = since.elapsed() > silence_max;
             if let (true, Some((key, signaller))) = (long, &watched) {
-                if agent.ranges().is_last_copy(key) {
-                    tracing::warn!(log = %paths.log.display(), "silent; not killed, it has the last copy of some ranges");
-                } else {
+                if agent.ranges().may_kill(key) {
                     tracing::error!(log = %paths.log.display(), "silent; killed, so that others may lead");
                     live.hung.store(true, Relaxed);
                     signaller.kill();
                     return;
                 }
+                tracing::warn!(
+                    log = %paths.log.display(),
+                    "silent; not killed: it has the last copy of some ranges, or the end of another one is not agreed on yet"
+                );
             }
         }
         if let Err(error) = process::bound_log(&paths.log, process::LOG_BYTES_MAX) {

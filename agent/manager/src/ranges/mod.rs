@@ -105,6 +105,9 @@ struct State {
     /// Machines of members that the log does not name: not yet, because it is empty, or not any more, because they left and
     /// their votes have to be taken over first.
     introduced: BTreeMap<MemberId, String>,
+    /// Silent processes that this manager killed and whose end is not agreed on yet: until it is, the catalogue counts copies
+    /// that are gone.
+    ending: BTreeMap<NodeKey, BootId>,
     /// Where the log of the group was when it took this manager in; 0 when that is not known (any more). Who is not as far
     /// does not know this manager yet, which is not the same as having removed it.
     taken_in_at: u64,
@@ -386,13 +389,25 @@ impl Ranges {
 
     /// Whether some range has its only copy that counts on this node: its end would lose it.
     pub(crate) fn is_last_copy(&self, key: &NodeKey) -> bool {
-        let of_node = |store: &Store| {
-            let mut held = store.held_by(key.node);
-            held.any(|range| {
-                store.range(range).config.as_ref().is_some_and(|config| config.in_sync.len() == 1)
-            })
-        };
-        self.look(&key.store, of_node).unwrap_or(false)
+        self.lock().is_last_copy(key)
+    }
+
+    /// Whether a silent process may be killed so that others lead, which is noted then. Not when it has the last copy of some
+    /// range, and not before the end of the one that was killed last is agreed on: the two may hold the same ranges.
+    pub(crate) fn may_kill(&self, key: &NodeKey) -> bool {
+        let mut state = self.lock();
+        if state.is_last_copy(key) {
+            return false;
+        }
+        let mut ending = std::mem::take(&mut state.ending);
+        let boot_of = |key: &NodeKey| state.catalog().store(&key.store)?.nodes.get(&key.node)?.boot;
+        ending.retain(|killed, boot| boot_of(killed) == Some(*boot));
+        let may = ending.keys().all(|killed| killed.store != key.store || killed.node == key.node);
+        if may && let Some(boot) = boot_of(key) {
+            ending.insert(key.clone(), boot);
+        }
+        state.ending = ending;
+        may
     }
 
     /// Waits until the catalogue does not take this node for running any more.
@@ -412,6 +427,7 @@ impl State {
         Self {
             part,
             introduced: BTreeMap::new(),
+            ending: BTreeMap::new(),
             taken_in_at: 0,
             superseded,
             strangers: BTreeSet::new(),
@@ -432,6 +448,14 @@ impl State {
             Part::Outside(nothing) => nothing,
             Part::Member(log) => log.catalog(),
         }
+    }
+
+    /// See [`Ranges::is_last_copy`].
+    fn is_last_copy(&self, key: &NodeKey) -> bool {
+        let Some(store) = self.catalog().store(&key.store) else { return false };
+        store.held_by(key.node).any(|range| {
+            store.range(range).config.as_ref().is_some_and(|config| config.in_sync.len() == 1)
+        })
     }
 
     /// The machine of a member.

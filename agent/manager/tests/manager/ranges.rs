@@ -263,6 +263,41 @@ fn a_node_that_is_silent_is_killed_unless_it_has_the_last_copy() {
     assert_eq!((pid(&machine, "node2"), node(&machine.client(), "S", "node2").restarts), (last, 0));
 }
 
+#[test]
+fn of_nodes_that_fall_silent_in_the_same_moment_one_keeps_what_both_hold() {
+    let mut machine = Machine::new();
+    machine.options.pace.silence_max = Duration::from_millis(500);
+    let manager = machine.start();
+    machine.client().create(&with_copies("S", 3, 1)).unwrap();
+    start_all(&machine, "S", 3);
+    // The next manager takes them up together, and asks them at the same beats.
+    manager.end();
+    let _manager = machine.start();
+    let names = ["node1", "node2", "node3"];
+    until("they answer", || {
+        names.iter().all(|name| {
+            let node = node(&machine.client(), "S", name);
+            node.state == Some(NodeState::Running) && node.message.is_none()
+        })
+    });
+    let pids = names.map(|name| pid(&machine, name));
+    let signal = |signal| {
+        for pid in pids {
+            // One that was killed is gone.
+            let _ = rustix::process::kill_process(raw(pid), signal);
+        }
+    };
+    signal(rustix::process::Signal::STOP);
+    until("one is started again", || {
+        names.iter().any(|name| node(&machine.client(), "S", name).restarts == 1)
+    });
+    // Long enough for the others, had they been let go.
+    std::thread::park_timeout(machine.options.pace.silence_max * 2);
+    let offline = machine.client().store("S").unwrap().copies.unwrap().offline_ranges;
+    signal(rustix::process::Signal::CONT);
+    assert_eq!(offline, 0);
+}
+
 /// Plays the primaries of a store for as long as it lives: brings the copies to where they are placed, as nodes do.
 struct Primaries {
     stop: Arc<AtomicBool>,
