@@ -86,7 +86,7 @@ pub(crate) async fn watch(
                 }
                 tracing::warn!(
                     log = %paths.log.display(),
-                    "silent; not killed: it has the last copy of some ranges, or the end of another one is not agreed on yet"
+                    "silent; not killed: nobody decides who leads, or it has the last copy of some ranges but for nodes that end"
                 );
             }
         }

@@ -411,6 +411,7 @@ mod tests {
             );
         }
     }
+
     #[test]
     fn who_has_not_heard_yet_that_a_manager_was_taken_in_has_not_removed_it() {
         // Its own log is empty still, and knows nobody.

@@ -105,9 +105,9 @@ struct State {
     /// Machines of members that the log does not name: not yet, because it is empty, or not any more, because they left and
     /// their votes have to be taken over first.
     introduced: BTreeMap<MemberId, String>,
-    /// Silent processes that this manager killed and whose end is not agreed on yet: until it is, the catalogue counts copies
-    /// that are gone.
-    ending: BTreeMap<NodeKey, BootId>,
+    /// Processes that this manager killed or stops and whose end is not agreed on yet: until it is, the catalogue counts
+    /// copies that are gone.
+    ending: BTreeMap<NodeKey, Ending>,
     /// Where the log of the group was when it took this manager in; 0 when that is not known (any more). Who is not as far
     /// does not know this manager yet, which is not the same as having removed it.
     taken_in_at: u64,
@@ -129,6 +129,13 @@ struct State {
     replacement: Option<Replacement>,
     /// For those who tell the nodes.
     users: watch::Sender<users::UsersOf>,
+}
+
+/// A process that ends.
+struct Ending {
+    boot: BootId,
+    /// A stop may fail: then the process counts again from here on. One that was killed certainly ends.
+    until: Option<Instant>,
 }
 
 /// Another log for this manager.
@@ -387,27 +394,17 @@ impl Ranges {
         self.lock().catalog().store(store).map(look)
     }
 
-    /// Whether some range has its only copy that counts on this node: its end would lose it.
-    pub(crate) fn is_last_copy(&self, key: &NodeKey) -> bool {
-        self.lock().is_last_copy(key)
-    }
-
-    /// Whether a silent process may be killed so that others lead, which is noted then. Not when it has the last copy of some
-    /// range, and not before the end of the one that was killed last is agreed on: the two may hold the same ranges.
+    /// Whether a silent process may be killed so that others lead; see [`State::may_end`]. Not while nobody decides either: then
+    /// nobody would lead in its stead.
     pub(crate) fn may_kill(&self, key: &NodeKey) -> bool {
         let mut state = self.lock();
-        if state.is_last_copy(key) {
-            return false;
-        }
-        let mut ending = std::mem::take(&mut state.ending);
-        let boot_of = |key: &NodeKey| state.catalog().store(&key.store)?.nodes.get(&key.node)?.boot;
-        ending.retain(|killed, boot| boot_of(killed) == Some(*boot));
-        let may = ending.keys().all(|killed| killed.store != key.store || killed.node == key.node);
-        if may && let Some(boot) = boot_of(key) {
-            ending.insert(key.clone(), boot);
-        }
-        state.ending = ending;
-        may
+        let decided = matches!(&state.part, Part::Member(log) if log.leader().is_some());
+        decided && state.may_end(key, None)
+    }
+
+    /// Whether a process may be stopped, which takes at most so long; see [`State::may_end`].
+    pub(crate) fn may_stop(&self, key: &NodeKey, most: Duration) -> bool {
+        self.lock().may_end(key, Some(Instant::now() + most))
     }
 
     /// Waits until the catalogue does not take this node for running any more.
@@ -450,12 +447,30 @@ impl State {
         }
     }
 
-    /// See [`Ranges::is_last_copy`].
-    fn is_last_copy(&self, key: &NodeKey) -> bool {
-        let Some(store) = self.catalog().store(&key.store) else { return false };
-        store.held_by(key.node).any(|range| {
-            store.range(range).config.as_ref().is_some_and(|config| config.in_sync.len() == 1)
-        })
+    /// Whether the end of a process loses nothing, which it is noted to do then, until its end is agreed on or that time has
+    /// come. It does when it has, alone or with others that end just now, all copies of some range that count.
+    fn may_end(&mut self, key: &NodeKey, until: Option<Instant>) -> bool {
+        let Part::Member(log) = &self.part else { return false };
+        let boot_of = |key: &NodeKey| log.catalog().store(&key.store)?.nodes.get(&key.node)?.boot;
+        let now = Instant::now();
+        self.ending.retain(|key, ending| {
+            boot_of(key) == Some(ending.boot) && ending.until.is_none_or(|until| now < until)
+        });
+        let Some(store) = log.catalog().store(&key.store) else { return false };
+        let goes = |node: NodeIndex| {
+            node == key.node || self.ending.contains_key(&NodeKey { node, ..key.clone() })
+        };
+        let is_lost = |range: RangeId| {
+            let config = store.range(range).config.as_ref();
+            config.is_some_and(|config| config.in_sync.iter().all(|rid| goes(rid.addr.node)))
+        };
+        if store.held_by(key.node).any(is_lost) {
+            return false;
+        }
+        if let Some(boot) = boot_of(key) {
+            self.ending.insert(key.clone(), Ending { boot, until });
+        }
+        true
     }
 
     /// The machine of a member.

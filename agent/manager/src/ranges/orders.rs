@@ -12,6 +12,8 @@ use dkv_protocol::ids::{NodeIndex, StoreId};
 use dkv_protocol::ranges::DeadBoot;
 use std::time::Duration;
 
+/// Beyond its own bounds, most time for a stop until its end is agreed on.
+const STOP_MARGIN: Duration = Duration::from_secs(5);
 /// Most time for a machine that is said to be gone to show that it is not.
 const ALIVE_MAX: Duration = Duration::from_secs(2);
 
@@ -107,10 +109,13 @@ impl Agent {
         if self.ranges().look(&key.store, up) != Some(true) {
             return Ok(());
         }
-        if self.ranges().is_last_copy(&key) {
+        let pace = self.options().pace;
+        if !self.ranges().may_stop(&key, pace.handover_max + pace.stop_max + STOP_MARGIN) {
             return Err(Refusal::conflict(
                 "last_copy",
-                format!("{node} has the only copy of some ranges: what they hold would be lost"),
+                format!(
+                    "{node} has the only copy of some ranges, but for nodes that are being stopped: what they hold would be lost"
+                ),
                 format!(
                     "wait until others are in sync (dkv store show {store}), stop the whole store (dkv store stop {store}), or \
                      give them up with --force"

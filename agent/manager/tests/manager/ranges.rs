@@ -298,6 +298,29 @@ fn of_nodes_that_fall_silent_in_the_same_moment_one_keeps_what_both_hold() {
     assert_eq!(offline, 0);
 }
 
+#[test]
+fn of_nodes_that_are_stopped_in_the_same_moment_one_keeps_what_both_hold() {
+    let mut machine = Machine::new();
+    // These nodes hand nothing over, so that both stops wait for it at once.
+    machine.options.pace.handover_max = Duration::from_millis(300);
+    let _manager = machine.start();
+    machine.client().create(&with_copies("S", 3, 1)).unwrap();
+    start_all(&machine, "S", 3);
+    let stops = ["node1", "node2"].map(|name| {
+        let client = machine.client();
+        std::thread::spawn(move || client.stop("S", name, false))
+    });
+    let mut stopped = 0;
+    for stop in stops {
+        match stop.join().expect("no panic") {
+            Ok(_) => stopped += 1,
+            Err(refused) => assert_eq!(refused.code(), "last_copy"),
+        }
+    }
+    assert_eq!(stopped, 1);
+    assert_eq!(machine.client().store("S").unwrap().copies.unwrap().offline_ranges, 0);
+}
+
 /// Plays the primaries of a store for as long as it lives: brings the copies to where they are placed, as nodes do.
 struct Primaries {
     stop: Arc<AtomicBool>,

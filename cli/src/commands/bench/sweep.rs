@@ -195,19 +195,22 @@ fn long_enough(rate: f64, shortest: Duration, longest: Duration, samples: u64) -
 }
 
 /// The quantile, where at least `samples` requests lie beyond it.
-fn supported(latency: &Latencies, samples: u64) -> Option<u64> {
-    (latency.len() / ONE_BEYOND_OF >= samples).then(|| latency.value_at_quantile(QUANTILE))
+fn supported(latency: &Latencies, quantile: f64, samples: u64) -> Option<u64> {
+    // What binary fractions lack of a whole number is far below what one request counts.
+    let beyond = (latency.len() as f64 * (1.0 - quantile) + 1e-5).floor();
+    (beyond >= samples as f64).then(|| latency.value_at_quantile(quantile))
 }
 
 fn judge(rate: f64, outcome: &Outcome, args: &Args) -> Point {
     let latency = outcome.latency();
     let whole = outcome.answered() > 0 && outcome.failed() == 0 && outcome.held_its_rate();
-    let (p99_ns, p999_ns) = (latency.value_at_quantile(0.99), supported(&latency, args.samples));
+    let (p99_ns, p999_ns) =
+        (latency.value_at_quantile(0.99), supported(&latency, QUANTILE, args.samples));
     let mut document = latency_document(&latency);
     for (name, quantile) in QUANTILES {
         // Those beyond have fewer samples still.
-        let beyond = latency.len() as f64 * (1.0 - quantile);
-        if quantile >= QUANTILE && beyond.round() < args.samples as f64 && !document.is_null() {
+        let told = quantile < QUANTILE || supported(&latency, quantile, args.samples).is_some();
+        if !told && !document.is_null() {
             document[name] = Value::Null;
         }
     }
@@ -377,10 +380,11 @@ mod tests {
             latencies.record_n(1000, count).expect("it counts");
             latencies
         };
-        assert_eq!(supported(&latencies(999), 1), None);
-        assert_eq!(supported(&latencies(999_999), 1000), None);
-        assert!(supported(&latencies(1_000_000), 1000).is_some());
-        assert!(supported(&latencies(1000), 1).is_some());
+        let of =
+            |count, quantile, samples| supported(&latencies(count), quantile, samples).is_some();
+        assert!(!of(999, 0.999, 1) && of(1000, 0.999, 1));
+        assert!(!of(999_999, 0.999, 1000) && of(1_000_000, 0.999, 1000));
+        assert!(!of(9_999_999, 0.9999, 1000) && of(10_000_000, 0.9999, 1000));
     }
 
     #[test]
