@@ -77,7 +77,11 @@ pub(super) fn copies(
     run: impl FnOnce(&Group) -> Report,
 ) -> Result<u8, Failure> {
     let reached = shared.group(spelling)?;
-    interrupt::goes_on("what was asked for goes on; look with: dkv store show NAME");
+    // The steps are taken from here, so none follows the one under way.
+    interrupt::goes_on(
+        "the step under way goes on, those after it are not taken: a node may be stopped, or follow only. Look with: dkv \
+         store show NAME",
+    );
     let progress = progress(what.to_owned());
     let report = run(&reached.group);
     progress.finish_and_clear();
