@@ -7,6 +7,7 @@
 
 pub mod canned;
 pub mod cpu_time;
+pub mod failover;
 pub mod generator;
 pub mod load;
 pub mod micro;

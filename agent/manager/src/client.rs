@@ -471,6 +471,14 @@ impl AdminClient {
         self.stop_how(store, node, if force { "?force=true" } else { "" })
     }
 
+    /// Kills the process of a node of this machine, which starts anew by itself; `force`: also when the only copy of
+    /// something is lost with it.
+    pub fn kill(&self, store: &str, node: &str, force: bool) -> Result<NodeChanged, AdminError> {
+        let query = if force { "?force=true" } else { "" };
+        let path = store_path(store, &format!("/instances/{}/kill{query}", segment(node)));
+        self.post(&path, &serde_json::json!({}))
+    }
+
     /// Stops a node without handing over what it leads, because the whole store stops.
     pub fn stop_with_all(&self, store: &str, node: &str) -> Result<NodeChanged, AdminError> {
         self.stop_how(store, node, "?handover=false")

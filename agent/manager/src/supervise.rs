@@ -36,6 +36,7 @@ pub(crate) type Answer = Result<String, Refusal>;
 pub(crate) enum Command {
     Start(oneshot::Sender<Answer>),
     Stop { force: bool, reply: oneshot::Sender<Answer> },
+    Kill(oneshot::Sender<Answer>),
 }
 
 /// Where a node's files are.
@@ -132,6 +133,7 @@ pub(crate) async fn supervise(
             Happened::Forgotten => return,
             Happened::Command(Command::Start(reply)) => supervisor.start(reply).await,
             Happened::Command(Command::Stop { force, reply }) => supervisor.stop(force, reply),
+            Happened::Command(Command::Kill(reply)) => supervisor.kill(reply),
             Happened::Exited(exit) => {
                 supervisor.ready_before_exit().await;
                 supervisor.tell_of_end().await;
@@ -336,6 +338,21 @@ impl Supervisor {
                 self.leave(running, force || before);
             }
         }
+    }
+
+    /// Ends the process of a node that serves, as a crash would; what follows is what follows a crash.
+    fn kill(&self, reply: oneshot::Sender<Answer>) {
+        let Phase::Up { running, .. } = &self.phase else {
+            let refusal = Refusal::conflict(
+                "node_not_running",
+                format!("{} does not run, so there is nothing to kill", self.node),
+                format!("look at it with: dkv store show {}", self.store),
+            );
+            return answer(reply, Err(refusal));
+        };
+        tracing::warn!(store = %self.store, node = %self.node, pid = running.process.pid(), "killed on request");
+        running.process.signaller().kill();
+        answer(reply, Ok("Killed".to_string()));
     }
 
     /// Asks a process to stop and goes on to wait for its end.

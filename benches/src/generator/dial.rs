@@ -14,24 +14,24 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Who the connections are and how long they wait.
 #[derive(Clone, Debug)]
-pub(super) struct Dialer {
-    pub(super) user: Option<String>,
-    pub(super) password: Option<String>,
-    pub(super) timeout: Duration,
+pub(crate) struct Dialer {
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<String>,
+    pub(crate) timeout: Duration,
 }
 
 /// Who has which slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Routes {
+pub(crate) struct Routes {
     /// Shards, as `host:port`.
-    pub(super) endpoints: Vec<String>,
+    pub(crate) endpoints: Vec<String>,
     /// For each slot the place in `endpoints`.
-    pub(super) owner: Vec<u16>,
+    pub(crate) owner: Vec<u16>,
 }
 
 impl Dialer {
     /// A connection that is logged in and answered PING.
-    pub(super) fn dial(&self, endpoint: &str) -> Result<TcpStream, Problem> {
+    pub(crate) fn dial(&self, endpoint: &str) -> Result<TcpStream, Problem> {
         let mut socket = self.open(endpoint)?;
         if let Some(password) = &self.password {
             let user = self.user.as_deref().unwrap_or("default");
@@ -88,7 +88,7 @@ impl Dialer {
     }
 
     /// Asks the first of these that answers who has which slot.
-    pub(super) fn routes(&self, endpoints: &[String]) -> Result<Routes, Problem> {
+    pub(crate) fn routes(&self, endpoints: &[String]) -> Result<Routes, Problem> {
         let mut last = None;
         for endpoint in endpoints {
             let routes = self.dial(endpoint).and_then(|mut socket| {

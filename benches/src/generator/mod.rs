@@ -27,10 +27,13 @@ pub use plan::{
     CONNECTIONS_MAX, Io, KEYS_MAX, PIPELINE_MAX, Pace, Plan, RATE_MAX, THREADS_MAX, Target,
 };
 pub use problem::{Problem, ProblemKind};
-pub use tally::{ErrorCount, Errors, Latencies, Side};
+pub use tally::{ErrorCount, Errors, Latencies, SHOWN_FROM, Side, supported, supported_of};
 pub use values::ValueSizes;
 
-use dial::{Dialer, Routes};
+pub(crate) use dial::{Dialer, Routes};
+pub(crate) use random::Random;
+pub(crate) use tally::count_error;
+
 use dkv_io::clock::monotonic_ns;
 use dkv_io::{EpollReactor, Options, Reactor, UringReactor, WakeHandle};
 use redial::{Desk, Post};

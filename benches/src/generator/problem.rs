@@ -35,7 +35,7 @@ impl Problem {
         Self::new(ProblemKind::Usage, what, hint)
     }
 
-    pub(super) fn failed(what: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn failed(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(ProblemKind::Failed, what, hint)
     }
 

@@ -13,6 +13,20 @@ const EXAMPLE_BYTES_MAX: usize = 200;
 /// Latencies in nanoseconds, three digits of each.
 pub type Latencies = Histogram<u64>;
 
+/// Requests that must lie beyond a percentile before it is shown at all: of fewer it is little more than chance.
+pub const SHOWN_FROM: u64 = 10;
+
+/// Whether at least `beyond` of `count` requests lie beyond a quantile: the one rule of what samples can support.
+pub fn supported_of(count: u64, quantile: f64, beyond: u64) -> bool {
+    // What binary fractions lack of a whole number is far below what one request counts.
+    (count as f64 * (1.0 - quantile) + 1e-5).floor() >= beyond as f64
+}
+
+/// The quantile, where at least `beyond` requests lie beyond it.
+pub fn supported(latencies: &Latencies, quantile: f64, beyond: u64) -> Option<u64> {
+    supported_of(latencies.len(), quantile, beyond).then(|| latencies.value_at_quantile(quantile))
+}
+
 pub(super) fn latencies() -> Latencies {
     Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are constants that fit")
 }
@@ -53,7 +67,7 @@ pub struct ErrorCount {
 pub type Errors = BTreeMap<String, ErrorCount>;
 
 /// Counts an error.
-pub(super) fn count_error(errors: &mut Errors, text: &str, count: u64) {
+pub(crate) fn count_error(errors: &mut Errors, text: &str, count: u64) {
     let word = text.split(' ').next().unwrap_or_default();
     let word = word.get(..word.len().min(40)).unwrap_or("?");
     let word =
@@ -121,6 +135,19 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_of_few_latencies_is_no_quantile_of_them() {
+        let of = |count, quantile, beyond| {
+            let mut latencies = latencies();
+            latencies.record_n(1000, count).expect("it counts");
+            supported(&latencies, quantile, beyond).is_some()
+        };
+        assert!(!of(999, 0.999, 1) && of(1000, 0.999, 1));
+        assert!(!of(999_999, 0.999, 1000) && of(1_000_000, 0.999, 1000));
+        assert!(!of(9_999_999, 0.9999, 1000) && of(10_000_000, 0.9999, 1000));
+        assert!(!of(19, 0.5, 10) && of(20, 0.5, 10) && !of(0, 0.5, 1));
+    }
 
     #[test]
     fn errors_are_counted_by_their_first_word_and_stay_bounded() {

@@ -36,6 +36,12 @@ fn paths() -> Value {
         &json!({ "type": "boolean" }),
         "Also when it runs; without waiting long.",
     );
+    let last = parameter(
+        "force",
+        "query",
+        &json!({ "type": "boolean" }),
+        "Also when it has the only copy of some ranges, which is lost then.",
+    );
     let machine = parameter(
         "machine",
         "path",
@@ -128,6 +134,9 @@ fn paths() -> Value {
         },
         "/admin/v1/stores/{store}/instances/{node}/stop": {
             "post": call("Stop a node; answered when it is gone.", &[&store, &node, &force, &handover], None, "200", "NodeChanged")
+        },
+        "/admin/v1/stores/{store}/instances/{node}/kill": {
+            "post": call("Kill the process of a node, which then starts anew, as after a crash: for tests of what that costs. Answered at once.", &[&store, &node, &last], None, "200", "NodeChanged")
         },
         "/admin/v1/stores/{store}/instances/{node}/duty": {
             "post": call("Give a node of a store with copies another part; its ranges move afterwards.", &[&store, &node], Some("DutyRequest"), "200", "StoreView")

@@ -45,6 +45,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/admin/v1/stores/{store}/instances", post(add_instance))
         .route("/admin/v1/stores/{store}/instances/{node}/start", post(start))
         .route("/admin/v1/stores/{store}/instances/{node}/stop", post(stop))
+        .route("/admin/v1/stores/{store}/instances/{node}/kill", post(kill))
         .route("/admin/v1/stores/{store}/instances/{node}/duty", post(set_duty))
         .route("/admin/v1/stores/{store}/users", get(users).post(change_users))
         .route("/admin/v1/stores/{store}/life", post(begin_life))
@@ -288,6 +289,20 @@ async fn stop(
     }
     let command = |reply| Command::Stop { force, reply };
     let message = api.agent.command(&store, &node, command).await?;
+    changed(&api, &store, &node, message)
+}
+
+async fn kill(
+    State(api): Shared,
+    Path((store, node)): Path<(String, String)>,
+    uri: Uri,
+) -> Result<Json<NodeChanged>, Refusal> {
+    let force = force(&uri)?;
+    let node = api.agent.resolve(&store, &node)?;
+    if !force {
+        api.agent.check_kill(&store, &node)?;
+    }
+    let message = api.agent.command(&store, &node, Command::Kill).await?;
     changed(&api, &store, &node, message)
 }
 

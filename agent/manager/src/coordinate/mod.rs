@@ -25,7 +25,7 @@ pub use managers::{
     NotTogether, Standing, TOGETHER_MAX, add_managers, await_together, fates, prefer_manager,
     remove_manager, standing,
 };
-pub use run::{NotWhole, await_whole, start, stop};
+pub use run::{NotWhole, await_whole, kill, start, stop};
 
 /// The managers that an operation speaks to, in the order in which they were given.
 #[derive(Clone, Debug)]

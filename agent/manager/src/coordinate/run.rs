@@ -35,6 +35,14 @@ pub fn stop(group: &Group, store: &str, node: Option<&str>, force: bool) -> Repo
     each_node(group, store, node, "StopInstance", |client, node| client.stop(store, node, force))
 }
 
+/// Kills the process of a node as a crash would; its manager starts it again. Refused where that loses the only copy of
+/// something, unless `force`. One row.
+pub fn kill(group: &Group, store: &str, node: &str, force: bool) -> Report {
+    each_node(group, store, Some(node), "KillInstance", |client, node| {
+        client.kill(store, node, force)
+    })
+}
+
 /// A store with copies that was stopped on all its machines begins a new life with its start: what it held was given up. A
 /// row only when that fails. When a machine is not reached, nobody can know that it is at rest, and the old life goes on.
 fn begin_life(group: &Group, store: &str) -> Option<ActionRow> {

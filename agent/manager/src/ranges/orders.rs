@@ -137,6 +137,30 @@ impl Agent {
         Ok(())
     }
 
+    /// Whether a node may be killed without a loss: refused when it has the only copy of something, which every node of a
+    /// store without copies has.
+    pub(crate) fn check_kill(&self, store: &str, node: &str) -> Result<(), Refusal> {
+        let Some(key) = self.node_key(store, node) else {
+            return Err(Refusal::conflict(
+                "last_copy",
+                format!(
+                    "the store {store} has one copy of each range: what {node} holds would be lost"
+                ),
+                "to measure that loss: dkv bench failover STORE --accept-loss. Copies are chosen at creation: --replicas 1",
+            ));
+        };
+        if self.ranges().may_stop(&key, STOP_MARGIN) {
+            return Ok(());
+        }
+        Err(Refusal::conflict(
+            "last_copy",
+            format!(
+                "{node} has the only copy of some ranges, but for nodes that are being stopped: what they hold would be lost"
+            ),
+            format!("wait until others are in sync: dkv store show {store}"),
+        ))
+    }
+
     /// Goes on without machines that an operator vouches to be gone: when they were needed to decide, this manager decides
     /// alone from now on; and the copies that they had do not count any more, so that others lead. A machine that lives
     /// and goes on by itself would be another store under the same name, so one that answers is refused.

@@ -449,6 +449,36 @@ fn a_rolling_restart_keeps_a_copy_of_everything_and_a_last_copy_is_not_stopped()
 }
 
 #[test]
+fn a_node_is_killed_on_request_unless_what_it_holds_would_be_lost() {
+    let machine = Machine::new();
+    let _manager = machine.start();
+    machine.client().create(&with_copies("S", 2, 1)).unwrap();
+    start_all(&machine, "S", 2);
+    let before = pid(&machine, "node1");
+    assert_eq!(machine.client().kill("S", "node-1", false).unwrap().message, "Killed");
+    until("it is back", || {
+        let own = node(&machine.client(), "S", "node1");
+        own.state == Some(NodeState::Running) && own.pid.is_some_and(|pid| pid != before)
+    });
+    // Nobody made copies on it since: the other one has the only ones.
+    let refused = |error: dkv_agent::client::AdminError, code: &str| {
+        assert_eq!(error.code(), code, "{error}");
+        assert!(!error.hint().is_empty());
+    };
+    refused(machine.client().kill("S", "node2", false).unwrap_err(), "last_copy");
+    refused(machine.client().kill("S", "node3", false).unwrap_err(), "no_such_node");
+    machine.client().stop("S", "node1", true).unwrap();
+    refused(machine.client().kill("S", "node1", false).unwrap_err(), "node_not_running");
+    machine.client().kill("S", "node2", true).unwrap();
+    // Without copies every node has the only one.
+    let plain = StoreDefinition { clustron_port: None, client_port: None, ..definition("P", 1) };
+    machine.client().create(&plain).unwrap();
+    machine.client().start("P", "node1").unwrap();
+    refused(machine.client().kill("P", "node1", false).unwrap_err(), "last_copy");
+    machine.client().kill("P", "node1", true).unwrap();
+}
+
+#[test]
 fn a_node_joins_and_another_leaves_while_the_store_runs() {
     let machine = Arc::new(Machine::new());
     let manager = machine.start();

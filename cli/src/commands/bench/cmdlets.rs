@@ -1,14 +1,14 @@
 //! The loads that the original's cmdlets make, with its parameters, ranges and fields.
 
 use super::load::Profile;
-use super::report::ms;
+use super::report::{few_note, ms};
 use super::{failure, measure, prefill};
 use crate::amounts;
 use crate::clustron::Spelling;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, OutputArgs};
 use crate::store_link::{LinkArgs, server_failure};
-use dkv_bench::generator::{Distribution, Outcome, Plan, ValueSizes};
+use dkv_bench::generator::{Distribution, Outcome, Plan, SHOWN_FROM, ValueSizes, supported};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -184,7 +184,7 @@ pub(super) fn latency(args: &LatencyArgs, spelling: Spelling) -> Result<u8, Fail
     let outcome = measure(&plan)?;
     answered(&outcome)?;
     let reads = &outcome.reads.latency;
-    let at = |quantile| json!(ms(reads.value_at_quantile(quantile) as f64));
+    let at = |quantile| json!(supported(reads, quantile, SHOWN_FROM).map(|ns| ms(ns as f64)));
     args.objects.show(&[
         ("StoreName", json!(store)),
         ("Iterations", json!(reads.len())),
@@ -195,6 +195,9 @@ pub(super) fn latency(args: &LatencyArgs, spelling: Spelling) -> Result<u8, Fail
         ("P99Ms", at(0.99)),
         ("MaxMs", json!(ms(reads.max() as f64))),
     ]);
+    if let Some(note) = few_note(reads.len()).filter(|_| reads.len() < SHOWN_FROM * 100) {
+        output::note(&note);
+    }
     Ok(code(&outcome))
 }
 

@@ -34,8 +34,7 @@ type Of = fn(&Point) -> Option<u64>;
 /// The curve of points that are sorted by their rate.
 pub(super) fn svg(points: &[Point], bound_ns: u64, title: &str) -> String {
     let measured: Vec<&Point> = points.iter().filter(|point| point.max_ns > 0).collect();
-    let all =
-        measured.iter().flat_map(|point| [Some(point.p50_ns), Some(point.p99_ns), point.p999_ns]);
+    let all = measured.iter().flat_map(|point| [point.p50_ns, point.p99_ns, point.p999_ns]);
     let all: Vec<f64> = all.flatten().chain([bound_ns]).map(|ns| ns.max(1) as f64).collect();
     let low = all.iter().copied().fold(f64::INFINITY, f64::min).log10().floor();
     let high = all.iter().copied().fold(1.0, f64::max).log10().ceil().max(low + 1.0);
@@ -84,8 +83,8 @@ pub(super) fn svg(points: &[Point], bound_ns: u64, title: &str) -> String {
         ms_text(bound_ns)
     );
     let lines: [(&str, &str, Of); 3] = [
-        ("p50", "#2a7", |point| Some(point.p50_ns)),
-        ("p99", "#27c", |point| Some(point.p99_ns)),
+        ("p50", "#2a7", |point| point.p50_ns),
+        ("p99", "#27c", |point| point.p99_ns),
         ("p99.9", "#a3a", |point| point.p999_ns),
     ];
     for (number, (name, colour, of)) in lines.iter().enumerate() {

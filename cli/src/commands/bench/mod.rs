@@ -3,6 +3,7 @@
 mod cmdlets;
 mod compare;
 mod curve;
+mod failover;
 mod load;
 mod report;
 mod sweep;
@@ -63,6 +64,8 @@ enum Command {
     Stress(cmdlets::StressArgs),
     /// The highest rate that keeps latency within a bound, and the curve
     Sweep(Box<sweep::Args>),
+    /// Unique values while nodes are killed, and whether every answered write is still there
+    Failover(Box<failover::Args>),
 }
 
 /// Runs it.
@@ -75,6 +78,7 @@ pub(crate) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
         Some(Command::Profile(args)) => return cmdlets::profile(args, spelling),
         Some(Command::Stress(args)) => return cmdlets::stress(args, spelling),
         Some(Command::Sweep(args)) => return sweep::run(args, spelling),
+        Some(Command::Failover(args)) => return failover::run(args, spelling),
         None => {}
     }
     let format = args.output.output;

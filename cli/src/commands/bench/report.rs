@@ -4,7 +4,10 @@ use super::load::value_sizes_text;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format};
 use crate::store_link::server_failure;
-use dkv_bench::generator::{Arrivals, Distribution, Latencies, Limit, Outcome, Pace, Plan, Target};
+use dkv_bench::generator::{
+    Arrivals, Distribution, Latencies, Limit, Outcome, Pace, Plan, SHOWN_FROM, Target, supported,
+    supported_of,
+};
 use serde_json::{Value, json};
 
 /// The percentiles that are shown, by their names.
@@ -32,7 +35,27 @@ pub(super) fn ms(ns: f64) -> f64 {
     (ns / 1e3).round() / 1e3
 }
 
-/// Latencies as a document, in milliseconds; none where nothing was measured.
+/// In place of a percentile that too few samples support.
+pub(super) const FEW: &str = "-";
+
+/// A percentile, where its samples support it.
+pub(super) fn percentile_text(latencies: &Latencies, quantile: f64) -> String {
+    supported(latencies, quantile, SHOWN_FROM).map_or_else(|| FEW.to_owned(), ms_text)
+}
+
+/// Why some percentiles of so many requests are not shown; none when all are.
+pub(super) fn few_note(count: u64) -> Option<String> {
+    let few = QUANTILES.iter().find(|(_, quantile)| !supported_of(count, *quantile, SHOWN_FROM));
+    let (name, quantile) = few.filter(|_| count > 0)?;
+    let needed = (SHOWN_FROM as f64 / (1.0 - quantile)).round();
+    Some(format!(
+        "no {name} and beyond of {count} requests: of fewer than {SHOWN_FROM} beyond it, a percentile is chance; {name} needs \
+         {needed} requests"
+    ))
+}
+
+/// Latencies as a document, in milliseconds; none where nothing was measured. A percentile that too few samples support is
+/// null.
 pub(super) fn latency_document(latencies: &Latencies) -> Value {
     if latencies.is_empty() {
         return Value::Null;
@@ -44,7 +67,8 @@ pub(super) fn latency_document(latencies: &Latencies) -> Value {
         "max": ms(latencies.max() as f64),
     });
     for (name, quantile) in QUANTILES {
-        document[name] = json!(ms(latencies.value_at_quantile(quantile) as f64));
+        let supported = supported(latencies, quantile, SHOWN_FROM);
+        document[name] = json!(supported.map(|ns| ms(ns as f64)));
     }
     document
 }
@@ -107,6 +131,15 @@ pub(super) fn warnings(plan: &Plan, outcome: &Outcome) -> Vec<String> {
     warnings
 }
 
+/// Why some of the figures are not there, for each kind of request.
+fn notes(outcome: &Outcome) -> Vec<String> {
+    let kinds = [("reads", &outcome.reads.latency), ("writes", &outcome.writes.latency)];
+    let few = |(name, latencies): &(&str, &Latencies)| {
+        few_note(latencies.len()).map(|text| format!("{name}: {text}"))
+    };
+    kinds.iter().filter_map(few).collect()
+}
+
 /// The whole result for programs.
 pub(super) fn document(plan: &Plan, store: Option<&str>, outcome: &Outcome) -> Value {
     let errors: serde_json::Map<String, Value> = outcome
@@ -158,6 +191,7 @@ pub(super) fn document(plan: &Plan, store: Option<&str>, outcome: &Outcome) -> V
             "unanswered": outcome.unanswered,
         },
         "rate_held": outcome.held_its_rate(),
+        "notes": notes(outcome),
         "warnings": warnings(plan, outcome),
     })
 }
@@ -174,6 +208,9 @@ pub(super) fn show(
         Format::Table => {
             summary(plan, store, outcome);
             table(outcome);
+            for text in notes(outcome) {
+                output::note(&text);
+            }
             for text in warnings(plan, outcome) {
                 output::warn(&text);
             }
@@ -254,21 +291,34 @@ fn table(outcome: &Outcome) {
         return;
     }
     let head: Vec<&str> = ["ms"].into_iter().chain(shown.iter().map(|(name, _)| *name)).collect();
-    let row = |name: &str, of: &dyn Fn(&Latencies) -> u64| -> Vec<Value> {
-        let cells = shown.iter().map(|(_, latencies)| json!(ms_text(of(latencies))));
+    let row = |name: &str, of: &dyn Fn(&Latencies) -> String| -> Vec<Value> {
+        let cells = shown.iter().map(|(_, latencies)| json!(of(latencies)));
         [json!(name)].into_iter().chain(cells).collect()
     };
-    let mut rows = vec![row("min", &Latencies::min)];
+    let mut rows = vec![row("min", &|l: &Latencies| ms_text(l.min()))];
     rows.extend(
-        QUANTILES.map(|(name, quantile)| row(name, &|l: &Latencies| l.value_at_quantile(quantile))),
+        QUANTILES.map(|(name, quantile)| row(name, &|l: &Latencies| percentile_text(l, quantile))),
     );
-    rows.push(row("max", &Latencies::max));
+    rows.push(row("max", &|l: &Latencies| ms_text(l.max())));
     output::rows(Format::Table, &head, &rows);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_percentile_that_its_samples_do_not_support_is_not_told() {
+        let mut latencies = Latencies::new(3).expect("three digits");
+        latencies.record_n(1_000_000, 999).expect("it counts");
+        let document = latency_document(&latencies);
+        assert_eq!((&document["p95"], &document["p99"]), (&json!(1.0), &Value::Null));
+        assert_eq!(percentile_text(&latencies, 0.99), FEW);
+        assert_eq!(percentile_text(&latencies, 0.95), "1.00");
+        let note = few_note(999).expect("some are missing");
+        assert!(note.contains("no p99 and beyond") && note.contains("needs 1000"), "{note}");
+        assert_eq!((few_note(0), few_note(100_000)), (None, None));
+    }
 
     #[test]
     fn milliseconds_have_three_digits_that_count() {

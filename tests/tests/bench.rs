@@ -1,0 +1,112 @@
+//! `dkv bench` against stores whose nodes are killed, stopped and moved under it.
+
+use dkv_tests::machine::{Machine, Network, Process};
+use serde_json::Value;
+
+/// A machine with a manager and a store of three nodes.
+fn site(flags: &str) -> (Machine, Process) {
+    let machine = Network::alone();
+    let manager = machine.manager(&[]);
+    machine.dkv("connect -m 127.0.0.1:7801").ok();
+    let create =
+        format!("store create Held --instance-prefix node --instance-count 3 --cpus 1 {flags}");
+    machine.dkv(&create).ok();
+    machine.dkv("store start Held").ok();
+    (machine, manager)
+}
+
+const FAILOVER: &str =
+    "bench failover Held --pause 500ms --clients 6 --rate 3k --keys 1536 -o json";
+
+fn document(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("not JSON ({error}):\n{text}"))
+}
+
+#[track_caller]
+fn refused(machine: &Machine, line: &str, code: i32, words: &[&str]) {
+    let said = machine.dkv(line).fails(code).all();
+    assert!(words.iter().all(|word| said.contains(word)), "{line}: {words:?} in\n{said}");
+}
+
+/// Nobody's keys are left in the store.
+fn is_empty(machine: &Machine) -> bool {
+    machine.redis("127.0.0.1", 7861, &["dbsize"]) == "0"
+}
+
+#[test]
+fn killed_nodes_lose_no_answered_write_and_the_store_is_left_as_it_was() {
+    let (machine, _manager) = site("--replicas 1");
+    let result = document(&machine.dkv(&format!("{FAILOVER} --rounds 2")).ok().out);
+    for broken in ["lost", "stale", "invented"] {
+        assert_eq!(result[broken], 0, "{result:#}");
+    }
+    assert!(result["answered"]["writes"].as_u64() > Some(1000), "{result:#}");
+    assert!(result["verified_keys"].as_u64() > Some(1000), "{result:#}");
+    let rounds = result["rounds"].as_array().expect("a list");
+    assert_eq!(rounds.len(), 2);
+    assert_ne!(rounds[0]["node"], rounds[1]["node"]);
+    for round in rounds {
+        let gap = &round["gap_ms"];
+        assert!(gap["ranges"].as_u64() > Some(50) && gap["max"].as_f64() > Some(0.0), "{round}");
+        // Some 85 ranges say nothing of a p99.
+        assert!(gap["p99"].is_null() && gap["p50"].is_number(), "{round}");
+        assert!(round["full_copies_s"].as_f64() > Some(0.0), "{round}");
+    }
+    let restarts: u64 = machine.json("store show Held")["nodes"]
+        .as_array()
+        .expect("nodes")
+        .iter()
+        .filter_map(|node| node["restarts"].as_u64())
+        .sum();
+    assert_eq!(restarts, 2, "they were killed, and started again by their manager");
+    assert!(is_empty(&machine));
+}
+
+#[test]
+fn nodes_that_are_stopped_lose_nothing_and_those_that_are_relieved_are_seen_by_no_client() {
+    let (machine, _manager) = site("--replicas 1");
+    for how in ["stop", "drain"] {
+        let line = format!("{FAILOVER} --rounds 1 --node node-2 --how {how}");
+        let result = document(&machine.dkv(&line).ok().out);
+        assert_eq!((&result["lost"], &result["stale"]), (&0.into(), &0.into()), "{result:#}");
+        // Who is connected to a node that stops sees its connection end.
+        if how == "drain" {
+            assert_eq!(result["errors"], serde_json::json!({}), "{result:#}");
+        }
+        assert_eq!(result["rounds"][0]["node"], "node2", "{result:#}");
+    }
+    assert!(is_empty(&machine));
+}
+
+#[test]
+fn what_a_store_without_copies_loses_is_lost_only_on_request_and_then_counted() {
+    let (machine, _manager) = site("--replicas 0");
+    let line = "bench failover Held --rounds 1";
+    refused(&machine, line, 1, &["one copy of each range", "--accept-loss", "--replicas 1"]);
+    refused(&machine, &format!("{line} --how drain --accept-loss"), 1, &["no node can take over"]);
+    assert_eq!(machine.json("store show Held")["nodes"][0]["restarts"], 0, "nobody was killed");
+    let output = machine.dkv(&format!("{FAILOVER} --rounds 1 --accept-loss")).fails(1);
+    let result = document(&output.out);
+    // A third of the keys was on the node that was killed.
+    assert!(result["lost"].as_u64() > Some(100), "{result:#}");
+    assert!(result["examples"].as_array().is_some_and(|some| !some.is_empty()), "{result:#}");
+    assert!(output.err.contains("answered writes are lost"), "{}", output.err);
+    assert!(is_empty(&machine));
+}
+
+#[test]
+fn a_failover_that_makes_no_sense_is_refused_before_anything_is_done() {
+    let (machine, _manager) = site("--replicas 1");
+    for (flags, code, words) in [
+        ("Nobody", 1, &["there is no store", "dkv store list"][..]),
+        ("Held --node node9", 2, &["no node \"node9\"", "node1, node2, node3"]),
+        ("Held --value-size 10", 2, &["64 to", "--value-size 64"]),
+        ("Held --clients 0", 2, &["0 clients"]),
+        ("Held --reads 100", 2, &["100 reads", "--reads 99"]),
+    ] {
+        refused(&machine, &format!("bench failover {flags}"), code, words);
+    }
+    machine.dkv("store stop Held --instance node2").ok();
+    let words = ["node2 of Held does not run", "dkv store start Held"];
+    refused(&machine, "bench failover Held", 1, &words);
+}
