@@ -19,6 +19,8 @@ pub(crate) enum Exit {
     Partly = 4,
     /// Not done in the time allowed.
     TimedOut = 5,
+    /// Ended by Ctrl-C.
+    Interrupted = crate::interrupt::EXIT as isize,
 }
 
 impl Exit {
@@ -30,6 +32,7 @@ impl Exit {
             Exit::NotConnected => "not_connected",
             Exit::Partly => "partly_done",
             Exit::TimedOut => "timed_out",
+            Exit::Interrupted => "interrupted",
         }
     }
 }

@@ -57,6 +57,11 @@ pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
+/// Columns of the terminal that standard output is; none where it is none.
+pub(crate) fn columns() -> Option<usize> {
+    io::stdout().is_terminal().then(|| Table::new().width()).flatten().map(usize::from)
+}
+
 /// Shows rows under a head, or as a JSON array of objects with the head's words as keys.
 pub(crate) fn rows(format: Format, head: &[&str], rows: &[Vec<Value>]) {
     match format {

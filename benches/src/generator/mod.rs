@@ -38,13 +38,16 @@ use dkv_io::clock::monotonic_ns;
 use dkv_io::{EpollReactor, Options, Reactor, UringReactor, WakeHandle};
 use redial::{Desk, Post};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tally::Tally;
 use worker::Worker;
 
 /// How often the caller hears how it goes.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+/// How often it is looked whether the load is to end early.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Completions that fit, so that thousands of connections do not overflow the ring.
 const CQ_ENTRIES: u32 = 32_768;
 /// How long a node is waited for when connections are made anew: one that is silent must not keep the others waiting.
@@ -61,10 +64,10 @@ pub struct Progress {
     pub answered: u64,
     /// Errors so far.
     pub failed: u64,
-    /// Percentiles so far, of the slowest thread and kind of request, in nanoseconds.
-    pub p50_ns: u64,
+    /// Percentiles so far, of the slowest thread and kind of request, in nanoseconds; none of too few requests.
+    pub p50_ns: Option<u64>,
     /// See `p50_ns`.
-    pub p99_ns: u64,
+    pub p99_ns: Option<u64>,
     /// The longest.
     pub max_ns: u64,
 }
@@ -72,8 +75,21 @@ pub struct Progress {
 /// Makes the load and measures it; `progress` hears a few times a second how it goes.
 ///
 /// # Errors
-/// It makes no sense, or nobody answers, or the server is something else, or went away for longer than the time-out.
+/// As [`run_until`].
 pub fn run(plan: &Plan, progress: &mut dyn FnMut(&Progress)) -> Result<Outcome, Problem> {
+    run_until(plan, &AtomicBool::new(false), progress)
+}
+
+/// The same, and ends early when `stop` is set: then what was measured until then is the outcome. So it is when the server
+/// goes away for longer than the time-out, or turns out to be something else: [`Outcome::cut_off`] says so.
+///
+/// # Errors
+/// It makes no sense, or nobody answers, or the server is something else, or went away before anything was answered.
+pub fn run_until(
+    plan: &Plan,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Outcome, Problem> {
     plan.check()?;
     let dialer =
         Dialer { user: plan.user.clone(), password: plan.password.clone(), timeout: plan.timeout };
@@ -91,11 +107,18 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&Progress)) -> Result<Outcome, 
     let dialer = Dialer { timeout: plan.timeout.min(REDIAL_MAX), ..dialer };
     let tallies = std::thread::scope(|scope| {
         scope.spawn(|| desk.serve(&dialer, &nodes));
-        let result = drive(scope, plan, io, &desk, &posts, progress);
+        let result = drive(scope, plan, io, &desk, &posts, stop, progress);
         desk.over();
         result
     })?;
-    Ok(Outcome::of(&tallies, if io == Io::Epoll { "epoll" } else { "io_uring" }.into()))
+    let mut outcome =
+        Outcome::of(&tallies, if io == Io::Epoll { "epoll" } else { "io_uring" }.into());
+    outcome.cut_off = desk.cut_off();
+    outcome.interrupted = outcome.cut_off.is_none() && stop.load(Relaxed);
+    match outcome.cut_off {
+        Some(problem) if outcome.answered() == 0 => Err(problem),
+        _ => Ok(outcome),
+    }
 }
 
 fn out_of_descriptors(error: &std::io::Error) -> Problem {
@@ -162,6 +185,7 @@ fn drive<'scope, 'env>(
     io: Io,
     desk: &'env Desk,
     posts: &[Arc<Post>],
+    stop: &AtomicBool,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Vec<Tally>, Problem> {
     let (say, hear) = channel();
@@ -188,8 +212,12 @@ fn drive<'scope, 'env>(
         let _ = start.send(start_ns);
     }
     let mut tallies = Vec::new();
+    let mut told = Instant::now();
     while tallies.len() < posts.len() {
-        match hear.recv_timeout(PROGRESS_EVERY) {
+        if stop.load(Relaxed) {
+            desk.end();
+        }
+        match hear.recv_timeout(LOOK_EVERY) {
             Ok(Said::Ended(result)) => match *result {
                 Ok(tally) => tallies.push(tally),
                 Err(problem) => {
@@ -198,7 +226,11 @@ fn drive<'scope, 'env>(
                 }
             },
             Ok(Said::Ready) => {}
-            Err(RecvTimeoutError::Timeout) => progress(&so_far(posts, start_ns)),
+            Err(RecvTimeoutError::Timeout) if told.elapsed() < PROGRESS_EVERY => {}
+            Err(RecvTimeoutError::Timeout) => {
+                told = Instant::now();
+                progress(&so_far(posts, start_ns));
+            }
             Err(RecvTimeoutError::Disconnected) => return Err(thread_died()),
         }
     }

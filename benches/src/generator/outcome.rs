@@ -1,5 +1,6 @@
 //! What a load has measured, and whether the load itself was the limit. Pure.
 
+use super::problem::Problem;
 use super::tally::{Errors, Latencies, Side, Tally, latencies};
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ pub struct Outcome {
     pub busiest: f64,
     /// Which reactor the threads had.
     pub io: String,
+    /// It was ended early on request.
+    pub interrupted: bool,
+    /// Why it ended early otherwise: the server went away, or is something else.
+    pub cut_off: Option<Problem>,
 }
 
 /// Why the figures say more of the generator than of the server.
@@ -67,6 +72,8 @@ impl Outcome {
             cpu_ns_per_request: 0.0,
             busiest: 0.0,
             io,
+            interrupted: false,
+            cut_off: None,
         };
         let (mut worked_ns, mut requests) = (0, 0);
         for tally in tallies {

@@ -53,8 +53,7 @@ impl Problem {
 
     pub(super) fn gone(endpoints: &str, after_s: f64, patience: Duration) -> Self {
         let what = format!(
-            "{endpoints} went away {after_s:.1} s after measuring began and did not come back for {:.0} s; \
-             nothing is reported of a run that was cut off",
+            "{endpoints} went away {after_s:.1} s after measuring began and did not come back for {:.0} s",
             patience.as_secs_f64()
         );
         Self::new(

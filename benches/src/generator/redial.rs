@@ -2,7 +2,8 @@
 //! map of slots when it has changed.
 
 use super::dial::{Dialer, Routes};
-use super::tally::Tally;
+use super::problem::Problem;
+use super::tally::{SHOWN_FROM, Tally, supported};
 use dkv_io::WakeHandle;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -19,8 +20,8 @@ const ROUTES_EVERY: Duration = Duration::from_millis(100);
 pub(super) struct Told {
     pub(super) answered: u64,
     pub(super) failed: u64,
-    pub(super) p50_ns: u64,
-    pub(super) p99_ns: u64,
+    pub(super) p50_ns: Option<u64>,
+    pub(super) p99_ns: Option<u64>,
     pub(super) max_ns: u64,
 }
 
@@ -53,8 +54,8 @@ impl Post {
 
     pub(super) fn tell(&self, tally: &Tally) {
         let (reads, writes) = (&tally.reads.latency, &tally.writes.latency);
-        let worst =
-            |quantile| reads.value_at_quantile(quantile).max(writes.value_at_quantile(quantile));
+        let of = |latencies, quantile| supported(latencies, quantile, SHOWN_FROM);
+        let worst = |quantile| of(reads, quantile).max(of(writes, quantile));
         *lock(&self.told) = Told {
             answered: tally.answered(),
             failed: tally.failed(),
@@ -82,6 +83,10 @@ struct Wanted {
 pub(super) struct Desk {
     /// A thread has failed: the others need not go on.
     aborted: AtomicBool,
+    /// The load ends now, with what was measured.
+    ended: AtomicBool,
+    /// Why, when nobody asked for it.
+    cut_off: Mutex<Option<Problem>>,
     wanted: Mutex<Wanted>,
     news: Condvar,
     routes: Mutex<Arc<Routes>>,
@@ -92,6 +97,8 @@ impl Desk {
     pub(super) fn new(routes: Routes) -> Self {
         Self {
             aborted: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            cut_off: Mutex::default(),
             wanted: Mutex::default(),
             news: Condvar::new(),
             routes: Mutex::new(Arc::new(routes)),
@@ -124,6 +131,25 @@ impl Desk {
 
     pub(super) fn aborted(&self) -> bool {
         self.aborted.load(Relaxed)
+    }
+
+    /// The load ends now.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Relaxed);
+    }
+
+    /// The same, because of a problem; the first that is told is kept.
+    pub(super) fn cut(&self, problem: Problem) {
+        lock(&self.cut_off).get_or_insert(problem);
+        self.end();
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
+    pub(super) fn cut_off(&self) -> Option<Problem> {
+        lock(&self.cut_off).clone()
     }
 
     /// Ends [`Desk::serve`].

@@ -125,6 +125,9 @@ impl<'a> Worker<'a> {
             if self.desk.aborted() {
                 break;
             }
+            if closed_at.is_none() && self.desk.ended() {
+                self.end_ns = self.end_ns.min(now);
+            }
             if closed_at.is_none() && (now >= self.end_ns || self.left == 0) {
                 if self.schedule.is_some() {
                     // All that fell due before the end, and nothing that fell due at it.
@@ -140,7 +143,11 @@ impl<'a> Worker<'a> {
                     given_up = true;
                     self.give_up_waiting();
                 }
-                if self.under_way + self.waiting == 0 || waited >= nanoseconds(self.plan.timeout) {
+                // Who ends early does not wait for what is not answered.
+                let most =
+                    if self.desk.ended() { DRAIN_NS } else { nanoseconds(self.plan.timeout) };
+                let nobody = self.desk.ended() && self.alive == 0;
+                if self.under_way + self.waiting == 0 || waited >= most || nobody {
                     break;
                 }
             } else {
@@ -149,7 +156,7 @@ impl<'a> Worker<'a> {
             if now >= tell_at {
                 tell_at = now + TELL_NS;
                 self.tell();
-                self.give_up_when_nobody_is_there(now)?;
+                self.give_up_when_nobody_is_there(now);
             }
             self.take_routes();
             self.flush(reactor);
@@ -157,7 +164,9 @@ impl<'a> Worker<'a> {
             let due_ns = self.next_due_ns(closed_at.is_some());
             self.wait(reactor, now, due_ns, tell_at, &mut events)?;
             for event in events.drain(..) {
-                self.happened(reactor, event)?;
+                if let Err(problem) = self.happened(reactor, event) {
+                    self.desk.cut(problem);
+                }
             }
         }
         self.finish(closed_at, cpu_before, start_ns);
@@ -524,19 +533,22 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn give_up_when_nobody_is_there(&self, now: u64) -> Result<(), Problem> {
+    /// Ends the load when all connections have been gone for too long; it lasted until they were.
+    fn give_up_when_nobody_is_there(&mut self, now: u64) {
         let gone = self
             .down_since_ns
             .filter(|since| now.saturating_sub(*since) >= nanoseconds(self.plan.timeout));
-        let Some(since) = gone else { return Ok(()) };
+        let Some(since) = gone else { return };
         let names: Vec<&str> = self.groups.iter().map(|group| group.endpoint.as_str()).collect();
         let after = since.saturating_sub(self.measure_from_ns) as f64 / 1e9;
-        Err(Problem::gone(&names.join(", "), after, self.plan.timeout))
+        self.desk.cut(Problem::gone(&names.join(", "), after, self.plan.timeout));
+        self.end_ns = self.end_ns.min(since.max(self.measure_from_ns));
     }
 
     /// What fell due and was not sent stays unsent.
     fn give_up_waiting(&mut self) {
-        let measured = |asked: &&Asked| asked.intended_ns >= self.measure_from_ns;
+        let measured =
+            |asked: &&Asked| (self.measure_from_ns..self.end_ns).contains(&asked.intended_ns);
         for group in &mut self.groups {
             self.tally.unsent += group.waiting.iter().filter(measured).count() as u64;
             group.waiting.clear();

@@ -2,7 +2,7 @@
 
 use super::load::Profile;
 use super::report::{few_note, ms};
-use super::{failure, measure, prefill};
+use super::{ended, failure, interrupted, measure, prefill};
 use crate::amounts;
 use crate::clustron::Spelling;
 use crate::failure::{Exit, Failure};
@@ -146,6 +146,9 @@ fn answered(outcome: &Outcome) -> Result<(), Failure> {
     if outcome.answered() > 0 {
         return Ok(());
     }
+    if outcome.interrupted {
+        return Err(Failure::new(Exit::Interrupted, interrupted(outcome), ""));
+    }
     let error = last_error(outcome).unwrap_or("no answer came");
     Err(Failure::failed(
         format!("not one operation succeeded: {error}"),
@@ -198,7 +201,7 @@ pub(super) fn latency(args: &LatencyArgs, spelling: Spelling) -> Result<u8, Fail
     if let Some(note) = few_note(reads.len()).filter(|_| reads.len() < SHOWN_FROM * 100) {
         output::note(&note);
     }
-    Ok(code(&outcome))
+    ended(&outcome, code(&outcome))
 }
 
 /// What `throughput` and `profile` share.
@@ -227,7 +230,7 @@ fn counted(
         fields.insert(1, ("Profile", json!(profile.name())));
     }
     objects.show(&fields);
-    Ok(code(&outcome))
+    ended(&outcome, code(&outcome))
 }
 
 /// Runs `dkv bench throughput`.
@@ -259,5 +262,5 @@ pub(super) fn stress(args: &StressArgs, spelling: Spelling) -> Result<u8, Failur
         ),
         ("LastError", json!(last_error(&outcome))),
     ]);
-    Ok(code(&outcome))
+    ended(&outcome, code(&outcome))
 }

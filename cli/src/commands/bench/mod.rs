@@ -10,7 +10,8 @@ mod sweep;
 
 use crate::clustron::Spelling;
 use crate::failure::{Exit, Failure};
-use crate::output::OutputArgs;
+use crate::interrupt;
+use crate::output::{self, OutputArgs};
 use dkv_bench::generator::{self, Outcome, Plan, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 use load::{LoadArgs, LogArgs, PaceArgs, failure};
@@ -32,7 +33,8 @@ Examples:
 
 Requests fall due by the clock, and the latency of each counts from when it was due: a server that stands still for half a
 second delays all that fell due meanwhile, as its users would feel it. SinceSend is what a closed loop would have said.
-Exit code 4: part of the requests failed, or the rate could not be held."
+Exit code 4: part of the requests failed, or the rate could not be held. Ctrl-C ends the load and shows what was measured
+until then (130), and so does a server that goes away (3); once more Ctrl-C ends it at once."
 )]
 pub(crate) struct Args {
     /// A load with a purpose of its own.
@@ -71,7 +73,7 @@ enum Command {
 /// Runs it.
 pub(crate) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
     raise_descriptor_limit();
-    crate::interrupt::goes_on("the keys that were written stay in the store");
+    interrupt::goes_on("the keys that were written stay in the store");
     match &args.command {
         Some(Command::Latency(args)) => return cmdlets::latency(args, spelling),
         Some(Command::Throughput(args)) => return cmdlets::throughput(args, spelling),
@@ -106,13 +108,36 @@ fn measure(plan: &Plan) -> Result<Outcome, Failure> {
     // Hidden where standard error is no terminal, and cut to its width.
     let bar = ProgressBar::new_spinner().with_style(style("{spinner} {wide_msg}"));
     let mut last = Progress::default();
-    let outcome = generator::run(plan, &mut |now| {
+    let stop = interrupt::ends_early("the load");
+    let outcome = generator::run_until(plan, stop, &mut |now| {
         bar.set_message(live_line(&last, now));
         bar.tick();
         last = *now;
     });
     bar.finish_and_clear();
+    interrupt::ends_at_once();
     outcome.map_err(|problem| failure(&problem))
+}
+
+/// How a command ends whose result has been shown: as `code` says, unless the load was ended early.
+fn ended(outcome: &Outcome, code: u8) -> Result<u8, Failure> {
+    if let Some(problem) = &outcome.cut_off {
+        let failure = failure(problem);
+        let what = format!("{}; the result is of the time until then", failure.what);
+        return Err(Failure { what, ..failure });
+    }
+    if outcome.interrupted {
+        output::note(&interrupted(outcome));
+        return Ok(interrupt::EXIT);
+    }
+    Ok(code)
+}
+
+fn interrupted(outcome: &Outcome) -> String {
+    match outcome.measured.as_secs_f64() {
+        0.0 => "interrupted before anything was measured".into(),
+        seconds => format!("interrupted after {seconds:.1} s"),
+    }
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -123,14 +148,14 @@ fn style(template: &str) -> ProgressStyle {
 fn live_line(last: &Progress, now: &Progress) -> String {
     let since = now.elapsed.saturating_sub(last.elapsed).as_secs_f64().max(1e-9);
     let rate = now.answered.saturating_sub(last.answered) as f64 / since;
-    let ms = report::ms_text;
+    let known = report::known;
     let errors = if now.failed > 0 { format!(", {} errors", now.failed) } else { String::new() };
     format!(
         "{:.0} s  {rate:.0}/s{errors}  p50 {}  p99 {}  max {} ms",
         now.elapsed.as_secs_f64(),
-        ms(now.p50_ns),
-        ms(now.p99_ns),
-        ms(now.max_ns)
+        known(now.p50_ns),
+        known(now.p99_ns),
+        report::ms_text(now.max_ns)
     )
 }
 
@@ -139,9 +164,20 @@ fn prefill(plan: &Plan) -> Result<(), Failure> {
     let fill = Plan::fill_of(plan);
     let bar = ProgressBar::new(plan.keys)
         .with_style(style("prefill {bar:30} {human_pos} of {human_len} keys"));
-    let outcome = generator::run(&fill, &mut |now| bar.set_position(now.answered));
+    let stop = interrupt::ends_early("the prefill");
+    let outcome = generator::run_until(&fill, stop, &mut |now| bar.set_position(now.answered));
     bar.finish_and_clear();
+    interrupt::ends_at_once();
     let outcome = outcome.map_err(|problem| failure(&problem))?;
+    let written = || format!("{} of {} keys were written", outcome.answered(), plan.keys);
+    if let Some(problem) = &outcome.cut_off {
+        let failure = failure(problem);
+        return Err(Failure { what: format!("{}; {}", failure.what, written()), ..failure });
+    }
+    if outcome.interrupted {
+        let what = format!("interrupted before the load: {}", written());
+        return Err(Failure::new(Exit::Interrupted, what, ""));
+    }
     match outcome.errors.values().next() {
         Some(error) => {
             let told = crate::store_link::server_failure(&error.example);

@@ -1,5 +1,6 @@
 //! How what was measured is shown: for people, and as the document that `--compare` reads.
 
+use super::ended;
 use super::load::value_sizes_text;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format};
@@ -35,12 +36,20 @@ pub(super) fn ms(ns: f64) -> f64 {
     (ns / 1e3).round() / 1e3
 }
 
+/// Columns of the longest name of a percentile.
+const LABEL_COLUMNS: usize = 6;
+
 /// In place of a percentile that too few samples support.
 pub(super) const FEW: &str = "-";
 
+/// A percentile, where it is known.
+pub(super) fn known(ns: Option<u64>) -> String {
+    ns.map_or_else(|| FEW.to_owned(), ms_text)
+}
+
 /// A percentile, where its samples support it.
-pub(super) fn percentile_text(latencies: &Latencies, quantile: f64) -> String {
-    supported(latencies, quantile, SHOWN_FROM).map_or_else(|| FEW.to_owned(), ms_text)
+fn percentile_text(latencies: &Latencies, quantile: f64) -> String {
+    known(supported(latencies, quantile, SHOWN_FROM))
 }
 
 /// Why some percentiles of so many requests are not shown; none when all are.
@@ -190,6 +199,8 @@ pub(super) fn document(plan: &Plan, store: Option<&str>, outcome: &Outcome) -> V
             "unsent": outcome.unsent,
             "unanswered": outcome.unanswered,
         },
+        "interrupted": outcome.interrupted,
+        "cut_off": outcome.cut_off.as_ref().map(|problem| problem.what.as_str()),
         "rate_held": outcome.held_its_rate(),
         "notes": notes(outcome),
         "warnings": warnings(plan, outcome),
@@ -216,7 +227,7 @@ pub(super) fn show(
             }
         }
     }
-    if outcome.answered() == 0 {
+    if outcome.answered() == 0 && !outcome.interrupted {
         let Some(error) = outcome.errors.values().max_by_key(|error| error.count) else {
             if outcome.unsent > 0 {
                 let what = "the rate is far too high: nothing that fell due while it was measured was even sent";
@@ -235,7 +246,7 @@ pub(super) fn show(
         return Err(Failure::failed(what, server_failure(&error.example).hint));
     }
     let whole = outcome.failed() == 0 && outcome.held_its_rate();
-    Ok(if whole { 0 } else { Exit::Partly as u8 })
+    ended(outcome, if whole { 0 } else { Exit::Partly as u8 })
 }
 
 fn summary(plan: &Plan, store: Option<&str>, outcome: &Outcome) {
@@ -257,8 +268,17 @@ fn summary(plan: &Plan, store: Option<&str>, outcome: &Outcome) {
         value_sizes_text(&plan.values)
     );
     let seconds = outcome.measured.as_secs_f64();
-    let done =
-        format!("{} in {seconds:.2} s, {:.0} a second", outcome.answered(), outcome.per_second());
+    let asked = match plan.pace {
+        Pace::Open { per_second, .. } if !outcome.held_its_rate() => {
+            format!(" of {per_second} asked for")
+        }
+        _ => String::new(),
+    };
+    let done = format!(
+        "{} in {seconds:.2} s, {:.0} a second{asked}",
+        outcome.answered(),
+        outcome.per_second()
+    );
     let errors: Vec<String> = outcome
         .errors
         .iter()
@@ -285,10 +305,17 @@ fn table(outcome: &Outcome) {
         ("Write", outcome.writes.latency.clone()),
         ("SinceSend", outcome.service()),
     ];
-    let shown: Vec<&(&str, Latencies)> =
+    let mut shown: Vec<&(&str, Latencies)> =
         columns.iter().filter(|(_, latencies)| !latencies.is_empty()).collect();
     if shown.is_empty() {
         return;
+    }
+    // Rather one column less than lines that wrap.
+    let wide = |shown: &[&(&str, Latencies)]| {
+        LABEL_COLUMNS + shown.iter().map(|(name, _)| 2 + name.len().max(5)).sum::<usize>()
+    };
+    while shown.len() > 1 && output::columns().is_some_and(|most| wide(&shown) > most) {
+        shown.pop();
     }
     let head: Vec<&str> = ["ms"].into_iter().chain(shown.iter().map(|(name, _)| *name)).collect();
     let row = |name: &str, of: &dyn Fn(&Latencies) -> String| -> Vec<Value> {

@@ -1,8 +1,8 @@
 //! `dkv bench sweep`: the highest rate whose latency stays within a bound, and the curve on the way there.
 
 use super::load::{ArrivalsArg, LoadArgs, rate, time_or_none};
-use super::report::{FEW, QUANTILES, latency_document, ms_text, warnings};
-use super::{curve, measure, prefill};
+use super::report::{QUANTILES, known, latency_document, ms_text, warnings};
+use super::{curve, ended, measure, prefill};
 use crate::clustron::Spelling;
 use crate::failure::Failure;
 use crate::output::{self, Format, OutputArgs};
@@ -163,10 +163,22 @@ pub(super) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
         points.iter().map(|point| (point.rate, point.verdict != Verdict::Fails)).collect::<Vec<_>>()
     };
     let shortest = plan.duration;
+    let (mut end, mut broken) = (None, None);
     while let Some(rate) = next_rate(&tried(&points), args.from, args.to.min(RATE_MAX)) {
         plan.pace = pace(rate);
         plan.duration = long_enough(rate, shortest, args.longest, args.samples);
-        let outcome = measure(&plan)?;
+        let outcome = match measure(&plan) {
+            Err(failure) if !points.is_empty() => {
+                broken = Some(failure);
+                break;
+            }
+            outcome => outcome?,
+        };
+        if outcome.interrupted || outcome.cut_off.is_some() {
+            // A rate that was not measured to its end is not judged.
+            end = Some(outcome);
+            break;
+        }
         let point = Point { warnings: warnings(&plan, &outcome), ..judge(rate, &outcome, args) };
         if args.output.output == Format::Table {
             let (p99, p999) = (known(point.p99_ns), known(point.p999_ns));
@@ -181,7 +193,12 @@ pub(super) fn run(args: &Args, spelling: Spelling) -> Result<u8, Failure> {
         std::fs::write(path, curve::svg(&points, args.bound_ns, &title))
             .map_err(|error| Failure::file(path, &error))?;
     }
-    show(args, &points)
+    let shown = show(args, &points);
+    match (end, broken) {
+        (_, Some(failure)) => Err(failure),
+        (Some(end), None) => ended(&end, 0),
+        (None, None) => shown,
+    }
 }
 
 /// How long a rate is measured: until enough requests lie beyond the quantile. A rate that would take longer than `longest` is
@@ -217,11 +234,6 @@ fn judge(rate: f64, outcome: &Outcome, args: &Args) -> Point {
         document,
         warnings: Vec::new(),
     }
-}
-
-/// A percentile, where it is known.
-fn known(ns: Option<u64>) -> String {
-    ns.map_or_else(|| FEW.to_owned(), ms_text)
 }
 
 fn show(args: &Args, points: &[Point]) -> Result<u8, Failure> {
