@@ -1,7 +1,9 @@
 //! `dkv bench` against stores whose nodes are killed, stopped and moved under it.
 
-use dkv_tests::machine::{Machine, Network, Process};
+use dkv_tests::machine::{Machine, Network, Process, until};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::process::Stdio;
 
 /// A machine with a manager and a store of three nodes.
 fn site(flags: &str) -> (Machine, Process) {
@@ -109,4 +111,57 @@ fn a_failover_that_makes_no_sense_is_refused_before_anything_is_done() {
     machine.dkv("store stop Held --instance node2").ok();
     let words = ["node2 of Held does not run", "dkv store start Held"];
     refused(&machine, "bench failover Held", 1, &words);
+}
+
+#[test]
+fn a_cluster_aware_load_follows_what_moves_without_an_error() {
+    let (machine, _manager) = site("--replicas 1");
+    let flags = ["bench", "--route", "cluster", "--rate", "3000", "--duration", "1h", "-o", "json"];
+    let mut load = machine.command("dkv", &flags);
+    load.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let load = load.spawn().expect("ip (Debian: iproute2) is installed");
+    until("it goes on", || machine.redis("127.0.0.1", 7861, &["dbsize"]) != "0");
+    machine.whole("Held");
+    machine.dkv("store failover Held --instance node1").ok();
+    machine.dkv("store failover Held --instance node1 --back").ok();
+    machine.dkv("store add-instance Held").ok();
+    machine.dkv("store start Held --instance node4").ok();
+    // The new one leads its share when nothing moves any more.
+    until("it has its share", || {
+        let copies = machine.json("store show Held")["copies"].clone();
+        let new = copies["nodes"]
+            .as_array()
+            .and_then(|nodes| nodes.iter().find(|n| n["name"] == "node4"));
+        copies["moving_ranges"] == 0 && new.is_some_and(|node| node["leads"].as_u64() > Some(0))
+    });
+    machine.dkv("store remove-instance Held --instance node2").ok();
+    machine.whole("Held");
+    let pid = Pid::from_raw(load.id().cast_signed()).expect("a pid");
+    kill_process(pid, Signal::INT).expect("it is ours and not waited for");
+    let output = load.wait_with_output().expect("it ends");
+    let result = document(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!(output.status.code(), Some(130), "{result:#}");
+    assert_eq!(result["errors"], serde_json::json!({}), "{result:#}");
+    assert!(result["routes_changed"].as_u64() > Some(0), "{result:#}");
+    assert!(result["requests"].as_u64() > Some(1000), "{result:#}");
+}
+
+#[test]
+fn a_cluster_aware_load_goes_on_when_a_node_dies() {
+    let (machine, _manager) = site("--replicas 1");
+    machine.whole("Held");
+    let flags = ["bench", "--route", "cluster", "--rate", "3000", "--duration", "1h", "-o", "json"];
+    let mut load = machine.command("dkv", &flags);
+    load.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let load = load.spawn().expect("ip (Debian: iproute2) is installed");
+    until("it goes on", || machine.redis("127.0.0.1", 7861, &["dbsize"]) != "0");
+    // It kills a node while the other load goes on.
+    machine.dkv(&format!("{FAILOVER} --rounds 2")).ok();
+    let pid = Pid::from_raw(load.id().cast_signed()).expect("a pid");
+    kill_process(pid, Signal::INT).expect("it is ours and not waited for");
+    let output = load.wait_with_output().expect("it ends");
+    let result = document(&String::from_utf8_lossy(&output.stdout));
+    // What was under way at a node that died is asked again, as a client library does it.
+    assert_eq!(result["errors"], serde_json::json!({}), "{result:#}");
+    assert!(result["reconnected"].as_u64() > Some(0) && result["rate_held"] == true, "{result:#}");
 }

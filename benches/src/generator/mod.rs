@@ -114,6 +114,7 @@ pub fn run_until(
     let mut outcome =
         Outcome::of(&tallies, if io == Io::Epoll { "epoll" } else { "io_uring" }.into());
     outcome.cut_off = desk.cut_off();
+    outcome.routes_changed = desk.routes_changed();
     outcome.interrupted = outcome.cut_off.is_none() && stop.load(Relaxed);
     match outcome.cut_off {
         Some(problem) if outcome.answered() == 0 => Err(problem),

@@ -28,6 +28,11 @@ pub struct Outcome {
     pub unanswered: u64,
     /// Requests that a node sent to another.
     pub redirected: u64,
+    /// Requests of a cluster client that were asked again because their connection ended, as its library would; their
+    /// latency went on.
+    pub again: u64,
+    /// How often the map of slots changed under a cluster client.
+    pub routes_changed: u64,
     /// Connections that were made anew.
     pub reconnected: u64,
     /// How long was measured; the time until the last answer counts.
@@ -67,6 +72,8 @@ impl Outcome {
             unsent: 0,
             unanswered: 0,
             redirected: 0,
+            again: 0,
+            routes_changed: 0,
             reconnected: 0,
             measured: Duration::ZERO,
             cpu_ns_per_request: 0.0,
@@ -87,6 +94,7 @@ impl Outcome {
             outcome.unsent += tally.unsent;
             outcome.unanswered += tally.unanswered;
             outcome.redirected += tally.redirected;
+            outcome.again += tally.again;
             outcome.reconnected += tally.reconnected;
             outcome.measured = outcome.measured.max(Duration::from_nanos(tally.measured_ns));
             let worked = tally.cpu_ns.saturating_sub(tally.spun_ns);

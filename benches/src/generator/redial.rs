@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 /// How long after a failure the same is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
-/// The map of slots is asked for no more often.
-const ROUTES_EVERY: Duration = Duration::from_millis(100);
+/// The map of slots is asked for no more often. What moves last before a node is stopped must be known before it is.
+const ROUTES_EVERY: Duration = Duration::from_millis(20);
+/// And no less often: a node that serves what another one leads by now does not say so.
+const ROUTES_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
 /// How it goes on one thread.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,7 +31,8 @@ pub(super) struct Told {
 #[derive(Debug)]
 pub(super) struct Post {
     pub(super) wake: WakeHandle,
-    connections: Mutex<Vec<(String, TcpStream)>>,
+    /// None in place of a connection: nobody is there, and by the map nobody need be.
+    connections: Mutex<Vec<(String, Option<TcpStream>)>>,
     told: Mutex<Told>,
 }
 
@@ -44,11 +47,16 @@ impl Post {
     }
 
     pub(super) fn give(&self, endpoint: &str, socket: TcpStream) {
-        lock(&self.connections).push((endpoint.to_owned(), socket));
+        lock(&self.connections).push((endpoint.to_owned(), Some(socket)));
         self.wake.wake();
     }
 
-    pub(super) fn take(&self) -> Vec<(String, TcpStream)> {
+    fn give_up(&self, endpoint: String) {
+        lock(&self.connections).push((endpoint, None));
+        self.wake.wake();
+    }
+
+    pub(super) fn take(&self) -> Vec<(String, Option<TcpStream>)> {
         std::mem::take(&mut *lock(&self.connections))
     }
 
@@ -125,6 +133,11 @@ impl Desk {
         (version != known).then(|| (version, Arc::clone(&lock(&self.routes))))
     }
 
+    /// How often the map of slots has changed.
+    pub(super) fn routes_changed(&self) -> u64 {
+        self.version.load(Relaxed) - 1
+    }
+
     pub(super) fn abort(&self) {
         self.aborted.store(true, Relaxed);
     }
@@ -168,7 +181,10 @@ impl Desk {
                 wanted.connections.is_empty() && (!wanted.routes || nodes.is_empty())
             };
             while !wanted.over && idle(&wanted) {
-                wanted = self.news.wait(wanted).unwrap_or_else(PoisonError::into_inner);
+                let waited = self.news.wait_timeout(wanted, ROUTES_AT_LEAST_EVERY);
+                let (now, late) = waited.unwrap_or_else(PoisonError::into_inner);
+                wanted = now;
+                wanted.routes |= late.timed_out();
             }
             if wanted.over {
                 return;
@@ -189,22 +205,40 @@ impl Desk {
                     self.want_routes();
                 }
             }
+            // A host that is silent keeps the others waiting once, and not for each of its connections.
+            let mut away: Vec<String> = Vec::new();
             for (post, endpoint) in connections {
                 if lock(&self.wanted).over {
                     return;
                 }
-                if let Ok(socket) = dialer.dial(&endpoint) {
+                let dialled = (!away.contains(&endpoint)).then(|| dialer.dial(&endpoint));
+                if let Some(Ok(socket)) = dialled {
                     post.give(&endpoint, socket);
+                    continue;
+                }
+                if !away.contains(&endpoint) {
+                    away.push(endpoint.clone());
+                }
+                if self.is_left(&endpoint) {
+                    post.give_up(endpoint);
                 } else {
                     again = true;
                     self.want_connection(&post, &endpoint);
                 }
             }
             if again {
+                // Who is away may not be needed any more.
+                self.want_routes();
                 let wanted = lock(&self.wanted);
                 let _ = self.news.wait_timeout_while(wanted, AGAIN, |wanted| !wanted.over);
             }
         }
+    }
+
+    /// Whether there is a map of slots in which this one has none.
+    fn is_left(&self, endpoint: &String) -> bool {
+        let routes = lock(&self.routes);
+        !routes.endpoints.is_empty() && !routes.endpoints.contains(endpoint)
     }
 
     fn publish(&self, found: Routes, nodes: &mut Vec<String>) {

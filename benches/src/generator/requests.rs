@@ -6,6 +6,9 @@ use dkv_protocol::resp::value::skip;
 /// Digits of the number of a key.
 pub(super) const DIGITS: usize = 12;
 
+/// What goes before a request that was sent on by ASK; its answer is no answer to anything.
+pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
 /// Writes requests; what never changes in them is made once.
 #[derive(Debug)]
 pub(super) struct Requests {

@@ -14,6 +14,8 @@ pub(super) struct Asked {
     pub(super) write: bool,
     /// How often it was sent on.
     pub(super) redirected: u8,
+    /// It was sent on by ASK: ASKING goes before it.
+    pub(super) asking: bool,
 }
 
 /// One connection.
@@ -58,6 +60,8 @@ pub(super) struct Group {
     /// Connections that may be sent on.
     pub(super) ready: VecDeque<usize>,
     pub(super) alive: usize,
+    /// Connections that are being made.
+    pub(super) wanted: usize,
 }
 
 impl Group {
@@ -67,6 +71,7 @@ impl Group {
             waiting: VecDeque::new(),
             ready: VecDeque::new(),
             alive: 0,
+            wanted: 0,
         }
     }
 }

@@ -93,6 +93,7 @@ pub(super) struct Tally {
     /// Requests that were sent and had no answer at the end.
     pub(super) unanswered: u64,
     pub(super) redirected: u64,
+    pub(super) again: u64,
     pub(super) reconnected: u64,
     /// Replies of any kind, those of the warm-up included.
     pub(super) replies: u64,
@@ -114,6 +115,7 @@ impl Tally {
             unsent: 0,
             unanswered: 0,
             redirected: 0,
+            again: 0,
             reconnected: 0,
             replies: 0,
             cpu_ns: 0,

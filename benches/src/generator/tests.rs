@@ -183,3 +183,123 @@ fn a_server_that_goes_away_is_waited_for_and_then_given_up() {
     assert!(problem.what.contains("went away"), "{problem:?}");
     gone.join().expect("the server ended as meant");
 }
+
+/// Two nodes of a cluster, and who has all the slots as the nodes tell it.
+struct Pair {
+    ports: [u16; 2],
+    owner: std::sync::atomic::AtomicUsize,
+}
+
+/// What node `0` or `1` answers to a command, and whether the one before it was ASKING.
+type OfNode = fn(&Pair, usize, &str, bool) -> String;
+
+impl Pair {
+    fn start(answer: OfNode) -> (Arc<Self>, Vec<String>) {
+        let listeners = [listener(), listener()];
+        let ports = listeners.each_ref().map(|(it, _)| it.local_addr().expect("bound").port());
+        let pair = Arc::new(Self { ports, owner: 0.into() });
+        let mut addresses = Vec::new();
+        for (number, (listener, address)) in listeners.into_iter().enumerate() {
+            addresses.push(address);
+            let pair = Arc::clone(&pair);
+            // Serves until the process of the tests ends.
+            std::thread::spawn(move || {
+                for socket in listener.incoming().flatten() {
+                    let pair = Arc::clone(&pair);
+                    std::thread::spawn(move || pair.serve(socket, number, answer));
+                }
+            });
+        }
+        (pair, addresses)
+    }
+
+    fn serve(&self, mut socket: std::net::TcpStream, number: usize, answer: OfNode) {
+        let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
+        let mut asking = false;
+        while let Ok(read @ 1..) = socket.read(&mut piece) {
+            seen.extend_from_slice(&piece[..read]);
+            let mut out = String::new();
+            while let Ok(Some((value, length))) = dkv_protocol::resp::value::parse(&seen) {
+                seen.drain(..length);
+                let words = value.into_elements().unwrap_or_default();
+                let name = words.first().and_then(|word| word.as_bytes()).unwrap_or_default();
+                let name = String::from_utf8_lossy(name).into_owned();
+                match name.as_str() {
+                    "ASKING" => out.push_str("+OK\r\n"),
+                    "CLUSTER" => {
+                        let port = self.ports[self.owner.load(Relaxed)];
+                        let slots =
+                            format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:{port}\r\n");
+                        out.push_str(&slots);
+                    }
+                    name => out.push_str(&answer(self, number, name, asking)),
+                }
+                asking = name == "ASKING";
+            }
+            if socket.write_all(out.as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn cluster(endpoints: Vec<String>) -> Plan {
+    Plan { target: Target::Cluster, endpoints, pipeline: 3, threads: 2, ..plan(String::new()) }
+}
+
+#[test]
+fn what_has_moved_is_asked_for_where_it_is_and_the_map_is_asked_for_anew() {
+    // With and without the host, which then is that of who was asked.
+    for host in ["127.0.0.1", ""] {
+        let answer: OfNode = if host.is_empty() {
+            |pair, number, name, _| moved(pair, number, name, "")
+        } else {
+            |pair, number, name, _| moved(pair, number, name, "127.0.0.1")
+        };
+        let (pair, endpoints) = Pair::start(answer);
+        for pace in [Pace::Closed, open(20_000.0)] {
+            pair.owner.store(0, Relaxed);
+            let plan =
+                Plan { pace, duration: Duration::from_mins(10), ..cluster(endpoints.clone()) };
+            let outcome = run(&plan, &mut |_| ()).expect("they answer");
+            assert_eq!((outcome.answered(), outcome.failed()), (2000, 0), "{:?}", outcome.errors);
+            assert!((1..2000).contains(&outcome.redirected), "{}", outcome.redirected);
+        }
+    }
+}
+
+/// The first node has given everything away by the time that somebody asks it.
+fn moved(pair: &Pair, number: usize, name: &str, host: &str) -> String {
+    if number == 1 || name == "PING" {
+        return usual(name).into();
+    }
+    pair.owner.store(1, Relaxed);
+    format!("-MOVED 7 {host}:{}\r\n", pair.ports[1])
+}
+
+#[test]
+fn what_is_on_its_way_is_asked_for_with_asking_before_it_and_the_map_stays() {
+    let (_pair, endpoints) = Pair::start(|pair, number, name, asking| match (number, name) {
+        (_, "PING") => usual(name).into(),
+        (0, _) => format!("-ASK 7 127.0.0.1:{}\r\n", pair.ports[1]),
+        (_, _) if asking => usual(name).into(),
+        _ => format!("-MOVED 7 127.0.0.1:{}\r\n", pair.ports[0]),
+    });
+    for pace in [Pace::Closed, open(20_000.0)] {
+        let plan = Plan { pace, duration: Duration::from_mins(10), ..cluster(endpoints.clone()) };
+        let outcome = run(&plan, &mut |_| ()).expect("they answer");
+        assert_eq!((outcome.answered(), outcome.failed()), (2000, 0), "{:?}", outcome.errors);
+        assert_eq!((outcome.redirected, outcome.unanswered), (2000, 0));
+    }
+}
+
+#[test]
+fn a_circle_of_redirections_ends_as_an_error() {
+    let (_pair, endpoints) = Pair::start(|pair, number, name, _| match name {
+        "PING" => usual(name).into(),
+        _ => format!("-MOVED 7 127.0.0.1:{}\r\n", pair.ports[1 - number]),
+    });
+    let plan = Plan { requests: Some(20), ..cluster(endpoints) };
+    let outcome = run(&plan, &mut |_| ()).expect("they answer");
+    assert_eq!((outcome.answered(), outcome.errors["MOVED"].count), (0, 20));
+}

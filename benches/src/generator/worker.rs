@@ -9,7 +9,7 @@ use super::plan::{Pace, Plan, Target};
 use super::problem::Problem;
 use super::random::Random;
 use super::redial::{Desk, Post};
-use super::requests::{Kind, Reply, Requests, look};
+use super::requests::{ASKING, Kind, Reply, Requests, look};
 use super::sessions::{Asked, Group, Session};
 use super::tally::{Tally, count_error};
 use super::values::Values;
@@ -237,7 +237,7 @@ impl<'a> Worker<'a> {
             100 => false,
             percent => self.random.below(100) >= u64::from(percent),
         };
-        let asked = Asked { intended_ns, sent_ns: 0, key, write, redirected: 0 };
+        let asked = Asked { intended_ns, sent_ns: 0, key, write, redirected: 0, asking: false };
         let group = self.group_for(key);
         self.groups[group].waiting.push_back(asked);
         self.waiting += 1;
@@ -287,6 +287,13 @@ impl<'a> Worker<'a> {
                         asked.intended_ns = now;
                     }
                     asked.sent_ns = now;
+                    if asked.asking {
+                        asked.asking = false;
+                        buffer.extend_from_slice(ASKING);
+                        // Due before everything, it is never counted.
+                        session.asked.push_back(Asked { intended_ns: 0, write: false, ..asked });
+                        self.under_way += 1;
+                    }
                     if asked.write {
                         let size = self.values.size(&mut self.random);
                         self.requests.set(asked.key, &self.values, size, &mut buffer);
@@ -414,11 +421,9 @@ impl<'a> Worker<'a> {
         if kind == Kind::Error {
             let text =
                 String::from_utf8_lossy(reply.get(1..).unwrap_or_default()).trim_end().to_owned();
-            if text.starts_with("MOVED ")
-                && !self.owner.is_empty()
-                && asked.redirected < REDIRECTIONS_MAX
-            {
-                self.redirect(asked, &text);
+            let sent_on = text.starts_with("MOVED ") || text.starts_with("ASK ");
+            if sent_on && !self.owner.is_empty() && asked.redirected < REDIRECTIONS_MAX {
+                self.redirect(asked, &text, session.group);
             } else if measured {
                 count_error(&mut self.tally.errors, &text, 1);
             }
@@ -435,29 +440,50 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Sends a request on to where its slot is now; its latency goes on.
-    fn redirect(&mut self, asked: Asked, text: &str) {
+    /// Sends a request on to where its slot is now (MOVED), or where its key may be already (ASK); its latency goes on.
+    fn redirect(&mut self, asked: Asked, text: &str, from: usize) {
         self.tally.redirected += 1;
-        self.desk.want_routes();
-        let Some(endpoint) = text.split(' ').nth(2).filter(|endpoint| !endpoint.starts_with(':'))
-        else {
+        let asking = text.starts_with("ASK ");
+        if !asking {
+            self.desk.want_routes();
+        }
+        let Some(told) = text.split(' ').nth(2) else {
             return count_error(&mut self.tally.errors, text, 1);
         };
-        let group = self.group_of(endpoint);
-        self.groups[group].waiting.push_back(Asked { redirected: asked.redirected + 1, ..asked });
+        // No host means the one that was asked.
+        let endpoint = match (told.strip_prefix(':'), self.groups[from].endpoint.rsplit_once(':')) {
+            (Some(port), Some((host, _))) => format!("{host}:{port}"),
+            _ => told.to_owned(),
+        };
+        let group = self.group_of(&endpoint);
+        if !asking {
+            // Until the map is there, as a cluster client does it.
+            let slot = dkv_protocol::slots::slot_of(&self.requests.key(asked.key));
+            self.owner[usize::from(slot.0)] = group as u16;
+        }
+        let asked = Asked { redirected: asked.redirected + 1, asking, ..asked };
+        self.groups[group].waiting.push_back(asked);
         self.waiting += 1;
     }
 
-    /// The group of an endpoint; one that is new gets connections.
+    /// The group of an endpoint, with connections or some on their way.
     fn group_of(&mut self, endpoint: &str) -> usize {
-        if let Some(known) = self.groups.iter().position(|group| group.endpoint == endpoint) {
-            return known;
+        let known = self.groups.iter().position(|group| group.endpoint == endpoint);
+        let place = known.unwrap_or_else(|| {
+            self.groups.push(Group::new(endpoint));
+            self.groups.len() - 1
+        });
+        if self.groups[place].alive + self.groups[place].wanted == 0 {
+            for _ in 0..self.plan.connections_of_group(self.groups.len()) {
+                self.want_connection(place);
+            }
         }
-        self.groups.push(Group::new(endpoint));
-        for _ in 0..self.plan.connections_of_group(self.groups.len()) {
-            self.desk.want_connection(&self.post, endpoint);
-        }
-        self.groups.len() - 1
+        place
+    }
+
+    fn want_connection(&mut self, group: usize) {
+        self.groups[group].wanted += 1;
+        self.desk.want_connection(&self.post, &self.groups[group].endpoint);
     }
 
     /// Follows the map of slots when there is a newer one.
@@ -470,7 +496,9 @@ impl<'a> Worker<'a> {
         let known: Vec<&str> = self.groups.iter().map(|group| group.endpoint.as_str()).collect();
         if known.is_empty() {
             // The first connections were made before the threads.
-            self.groups = routes.endpoints.iter().map(|endpoint| Group::new(endpoint)).collect();
+            let wanted = self.plan.connections_of_group(routes.endpoints.len());
+            let group = |endpoint: &String| Group { wanted, ..Group::new(endpoint) };
+            self.groups = routes.endpoints.iter().map(group).collect();
         }
         let places: Vec<u16> =
             routes.endpoints.iter().map(|endpoint| self.group_of(endpoint) as u16).collect();
@@ -478,9 +506,13 @@ impl<'a> Worker<'a> {
         // What waits may wait for the wrong one; it goes where its slot is now.
         let waiting: Vec<Asked> =
             self.groups.iter_mut().flat_map(|group| group.waiting.drain(..)).collect();
+        self.send_on(waiting);
+    }
+
+    fn send_on(&mut self, waiting: Vec<Asked>) {
         for asked in waiting {
             let group = self.group_for(asked.key);
-            self.groups[group].waiting.push_back(asked);
+            self.groups[group].waiting.push_back(Asked { asking: false, ..asked });
         }
     }
 
@@ -492,8 +524,15 @@ impl<'a> Worker<'a> {
                 self.groups.push(Group::new(&endpoint));
                 self.groups.len() - 1
             });
+            self.groups[group].wanted = self.groups[group].wanted.saturating_sub(1);
+            let Some(socket) = socket else {
+                // Whatever waits there goes where the map says; there is one, or nobody would have been given up.
+                let waiting = std::mem::take(&mut self.groups[group].waiting);
+                self.send_on(waiting.into());
+                continue;
+            };
             let Ok(conn) = reactor.adopt(OwnedFd::from(socket)) else {
-                self.desk.want_connection(&self.post, &endpoint);
+                self.want_connection(group);
                 continue;
             };
             if self.sessions.len() <= conn.index() {
@@ -510,23 +549,34 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// A connection ended: what was asked on it has no answer, and another connection is wanted.
+    /// A connection ended: what was asked on it has no answer, and another connection is wanted. A cluster client asks again,
+    /// as its library would: to read or write twice changes nothing here.
     fn lost(&mut self, conn: Conn) {
         if self.session(conn).is_none() {
             return;
         }
         let Some(session) = self.sessions[conn.index()].take() else { return };
         self.under_way -= session.asked.len();
-        let measured =
-            session.asked.iter().filter(|asked| asked.intended_ns >= self.measure_from_ns).count();
-        if measured > 0 {
+        let mut unanswered = 0;
+        for asked in session.asked {
+            let is_request = asked.intended_ns > 0;
+            if is_request && !self.owner.is_empty() && asked.redirected < REDIRECTIONS_MAX {
+                let again = Asked { redirected: asked.redirected + 1, ..asked };
+                self.groups[session.group].waiting.push_back(again);
+                self.waiting += 1;
+                self.tally.again += 1;
+            } else {
+                unanswered += u64::from(asked.intended_ns >= self.measure_from_ns);
+            }
+        }
+        if unanswered > 0 {
             let text = "CLOSED the connection ended before the answer";
-            count_error(&mut self.tally.errors, text, measured as u64);
+            count_error(&mut self.tally.errors, text, unanswered);
         }
         let group = &mut self.groups[session.group];
         group.alive -= 1;
         self.alive -= 1;
-        self.desk.want_connection(&self.post, &group.endpoint);
+        self.want_connection(session.group);
         self.desk.want_routes();
         if self.alive == 0 {
             self.down_since_ns = Some(monotonic_ns());

@@ -134,6 +134,13 @@ pub(super) fn warnings(plan: &Plan, outcome: &Outcome) -> Vec<String> {
         let of = outcome.reads.latency.len();
         warnings.push(format!("{missing} of {of} reads found no key; --prefill writes them first"));
     }
+    if outcome.redirected + outcome.again > 0 {
+        warnings.push(format!(
+            "{} requests were sent on to another node, and {} asked again because their connection ended; the map of slots \
+             changed {} times",
+            outcome.redirected, outcome.again, outcome.routes_changed
+        ));
+    }
     if outcome.reconnected > 0 {
         warnings.push(format!("{} connections ended and were made anew", outcome.reconnected));
     }
@@ -184,6 +191,8 @@ pub(super) fn document(plan: &Plan, store: Option<&str>, outcome: &Outcome) -> V
         "errors": errors,
         "missing": outcome.reads.missing,
         "redirected": outcome.redirected,
+        "asked_again": outcome.again,
+        "routes_changed": outcome.routes_changed,
         "reconnected": outcome.reconnected,
         "latency_ms": {
             "all": latency_document(&outcome.latency()),
