@@ -1,6 +1,6 @@
 //! `dkv bench` against stores whose nodes are killed, stopped and moved under it.
 
-use dkv_tests::machine::{Machine, Network, Process, until};
+use dkv_tests::machine::{Machine, Network, Process, until, workspace};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::process::Stdio;
@@ -164,4 +164,77 @@ fn a_cluster_aware_load_goes_on_when_a_node_dies() {
     // What was under way at a node that died is asked again, as a client library does it.
     assert_eq!(result["errors"], serde_json::json!({}), "{result:#}");
     assert!(result["reconnected"].as_u64() > Some(0) && result["rate_held"] == true, "{result:#}");
+}
+
+/// The commands of the README that measure: those of the block in which the first of them stands.
+fn of_readme() -> Vec<String> {
+    let readme = std::fs::read_to_string(workspace().join("README.md")).expect("README.md");
+    let mut blocks = readme.split("```").skip(1).step_by(2);
+    let block = blocks.find(|block| block.contains("\n$ dkv bench ")).expect("the block");
+    block.lines().filter_map(|line| line.strip_prefix("$ ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_bench_command_of_the_readme_works_on_a_store_and_beside_another_product() {
+    let machine = Network::alone();
+    let _manager = machine.manager(&[]);
+    machine.dkv("connect -m 127.0.0.1:7801").ok();
+    machine.dkv("store create TestStore --instance-prefix node --instance-count 3 --replicas 1 --cpus 1").ok();
+    machine.dkv("store start TestStore").ok();
+    let _redis = machine.background("redis-server", &["--port", "6379", "--save", ""], "redis.log");
+    until("redis answers", || machine.run("redis-cli", &["ping"]).out.trim() == "PONG");
+    let commands = of_readme();
+    for word in [
+        "--prefill",
+        "--route cluster",
+        "--target",
+        "--compare",
+        "sweep",
+        "failover",
+        "Benchmark-DkvStore",
+    ] {
+        assert!(commands.iter().any(|command| command.contains(word)), "{word} in {commands:?}");
+    }
+    for line in &commands {
+        let mut command = machine.command("sh", &["-c", line]);
+        // As it stands there, but short: what it measures is not what this is about.
+        for (name, value) in [
+            ("WARM_UP", "0"),
+            ("DURATION", "500ms"),
+            ("DURATION_SEC", "1"),
+            ("KEYS", "2000"),
+            ("TO", "2000"),
+            ("SAMPLES", "10"),
+            ("LONGEST", "5s"),
+            ("PAUSE", "300ms"),
+        ] {
+            command.env(format!("DKV_BENCH_{name}"), value);
+        }
+        let output = machine.run_command(command);
+        let said = output.all();
+        match () {
+            // Whether a busy machine holds a bound, or a rate, is not known.
+            () if line.contains(" sweep ") => {
+                assert!(said.contains("p99.9 to the bound"), "{said}")
+            }
+            () if line.contains("--rate") => {
+                assert!([0, 4].contains(&output.code), "{line}: {said}")
+            }
+            () => assert_eq!(output.code, 0, "{line}: {said}"),
+        }
+        let expected: &[&str] = match () {
+            () if line.contains("--compare") => &["rate/s", "p99 ms", "Verdict"],
+            () if line.contains("failover") => &["Lost      : 0", "Stale     : 0"],
+            () if line.contains("Benchmark-") => &["OpsPerSecond"],
+            () if line.contains(" > ") || line.contains("sweep") => &[],
+            () => &["Answered", "p99", "SinceSend"],
+        };
+        assert!(expected.iter().all(|word| said.contains(word)), "{line}: {expected:?} in {said}");
+    }
+    let written = |name: &str| std::fs::read_to_string(machine.path(name)).expect(name);
+    assert!(written("curve.svg").starts_with("<svg") && written("curve.svg").contains("bound 1"));
+    assert!(written("latencies.hlog").contains("Tag=read,"));
+    for name in ["redis.json", "dkv.json"] {
+        assert!(document(&written(name))["requests"].as_u64() > Some(100), "{name}");
+    }
 }
