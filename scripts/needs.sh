@@ -2,7 +2,9 @@
 # from the root of the project. Set DKV_NO_INSTALL=1 to install nothing and fail where something is missing.
 . scripts/packages.sh
 needed=(cc:build-essential ip:iproute2 nft:nftables redis-cli:redis-tools redis-server:redis-server curl:curl python3:python3
-  node:nodejs npm:npm prometheus-redis-exporter:prometheus-redis-exporter)
+  node:nodejs npm:npm prometheus-redis-exporter:prometheus-redis-exporter chromium:chromium chromedriver:chromium-driver)
+# Chromium draws no text without a font.
+[ -n "$(find /usr/share/fonts -name '*.ttf' -print -quit 2>/dev/null)" ] || needed+=(:fonts-dejavu-core)
 /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || python3 -c 'import ensurepip' 2>/dev/null || needed+=(:python3-venv)
 install_missing "${needed[@]}"
 # One Python environment for the client packages, made anew when their list changes.

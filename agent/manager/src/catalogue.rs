@@ -458,6 +458,7 @@ impl Agent {
             managers: self.lock().ledger.members.clone(),
             witness: self.options.witness,
             group: self.ranges.group(),
+            standing: Vec::new(),
         }
     }
 

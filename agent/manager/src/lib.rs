@@ -14,6 +14,7 @@ mod catchup;
 mod changes;
 mod checks;
 pub mod client;
+mod console;
 mod control;
 pub mod coordinate;
 mod foreign;
@@ -129,8 +130,8 @@ impl AgentOptions {
     }
 }
 
-/// Runs a manager in the foreground until SIGTERM or SIGINT, and gives its exit code (see [`exit`]). Prints one line on
-/// standard output once it listens, and its reason on standard error when it cannot start. Its nodes outlive it.
+/// Runs a manager in the foreground until SIGTERM or SIGINT, and gives its exit code (see [`exit`]). Prints on
+/// standard output once it listens where, and where the console is, and its reason on standard error when it cannot start. Its nodes outlive it.
 pub fn run(options: AgentOptions) -> u8 {
     serve::run(options)
 }

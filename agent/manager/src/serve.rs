@@ -83,6 +83,10 @@ pub(crate) fn run(mut options: AgentOptions) -> u8 {
         }
     };
     let data_dir = options.data_dir.display().to_string();
+    let token = match &options.token_file {
+        Some(path) => path.display().to_string(),
+        None => options.data_dir.join("token").display().to_string(),
+    };
     let served = runtime.block_on(async {
         let (mut terminate, mut interrupt) =
             match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
@@ -103,8 +107,8 @@ pub(crate) fn run(mut options: AgentOptions) -> u8 {
             // Whoever started it may have closed its end.
             let _ = writeln!(
                 out,
-                "DKV manager listens at http://{}  (pid {pid}, data in {data_dir})",
-                ready.address
+                "DKV manager listens at http://{}  (pid {pid}, data in {data_dir})\nWeb console: http://{}/  (log in with: cat {token})",
+                ready.address, ready.address
             );
             let _ = out.flush();
         };

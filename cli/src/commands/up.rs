@@ -85,7 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let result = bring_up(args, &manager, &data_dir, timeout);
     match result {
         Ok(store) => {
-            show(args.output.output, &manager, &store);
+            show(args.output.output, &manager, &store, &data_dir.join("token"));
             warn_of_epoll(&store);
             Ok(0)
         }
@@ -280,7 +280,7 @@ fn warn_of_epoll(store: &StoreView) {
     }
 }
 
-fn show(format: Format, manager: &Manager, store: &StoreView) {
+fn show(format: Format, manager: &Manager, store: &StoreView, token: &Path) {
     let endpoint = |port: u16| format!("{}:{port}", manager.address.ip());
     if format == Format::Json {
         let nodes = store.nodes.iter().map(|node| {
@@ -295,6 +295,7 @@ fn show(format: Format, manager: &Manager, store: &StoreView) {
             "store": LOCAL,
             "status": store.status,
             "manager": {"address": manager.address.to_string(), "pid": manager.pid},
+            "console": format!("http://{}/", manager.address),
             "nodes": nodes.collect::<Vec<_>>(),
         }));
         return;
@@ -317,6 +318,11 @@ fn show(format: Format, manager: &Manager, store: &StoreView) {
         manager.address, manager.pid
     ));
     output::rows(Format::Table, &["Node", "Client", "Cluster", "Pid"], &rows);
+    output::line(&format!(
+        "\nWeb console: http://{}/  (log in with: cat {})",
+        manager.address,
+        token.display()
+    ));
     let port = |at: usize| store.record.nodes.get(at).map_or(CLIENT_PORT, |node| node.client_port);
     let last = store.record.nodes.len().saturating_sub(1);
     let host = manager.address.ip();

@@ -377,11 +377,18 @@ impl StoreRecord {
     }
 }
 
-/// `GET /admin/v1/stores`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// `GET /admin/v1/stores`; with `?group=true` what all managers of the group say, put together: each store once, each node with
+/// the state that its own manager knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoresView {
     /// All stores of this machine's catalogue, by name.
     pub stores: Vec<StoreView>,
+    /// Of a group: the machines that could not be asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreached: Vec<String>,
+    /// Of a group: every difference between the catalogues of its managers, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
 }
 
 /// `POST /admin/v1/stores/{S}/reservations`: hold names, ports and CPUs on this machine until the record is committed.
@@ -505,6 +512,35 @@ pub struct ManagersView {
     /// With whom it decides about the ranges of stores with copies.
     #[serde(default)]
     pub group: GroupView,
+    /// With `?group=true`: every manager of the group, as it was just now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standing: Vec<ManagerStanding>,
+}
+
+/// One manager of a group, as another one reaches it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagerStanding {
+    /// Its machine.
+    pub machine: String,
+    /// Whether it answered.
+    pub reachable: bool,
+    /// Why it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Its version, where it answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Whether it only helps to decide, and runs no nodes; none while it does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<bool>,
+    /// Whether its vote counts; none while it belongs to no group that decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub votes: Option<bool>,
+    /// Whether it leads those that decide.
+    pub leads: bool,
+    /// What happens when its machine fails, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fate: Option<String>,
 }
 
 /// The managers that decide together, as one of them knows it.
@@ -662,8 +698,11 @@ pub struct HealthView {
 pub struct MetricsView {
     /// The window that was asked for.
     pub window_s: u32,
-    /// The nodes of this machine that run.
+    /// The nodes of this machine that run; with `?group=true` those of all machines of the group.
     pub nodes: Vec<NodeMetrics>,
+    /// Of a group: the machines that could not be asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreached: Vec<String>,
 }
 
 /// A counter: its rate over the window and its total since the node started.

@@ -4,6 +4,7 @@
 //! The order of the checks is that of their cost to us: host and origin (a browser on the operator's machine must not be
 //! able to do anything), then the body within its bound, then the proof of the token, then the route.
 
+mod group;
 mod openapi;
 mod prometheus;
 mod routes;
@@ -11,11 +12,12 @@ mod routes;
 use crate::auth::{Denied, Gate, Signed};
 use crate::catalogue::Agent;
 use crate::client::{MESSAGES_PATH, MESSAGES_TYPE, unix_s};
+use crate::console;
 use crate::refusal::Refusal;
 use axum::Extension;
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -90,24 +92,20 @@ async fn pass_gate(
     request: Request,
     next: Next,
 ) -> Response {
-    match check(&api, peer, request).await {
+    let mut response = match check(&api, peer, request).await {
         Ok(request) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
-    }
+    };
+    // A browser must not take an answer for anything else than it says it is.
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 async fn check(api: &Api, peer: SocketAddr, request: Request) -> Result<Request, Refusal> {
     let (head, body) = request.into_parts();
     let host = text(&head.headers, HOST.as_str()).unwrap_or_default();
     check_host(host, api.agent.address())?;
-    if head.headers.contains_key(ORIGIN) {
-        return Err(Refusal::of(
-            403,
-            "origin_refused",
-            "calls from web pages are refused",
-            "call the API from a program, without an Origin header",
-        ));
-    }
+    check_origin(&head.headers, host)?;
     let messages = head.uri.path() == MESSAGES_PATH;
     // Only where a manager of the group sends from: a stranger makes nobody hold so much before he has proved anything.
     let most = if messages && api.agent.is_member_at(peer.ip()) {
@@ -116,8 +114,9 @@ async fn check(api: &Api, peer: SocketAddr, request: Request) -> Result<Request,
         BODY_BYTES_MAX
     };
     let body = read_body(body, most).await?;
-    // Whether a manager is up is no secret, and whoever asks it (a supervisor, a load balancer) has no token.
-    if head.uri.path() != "/health" {
+    // Whether a manager is up is no secret, and whoever asks it (a supervisor, a load balancer) has no token. Neither are the
+    // files of the console, the same in every copy of the program; what they show they ask for with the token.
+    if head.uri.path() != "/health" && !console::is_at(head.uri.path()) {
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
         let method = head.method.as_str();
         let signed = Signed { method, host, target, body: &body };
@@ -172,6 +171,21 @@ fn check_host(host: &str, own: SocketAddr) -> Result<(), Refusal> {
         "wrong_host",
         format!("the host \"{shown}\" is not this manager, which is {own}"),
         format!("call http://{own}/"),
+    ))
+}
+
+/// Of the pages in a browser only our own console may call: it came from the very host that was just found to be us. A page
+/// from elsewhere says so in this header and cannot help it; programs send none.
+fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), Refusal> {
+    let own = format!("http://{host}");
+    if headers.get_all(ORIGIN).iter().all(|origin| origin.as_bytes() == own.as_bytes()) {
+        return Ok(());
+    }
+    Err(Refusal::of(
+        403,
+        "origin_refused",
+        "calls from web pages are refused, except from this manager's own console",
+        format!("open {own}/ or call the API from a program, without an Origin header"),
     ))
 }
 

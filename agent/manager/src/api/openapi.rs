@@ -60,6 +60,12 @@ fn paths() -> Value {
         &json!({ "type": "integer", "minimum": 1, "maximum": 60, "default": 5 }),
         "Seconds that the rates span.",
     );
+    let group = parameter(
+        "group",
+        "query",
+        &json!({ "type": "boolean", "default": false }),
+        "Ask all managers of the group and put their answers together.",
+    );
     let mut health =
         call("Whether the manager is up; needs no token.", &[], None, "200", "HealthView");
     health["security"] = json!([]);
@@ -81,7 +87,7 @@ fn paths() -> Value {
             "responses": { "200": { "description": "OpenAPI 3.1.", "content": { "application/json": {} } }, "default": error() }
         }},
         "/admin/v1/managers": {
-            "get": call("The machines of this group.", &[], None, "200", "ManagersView"),
+            "get": call("The machines of this group; with group=true how each stands.", &[&group], None, "200", "ManagersView"),
             "post": call("Add machines to this group.", &[], Some("JoinRequest"), "200", "ManagersView")
         },
         "/admin/v1/managers/{machine}": {
@@ -108,10 +114,10 @@ fn paths() -> Value {
             "post": call("Give up what the offline ranges of a store held; they start empty.", &[&store], Some("AcceptLossRequest"), "200", "StoreView")
         },
         "/admin/v1/metrics": {
-            "get": call("Rates and totals of the nodes of this machine.", &[&window], None, "200", "MetricsView")
+            "get": call("Rates and totals of the nodes of this machine.", &[&window, &group], None, "200", "MetricsView")
         },
         "/admin/v1/stores": {
-            "get": call("All stores of this machine.", &[], None, "200", "StoresView"),
+            "get": call("All stores of this machine.", &[&group], None, "200", "StoresView"),
             "post": create
         },
         "/admin/v1/stores/{store}": {
@@ -144,6 +150,15 @@ fn paths() -> Value {
         "/admin/v1/stores/{store}/users": {
             "get": call("The users of a store, each a line as ACL LIST shows it.", &[&store], None, "200", "Users"),
             "post": call("Change users, if what is given of them is so still; the same on every node.", &[&store], Some("UserChanges"), "200", "Users")
+        },
+        "/admin/v1/stores/{store}/start": {
+            "post": call("Start all nodes of a store, on all its machines; answered when each serves.", &[&store], None, "200", "StoreRan")
+        },
+        "/admin/v1/stores/{store}/stop": {
+            "post": call("Stop all nodes of a store, on all its machines; what it holds in memory is lost.", &[&store, &force], None, "200", "StoreRan")
+        },
+        "/admin/v1/stores/{store}/restart": {
+            "post": call("Restart all nodes of a store: with copies one after the other, so that nothing is lost.", &[&store], None, "200", "StoreRan")
         },
         "/admin/v1/stores/{store}/life": {
             "post": call("Begin a new life of a store with copies that was stopped on all its machines.", &[&store], Some("LifeRequest"), "200", "StoreView")
@@ -297,7 +312,20 @@ fn schemas() -> Value {
         "Users": object(&[("version", "integer"), ("lines", "[string]")]),
         "UserChanges": object(&[("given", "[UserLine]"), ("changes", "[UserLine]")]),
         "UserLine": object(&[("name", "string"), ("line?", "string")]),
-        "StoresView": object(&[("stores", "[StoreView]")]),
+        "StoresView": object(&[
+            ("stores", "[StoreView]"),
+            ("unreached?", "[string]"),
+            ("differences?", "[string]"),
+        ]),
+        "StoreRan": object(&[("outcome", "Done|Partly"), ("rows", "[ActionRow]")]),
+        "ActionRow": object(&[
+            ("manager", "string"),
+            ("action", "string"),
+            ("result", "SUCCESS|FAILED|SKIPPED"),
+            ("message", "string"),
+            ("hint", "string"),
+            ("code", "string"),
+        ]),
         "ReservationRequest": object(&[
             ("definition", "StoreDefinition"),
             ("machines", "[string]"),
@@ -335,6 +363,17 @@ fn schemas() -> Value {
             ("managers", "[string]"),
             ("witness?", "boolean"),
             ("group?", "GroupView"),
+            ("standing?", "[ManagerStanding]"),
+        ]),
+        "ManagerStanding": object(&[
+            ("machine", "string"),
+            ("reachable", "boolean"),
+            ("reason?", "string"),
+            ("version?", "string"),
+            ("witness?", "boolean"),
+            ("votes?", "boolean"),
+            ("leads", "boolean"),
+            ("fate?", "string"),
         ]),
         "GroupView": object(&[
             ("number?", "integer"),
@@ -391,7 +430,11 @@ fn schemas() -> Value {
             ("expiry_lag_ms", "integer"),
             ("stalls", "Rate"),
         ]),
-        "MetricsView": object(&[("window_s", "integer"), ("nodes", "[NodeMetrics]")]),
+        "MetricsView": object(&[
+            ("window_s", "integer"),
+            ("nodes", "[NodeMetrics]"),
+            ("unreached?", "[string]"),
+        ]),
         "ErrorBody": object(&[("code", "string"), ("message", "string"), ("hint", "string")]),
         "ErrorDocument": object(&[("error", "ErrorBody")]),
     })
@@ -400,15 +443,17 @@ fn schemas() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::group::StoreRan;
+    use crate::coordinate::{ActionRow, Outcome};
     use dkv_protocol::admin::{
         AcceptLossRequest, ForceRequest, GroupMember, GroupView, MessagesAnswer, TakeInRequest,
     };
     use dkv_protocol::admin::{
         AddInstanceRequest, CommitRequest, CopiesView, DutyRequest, ErrorBody, ErrorDocument,
-        HealthView, JoinRequest, LifeRequest, ManagersView, MetricsView, NodeChanged, NodeCopies,
-        NodeDuty, NodeMetrics, NodeRecord, NodeState, NodeView, Rate, RemovedNode, Reservation,
-        ReservationRequest, StoreChange, StoreChanged, StoreDefinition, StoreRecord, StoreStatus,
-        StoreView, StoresView,
+        HealthView, JoinRequest, LifeRequest, ManagerStanding, ManagersView, MetricsView,
+        NodeChanged, NodeCopies, NodeDuty, NodeMetrics, NodeRecord, NodeState, NodeView, Rate,
+        RemovedNode, Reservation, ReservationRequest, StoreChange, StoreChanged, StoreDefinition,
+        StoreRecord, StoreStatus, StoreView, StoresView,
     };
     use dkv_protocol::admin::{CatchUpAnswer, CatchUpRequest, KnownStore};
     use dkv_protocol::ids::{Epoch, NodeIndex, StoreId};
@@ -526,7 +571,12 @@ mod tests {
             value("Users", &Users::default()),
             value("UserChanges", &UserChanges { given: vec![], changes: vec![] }),
             value("UserLine", &UserLine { name: text(), line: Some(text()) }),
-            value("StoresView", &StoresView { stores: vec![] }),
+            value(
+                "StoresView",
+                &StoresView { stores: vec![], unreached: vec![text()], differences: vec![text()] },
+            ),
+            value("StoreRan", &StoreRan { outcome: Outcome::Done, rows: vec![] }),
+            value("ActionRow", &ActionRow::success("x", "x", "x")),
             value(
                 "ReservationRequest",
                 &ReservationRequest {
@@ -572,6 +622,18 @@ mod tests {
                     managers: vec![],
                     witness: true,
                     group: GroupView::default(),
+                    standing: vec![ManagerStanding::default()],
+                },
+            ),
+            value(
+                "ManagerStanding",
+                &ManagerStanding {
+                    reason: Some(text()),
+                    version: Some(text()),
+                    witness: Some(true),
+                    votes: Some(true),
+                    fate: Some(text()),
+                    ..ManagerStanding::default()
                 },
             ),
             value("GroupView", &GroupView::default()),
@@ -592,7 +654,10 @@ mod tests {
                 &HealthView { status: text(), machine: text(), nodes_running: 1, nodes_wanted: 1 },
             ),
             value("Rate", &rate),
-            value("MetricsView", &MetricsView { window_s: 5, nodes: vec![] }),
+            value(
+                "MetricsView",
+                &MetricsView { window_s: 5, nodes: vec![], unreached: vec![text()] },
+            ),
             value("NodeMetrics", &metrics),
             value("ErrorBody", &error),
             value("ErrorDocument", &ErrorDocument { error: error.clone() }),

@@ -1,8 +1,9 @@
 //! The routes: each reads its document, asks the manager, and answers JSON. What they mean stands in PRODUCT.md section 3
 //! and in the OpenAPI document.
 
-use super::{Api, openapi, prometheus};
+use super::{Api, group, openapi, prometheus};
 use crate::client::MESSAGES_PATH;
+use crate::console;
 use crate::ranges::decode_messages;
 use crate::refusal::Refusal;
 use crate::samples::WINDOW_S_MAX;
@@ -29,10 +30,12 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
 
-type Shared = State<Arc<Api>>;
+pub(super) type Shared = State<Arc<Api>>;
 
 pub(super) fn router(api: Arc<Api>) -> Router {
     Router::new()
+        .route("/", get(console::answer))
+        .route("/console/{file}", get(console::answer))
         .route("/health", get(health))
         .route("/metrics", get(metrics_text))
         .route("/admin/v1/openapi.json", get(openapi_document))
@@ -48,6 +51,9 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/admin/v1/stores/{store}/instances/{node}/kill", post(kill))
         .route("/admin/v1/stores/{store}/instances/{node}/duty", post(set_duty))
         .route("/admin/v1/stores/{store}/users", get(users).post(change_users))
+        .route("/admin/v1/stores/{store}/start", post(group::start))
+        .route("/admin/v1/stores/{store}/stop", post(group::stop))
+        .route("/admin/v1/stores/{store}/restart", post(group::restart))
         .route("/admin/v1/stores/{store}/life", post(begin_life))
         .route("/admin/v1/stores/{store}/force", post(go_on_without))
         .route("/admin/v1/stores/{store}/accept-loss", post(accept_loss))
@@ -92,7 +98,7 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
 }
 
 /// The query's values; anything that the call does not know is refused instead of passed over.
-fn query(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, Refusal> {
+pub(super) fn query(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, Refusal> {
     let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {
@@ -110,7 +116,7 @@ fn query(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, Refusal> {
         .collect()
 }
 
-fn force(uri: &Uri) -> Result<bool, Refusal> {
+pub(super) fn force(uri: &Uri) -> Result<bool, Refusal> {
     switches(uri, &["force"]).map(|[force]| force.unwrap_or(false))
 }
 
@@ -118,22 +124,22 @@ fn force(uri: &Uri) -> Result<bool, Refusal> {
 fn switches<const N: usize>(uri: &Uri, known: &[&str; N]) -> Result<[Option<bool>; N], Refusal> {
     let mut set = [None; N];
     for (name, value) in query(uri, known)? {
-        let on = match value.as_str() {
-            "true" => true,
-            "false" => false,
-            other => {
-                return Err(Refusal::bad(
-                    "bad_query",
-                    format!("{name} is true or false, not {other:?}"),
-                    format!("?{name}=true"),
-                ));
-            }
-        };
+        let on = switch(&name, &value)?;
         if let Some(at) = known.iter().position(|one| *one == name) {
             set[at] = Some(on);
         }
     }
     Ok(set)
+}
+
+fn switch(name: &str, value: &str) -> Result<bool, Refusal> {
+    value.parse().map_err(|_| {
+        Refusal::bad(
+            "bad_query",
+            format!("{name} is true or false, not {value:?}"),
+            format!("?{name}=true"),
+        )
+    })
 }
 
 async fn health(State(api): Shared) -> Json<HealthView> {
@@ -149,8 +155,11 @@ async fn openapi_document() -> Json<serde_json::Value> {
     Json(openapi::document())
 }
 
-async fn managers(State(api): Shared) -> Json<ManagersView> {
-    Json(api.agent.managers_view())
+async fn managers(State(api): Shared, uri: Uri) -> Result<Json<ManagersView>, Refusal> {
+    match switches(&uri, &["group"])? {
+        [Some(true)] => group::managers(&api).await.map(Json),
+        _ => Ok(Json(api.agent.managers_view())),
+    }
 }
 
 async fn join(State(api): Shared, body: Bytes) -> Result<Json<ManagersView>, Refusal> {
@@ -160,8 +169,12 @@ async fn join(State(api): Shared, body: Bytes) -> Result<Json<ManagersView>, Ref
 }
 
 async fn metrics(State(api): Shared, uri: Uri) -> Result<Json<MetricsView>, Refusal> {
-    let mut window_s = 5;
-    for (_, value) in query(&uri, &["windowSec"])? {
+    let (mut window_s, mut of_group) = (5, false);
+    for (name, value) in query(&uri, &["windowSec", "group"])? {
+        if name == "group" {
+            of_group = switch(&name, &value)?;
+            continue;
+        }
         window_s =
             value.parse().ok().filter(|s| (1..=WINDOW_S_MAX).contains(s)).ok_or_else(|| {
                 Refusal::bad(
@@ -173,6 +186,9 @@ async fn metrics(State(api): Shared, uri: Uri) -> Result<Json<MetricsView>, Refu
                 )
             })?;
     }
+    if of_group {
+        return group::metrics(&api, window_s).await.map(Json);
+    }
     let window = Duration::from_secs(u64::from(window_s));
     let mut nodes = Vec::new();
     let machine = api.agent.machine();
@@ -181,11 +197,14 @@ async fn metrics(State(api): Shared, uri: Uri) -> Result<Json<MetricsView>, Refu
         let running = own.state == NodeState::Running;
         nodes.extend(samples.metrics(machine, window).filter(|_| running));
     });
-    Ok(Json(MetricsView { window_s, nodes }))
+    Ok(Json(MetricsView { window_s, nodes, unreached: Vec::new() }))
 }
 
-async fn stores(State(api): Shared) -> Json<StoresView> {
-    Json(StoresView { stores: api.agent.store_views() })
+async fn stores(State(api): Shared, uri: Uri) -> Result<Json<StoresView>, Refusal> {
+    match switches(&uri, &["group"])? {
+        [Some(true)] => group::stores(&api).await.map(Json),
+        _ => Ok(Json(StoresView { stores: api.agent.store_views(), ..StoresView::default() })),
+    }
 }
 
 async fn store(State(api): Shared, Path(store): Path<String>) -> Result<Json<StoreView>, Refusal> {

@@ -25,7 +25,7 @@ pub fn standing(group: &Group) -> Vec<Standing> {
 }
 
 /// What those that decide together are, as the one knows it who knows most.
-fn group_of(all: &[Standing]) -> Option<&GroupView> {
+pub(crate) fn group_of(all: &[Standing]) -> Option<&GroupView> {
     let views = all.iter().filter_map(|one| one.view.as_ref().ok());
     views.map(|view| &view.group).max_by_key(|group| (group.leader.is_some(), group.applied))
 }
@@ -256,6 +256,7 @@ mod tests {
             managers: vec![],
             witness,
             group: group.clone(),
+            standing: vec![],
         };
         Standing { machine: machine.to_string(), view: Ok(view) }
     }

@@ -21,6 +21,7 @@ pub use change::{NewInstance, add_instance, create, delete};
 pub use copies::{
     accept_loss, check_force, failover, force, offline_ranges, remove_instance, restart_rolling,
 };
+pub(crate) use managers::group_of;
 pub use managers::{
     NotTogether, Standing, TOGETHER_MAX, add_managers, await_together, fates, prefer_manager,
     remove_manager, standing,
@@ -96,7 +97,7 @@ pub struct ActionRow {
 }
 
 impl ActionRow {
-    fn success(manager: &str, action: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn success(manager: &str, action: &str, message: impl Into<String>) -> Self {
         Self::new(manager, action, ActionResult::Success, message.into(), Outcome::Done)
     }
 
@@ -271,7 +272,7 @@ impl Group {
     }
 
     /// Asks every manager the same, at once: what is only read need not wait for a machine that is down.
-    fn each<T: Send>(
+    pub(crate) fn each<T: Send>(
         &self,
         ask: impl Fn(&AdminClient) -> Result<T, AdminError> + Sync,
     ) -> Vec<Result<T, AdminError>> {

@@ -2,6 +2,7 @@
 //! several of them as one group.
 
 mod api;
+mod console;
 mod deciding;
 mod groups;
 mod harness;
