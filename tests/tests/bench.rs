@@ -215,10 +215,10 @@ fn every_bench_command_of_the_readme_works_on_a_store_and_beside_another_product
         match () {
             // Whether a busy machine holds a bound, or a rate, is not known.
             () if line.contains(" sweep ") => {
-                assert!(said.contains("p99.9 to the bound"), "{said}")
+                assert!(said.contains("p99.9 to the bound"), "{said}");
             }
             () if line.contains("--rate") => {
-                assert!([0, 4].contains(&output.code), "{line}: {said}")
+                assert!([0, 4].contains(&output.code), "{line}: {said}");
             }
             () => assert_eq!(output.code, 0, "{line}: {said}"),
         }

@@ -250,3 +250,134 @@ fn a_machine_that_is_down_is_named_and_nothing_is_changed() {
     dkv(a, "store create Orders --instance-prefix node").ok();
     assert_eq!(nodes(a, "Orders").len(), 2);
 }
+
+/// A store with a node on each of two machines, and a copy of all on both.
+fn orders_with_copies(from: &Machine, client: &Machine) {
+    dkv(from, "connect -m 10.77.0.11,10.77.0.12").ok();
+    let create = "store create Orders --instance-prefix node --replicas 1 --no-protected-mode";
+    dkv(from, create).ok();
+    dkv(from, "store start Orders").ok();
+    whole(client, "10.77.0.11", &[]);
+    until("all ranges have their copies", || copies(from, "degraded_ranges") == Some(0));
+}
+
+fn copies(from: &Machine, field: &str) -> Option<u64> {
+    let output = dkv(from, "store show Orders -o json");
+    let value: serde_json::Value = serde_json::from_str(&output.out).ok()?;
+    value["copies"][field].as_u64()
+}
+
+/// Each counts on the other's copy. Both stops at once are one too many, whichever managers they are sent to.
+#[test]
+fn of_two_machines_whose_nodes_are_stopped_together_one_goes_on() {
+    let network = Network::of(3);
+    let [a, b, client] = &network.machines[..] else { panic!("three machines") };
+    let (_a, _b) = (manager(a), manager(b));
+    orders_with_copies(a, client);
+    dkv(b, "connect -m 10.77.0.11,10.77.0.12").ok();
+    for round in 0..3 {
+        let stop = |machine: &Machine, node: &str| {
+            dkv(machine, &format!("store stop Orders --instance {node}"))
+        };
+        let (first, second) = std::thread::scope(|scope| {
+            let second = scope.spawn(|| stop(b, "node2"));
+            (stop(a, "node1"), second.join().expect("it does not panic"))
+        });
+        let failed: Vec<_> = [&first, &second].into_iter().filter(|out| out.code != 0).collect();
+        assert_eq!(failed.len(), 1, "round {round}: {} {}", first.all(), second.all());
+        assert!(failed[0].all().contains("being stopped"), "{}", failed[0].all());
+        assert_eq!(copies(a, "offline_ranges"), Some(0));
+        dkv(a, "store start Orders").ok();
+        until("all ranges have their copies", || copies(a, "degraded_ranges") == Some(0));
+    }
+}
+
+#[test]
+fn after_a_promotion_by_hand_the_other_machine_comes_back_without_its_disk() {
+    let network = Network::of(3);
+    let [a, b, client] = &network.machines[..] else { panic!("three machines") };
+    let (first, _b) = (manager(a), manager(b));
+    orders_with_copies(a, client);
+    dkv(b, "connect -m 10.77.0.11,10.77.0.12").ok();
+    assert_eq!(client.redis("10.77.0.11", 7861, &["set", "kept", "yes"]), "OK");
+    let force = || {
+        let line = "store failover Orders --force --gone 10.77.0.11:7801 -m 10.77.0.12:7801";
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let mut command = b.command("dkv", &words);
+        command.env("DKV_TOKEN_FILE", b.path("group.token"));
+        let typed = b.file("typed", "10.77.0.11:7801\n");
+        command.stdin(std::fs::File::open(typed).expect("just written"));
+        b.run_command(command)
+    };
+    first.kill();
+    // Its manager is gone. The machine is not.
+    force().fails(1).says(&["the node node1 answers"]);
+    for pid in a.pids("node") {
+        dkv_tests::machine::kill(pid);
+    }
+    force().ok();
+    until("the other one serves", || {
+        client.run("redis-cli", &["-h", "10.77.0.12", "-p", "7861", "get", "kept"]).out == "yes\n"
+    });
+
+    // Nobody tells it anything: it is asked by the one that goes on.
+    std::fs::remove_dir_all(a.path("data")).expect("the manager is gone");
+    let _a = manager(a);
+    until("its node is back with all copies", || {
+        let both = copies(b, "degraded_ranges") == Some(0);
+        both && client.run("redis-cli", &["-h", "10.77.0.11", "-p", "7861", "get", "kept"]).out
+            == "yes\n"
+    });
+}
+
+/// With two machines, each of which is needed for a copy: the circle of commands that all want the other one.
+#[test]
+fn a_machine_that_is_gone_for_good_is_replaced_by_another_one() {
+    const KEYS: usize = 60;
+    let network = Network::of(4);
+    let [a, b, c, client] = &network.machines[..] else { panic!("four machines") };
+    let (_a, second) = (manager(a), manager(b));
+    orders_with_copies(a, client);
+    let copies = |field: &str| copies(a, field);
+    for i in 0..KEYS {
+        let (key, value) = (format!("gone:{i}"), i.to_string());
+        assert_eq!(client.redis("10.77.0.11", 7861, &["set", &key, &value]), "OK");
+    }
+
+    // What lives is not said to be gone, neither with its manager nor without.
+    let gone = "store remove-instance Orders --instance node2 --gone";
+    dkv(a, gone).fails(1).says(&["the manager 10.77.0.12:7801 answers"]);
+    second.kill();
+    dkv(a, gone).fails(1).says(&["the node node2 answers"]);
+    for pid in b.pids("node") {
+        dkv_tests::machine::kill(pid);
+    }
+    dkv(a, "store remove-instance Orders --instance node2").fails(3).says(&["--gone"]);
+    dkv(a, "manager remove 10.77.0.12:7801").fails(1).says(&["remove-instance", "--gone"]);
+    dkv(a, gone).ok();
+    dkv(a, "manager remove 10.77.0.12:7801").ok();
+    assert_eq!(nodes(a, "Orders").len(), 1);
+
+    let _c = manager(c);
+    dkv(a, "manager add 10.77.0.13").ok();
+    dkv(a, "store add-instance Orders --machine 10.77.0.13:7801").ok();
+    until("the new machine has its copies", || copies("degraded_ranges") == Some(0));
+    let read = |from: &str| {
+        let mut lost = Vec::new();
+        for i in 0..KEYS {
+            let value = client.redis(from, 7861, &["get", &format!("gone:{i}")]);
+            lost.extend((value != i.to_string()).then_some((i, value)));
+        }
+        lost
+    };
+    assert_eq!(read("10.77.0.13"), []);
+
+    // It comes back after all: it learns that its node was removed, and serves nobody.
+    let _b = manager(b);
+    until("its node is gone", || {
+        let output = dkv(b, "store list -m 10.77.0.12 -o json");
+        output.code == 0 && !output.out.contains("Orders") && b.pids("node").is_empty()
+    });
+    assert_eq!(read("10.77.0.11"), []);
+    assert_eq!(nodes(a, "Orders").len(), 2);
+}

@@ -68,6 +68,11 @@ impl Store {
                 if !range.may_enter(add) {
                     return Err(Some(Refusal::Left));
                 }
+                // It was asked for under an earlier placement. Let in now, it would be in the way of the one that is wished for.
+                let wished = range.placement.iter().find(|addr| addr.node == add.addr.node);
+                if wished.is_some_and(|addr| *addr != add.addr) {
+                    return Err(Some(Refusal::PlacedElsewhere));
+                }
                 range.enter(config, add);
             }
             Change::Transfer { to } => {

@@ -97,6 +97,8 @@ impl Catalog {
                 if done { Outcome::Done } else { Outcome::Nothing }
             }
             Command::Dead { dead, .. } => store.dead(*dead),
+            Command::End { end, .. } => store.end(*end),
+            Command::Spare { end, .. } => store.spare(*end),
             Command::Place { wish, .. } => store.place(wish),
             Command::ReformOffline { first_index, accept_loss, .. } => {
                 store.reform_offline(*first_index, *accept_loss)

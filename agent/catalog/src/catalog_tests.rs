@@ -389,6 +389,85 @@ fn wishes_change_placements_and_nothing_else() {
     assert_eq!(catalog.store(&id()).expect("store").nodes.len(), 2);
 }
 
+/// A node's shards cannot fill each other: a wish to have on one what another holds would never come true.
+#[test]
+fn a_move_that_is_called_back_leaves_copies_on_the_shards_where_they_are() {
+    let mut catalog = formed(3, 1, OnTotalLoss::Offline);
+    let held: Vec<Placement> = {
+        let store = catalog.store(&id()).expect("store");
+        store.each_range().map(|(_, range)| range.counting()).collect()
+    };
+    let node = NodeIndex(3);
+    assert_eq!(catalog.apply(&place(Wish::AddNode { spec: spec(3) })).outcome, Done);
+    assert_eq!(catalog.apply(&up(3, 103)).outcome, Done);
+    let wished = |catalog: &Catalog| -> Vec<Placement> {
+        let store = catalog.store(&id()).expect("store");
+        store.each_range().map(|(_, range)| range.placement.clone()).collect()
+    };
+    let to_new = wished(&catalog).iter().flatten().filter(|addr| addr.node == node).count();
+    assert_eq!(to_new, 128, "a fourth of 512 copies");
+    let back = Wish::Drain { node, how: Drain::Copies };
+    assert_eq!(catalog.apply(&place(back)).outcome, Done);
+    for (range, (held, wished)) in held.iter().zip(wished(&catalog)).enumerate() {
+        let (held, wished): (BTreeSet<_>, BTreeSet<_>) =
+            (held.iter().collect(), wished.iter().collect());
+        assert_eq!(wished, held, "range {range}: nothing has moved yet, so nothing needs to");
+    }
+}
+
+/// Two managers stop, or kill, a node each in the same moment: what both have must not end with both.
+#[test]
+fn of_processes_that_end_together_one_keeps_what_both_hold() {
+    let mut catalog = formed(3, 1, OnTotalLoss::Offline);
+    let of = |node: u16, boot| DeadBoot { node: NodeIndex(node), boot: BootId(boot) };
+    let end = |node: u16| Command::End { store: id(), end: of(node, 100 + u64::from(node)) };
+    let spare = |node: u16| Command::Spare { store: id(), end: of(node, 100 + u64::from(node)) };
+    assert_eq!(catalog.apply(&end(0)).outcome, Done);
+    assert_eq!(catalog.apply(&end(0)).outcome, Nothing, "asked for once more");
+    let refused = |outcome| matches!(outcome, Refused(Refusal::LastCopy(_)));
+    assert!(refused(catalog.apply(&end(1)).outcome) && refused(catalog.apply(&end(2)).outcome));
+    // Spared, it counts again; and its copies elsewhere count for the next one.
+    assert_eq!(catalog.apply(&spare(0)).outcome, Done);
+    assert_eq!(catalog.apply(&spare(0)).outcome, Nothing);
+    assert_eq!(catalog.apply(&end(1)).outcome, Done);
+    assert!(refused(catalog.apply(&end(0)).outcome));
+    // What was granted is looked at again: a copy that was let go meanwhile makes the other one the last.
+    let [a, b] = config(&catalog).in_sync[..] else { panic!("two") };
+    assert_eq!(catalog.apply(&spare(1)).outcome, Done);
+    assert_eq!(catalog.apply(&end(a.addr.node.0)).outcome, Done);
+    assert_eq!(ask(&mut catalog, a, Change::Shrink { remove: b }), Done);
+    assert_eq!(catalog.apply(&end(a.addr.node.0)).outcome, Refused(Refusal::LastCopy(R)));
+    // It is of that process alone.
+    let node = a.addr.node.0;
+    let boot = 100 + u64::from(node);
+    catalog.apply(&dead(node, boot));
+    assert_eq!(catalog.apply(&up(node, 900)).outcome, Done);
+    assert_eq!(catalog.apply(&end(node)).outcome, Refused(Refusal::Fenced));
+    assert!(!catalog.store(&id()).expect("store").nodes[&NodeIndex(node)].ending);
+    let nobody = Command::End { store: id(), end: of(9, 1) };
+    assert_eq!(catalog.apply(&nobody).outcome, Refused(Refusal::NoSuchNode));
+}
+
+/// What was asked for under an earlier wish must not get in the way of the present one.
+#[test]
+fn a_copy_on_another_shard_than_is_wished_by_now_is_not_let_in() {
+    let mut catalog = formed(3, 1, OnTotalLoss::Offline);
+    let [a, b] = config(&catalog).in_sync[..] else { panic!("two") };
+    let other = (0..3).map(NodeIndex).find(|node| ![a.addr.node, b.addr.node].contains(node));
+    let node = other.expect("a third");
+    let on = |shard| ShardAddr { node, shard: ShardIndex(shard) };
+    let boot = BootId(100 + u64::from(node.0));
+    let add = |shard| Change::Expand { add: Rid { addr: on(shard), boot, generation: 0 } };
+    let wish = Wish::Explicit { placements: vec![(R, vec![a.addr, on(1)])] };
+    assert_eq!(catalog.apply(&place(wish)).outcome, Done);
+    assert_eq!(ask(&mut catalog, a, add(0)), Refused(Refusal::PlacedElsewhere));
+    assert_eq!(ask(&mut catalog, a, add(1)), Done);
+    // Wished for on the other one, it stays where it is.
+    let wish = Wish::Explicit { placements: vec![(R, vec![on(0), a.addr])] };
+    assert_eq!(catalog.apply(&place(wish)).outcome, Done);
+    assert_eq!(range(&catalog).placement, [on(1), a.addr]);
+}
+
 #[test]
 fn a_catalogue_and_its_commands_survive_json() {
     let mut catalog = formed(3, 2, OnTotalLoss::Offline);
@@ -417,6 +496,8 @@ fn a_catalogue_and_its_commands_survive_json() {
 enum Act {
     Up(u16, u8),
     Dead(u16, u8),
+    End(u16, u8),
+    Spare(u16, u8),
     Form(bool),
     Start,
     Reform(bool),
@@ -436,6 +517,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         3 => (0..5u16, 0..4u8).prop_map(|(node, boot)| Act::Up(node, boot)),
         2 => (0..5u16, 0..4u8).prop_map(|(node, boot)| Act::Dead(node, boot)),
+        2 => (0..5u16, 0..4u8).prop_map(|(node, boot)| Act::End(node, boot)),
+        1 => (0..5u16, 0..4u8).prop_map(|(node, boot)| Act::Spare(node, boot)),
         2 => any::<bool>().prop_map(Act::Form),
         1 => Just(Act::Start),
         1 => any::<bool>().prop_map(Act::Reform),
@@ -455,6 +538,14 @@ fn command_of(act: &Act, catalog: &Catalog) -> Command {
     match *act {
         Act::Up(node, start) => up(node, boot(node, start)),
         Act::Dead(node, start) => dead(node, boot(node, start)),
+        Act::End(node, start) | Act::Spare(node, start) => {
+            let end = DeadBoot { node: NodeIndex(node), boot: BootId(boot(node, start)) };
+            if matches!(act, Act::End(..)) {
+                Command::End { store: id(), end }
+            } else {
+                Command::Spare { store: id(), end }
+            }
+        }
         Act::Form(only_up) => form(only_up),
         Act::Start => Command::StartStore { store: id(), life: store.life + 1 },
         Act::Reform(accept_loss) => reform(accept_loss),
@@ -548,6 +639,11 @@ fn check_range(catalog: &Catalog, before: &Catalog, gone: &mut BTreeSet<Rid>, co
     }
     for rid in &config.in_sync {
         assert!(!gone.contains(rid), "{rid:?} came back by {command:?}");
+        let wished = now.placement.iter().find(|addr| addr.node == rid.addr.node);
+        assert!(
+            wished.is_none_or(|addr| *addr == rid.addr),
+            "{rid:?} is to be on another shard of its node, {wished:?}, by {command:?}"
+        );
         assert_eq!(store.nodes[&rid.addr.node].boot, Some(rid.boot), "{command:?}");
     }
     let entered: Vec<&Rid> = now_in.difference(&was_in).collect();

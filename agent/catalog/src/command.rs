@@ -134,6 +134,22 @@ pub enum Command {
         /// The process.
         dead: DeadBoot,
     },
+    /// The manager of a machine is about to end a process: to stop it, or because it is silent. Refused when it holds all
+    /// copies of some range that count, alone or with others that are about to end; also when it was granted before. It is
+    /// noted until the process is gone or is spared.
+    End {
+        /// Which store.
+        store: StoreId,
+        /// The process.
+        end: DeadBoot,
+    },
+    /// It is not ended after all.
+    Spare {
+        /// Which store.
+        store: StoreId,
+        /// The process.
+        end: DeadBoot,
+    },
     /// Placements change.
     Place {
         /// Which store.
@@ -170,6 +186,8 @@ impl Command {
             | Self::Form { store, .. }
             | Self::Asks { store, .. }
             | Self::Dead { store, .. }
+            | Self::End { store, .. }
+            | Self::Spare { store, .. }
             | Self::Place { store, .. }
             | Self::ReformOffline { store, .. }
             | Self::ChangeUsers { store, .. } => store,
@@ -232,6 +250,10 @@ pub enum Refusal {
     Left,
     /// The copy is where one should be; it would leave.
     Placed,
+    /// A copy of the range is to be on that node, on another shard.
+    PlacedElsewhere,
+    /// The process has, with others that end just now, all copies that count; of this range, for one.
+    LastCopy(RangeId),
     /// The node still holds a copy that counts; of this range, for one.
     StillHolds(RangeId),
     /// The store would be left without a node to hold its ranges.
@@ -272,6 +294,9 @@ impl fmt::Display for Refusal {
             Self::NotMember => "the copy does not count",
             Self::AlreadyMember => "a copy on that node counts already",
             Self::Left => "the copy is gone for good and can come back as another one only",
+            Self::LastCopy(range) => {
+                return write!(f, "nobody else has a copy of range {} that stays", range.0);
+            }
             Self::StillHolds(range) => {
                 return write!(
                     f,
@@ -280,6 +305,7 @@ impl fmt::Display for Refusal {
                 );
             }
             Self::Placed => "a copy of the range is to be there",
+            Self::PlacedElsewhere => "the copy of that node is to be on another shard",
             Self::LastNode => "no node would be left to hold the ranges of the store",
             Self::NoSuchMember => "no manager of the group is on that machine",
             Self::TooManyMembers => return write!(f, "a group has {MEMBERS_MAX} managers at most"),

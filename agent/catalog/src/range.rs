@@ -79,6 +79,12 @@ impl Range {
         gone.collect()
     }
 
+    /// Where the copies are that count.
+    pub(crate) fn counting(&self) -> Placement {
+        let served = self.config.as_ref().filter(|config| config.state == RangeState::Normal);
+        served.map_or_else(Vec::new, |c| c.in_sync.iter().map(|rid| rid.addr).collect())
+    }
+
     /// Whether a copy on this node counts.
     pub fn has_member_on(&self, node: NodeIndex) -> bool {
         self.config.as_ref().is_some_and(|c| {

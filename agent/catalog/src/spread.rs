@@ -3,6 +3,9 @@
 //! Leaders stand in contiguous runs as in `StoreMap::spread`. Copies are on other machines whenever there are other
 //! machines, as many on each node as on any other, and so on the shards of a node. A change moves as few copies as it
 //! takes; swapping who of a range's copies leads moves none and is preferred.
+//!
+//! A node holds a range on one shard. Where a copy of it counts, or is wished to be, on a node already, the node is never
+//! wished to hold it on another shard: shards of one node have no link to each other over which it could be filled.
 
 use crate::command::Machine;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,15 +40,17 @@ pub fn spread(sites: &[Site], copies: usize) -> Vec<Placement> {
             }
         }
     }
-    let mut board = Board::new(&leads, sites, copies);
+    let mut board = Board::new(&leads, &[], sites, copies);
     board.fill();
     board.ranges
 }
 
 /// The placements after the nodes changed. Copies on nodes that are no site any more, or beyond `copies`, are dropped and
-/// missing ones added. With `move_copies` others move too, until all nodes hold alike. Without sites all stays.
+/// missing ones added. With `move_copies` others move too, until all nodes hold alike. Without sites all stays. `held` says
+/// of each range where its copies are that count, which may still be elsewhere than where they are wished to be.
 pub fn rebalance(
     current: &[Placement],
+    held: &[Placement],
     sites: &[Site],
     copies: usize,
     move_copies: bool,
@@ -53,7 +58,7 @@ pub fn rebalance(
     if sites.is_empty() {
         return current.to_vec();
     }
-    let mut board = Board::new(current, sites, copies);
+    let mut board = Board::new(current, held, sites, copies);
     board.fill();
     if move_copies {
         board.widen();
@@ -75,6 +80,8 @@ struct Board<'a> {
     machines: usize,
     copies: usize,
     ranges: Vec<Placement>,
+    /// Where the copies of each range are that count; none are known of a new store.
+    counting: &'a [Placement],
     held: BTreeMap<NodeIndex, usize>,
     led: BTreeMap<NodeIndex, usize>,
     on_shard: BTreeMap<ShardAddr, usize>,
@@ -83,7 +90,12 @@ struct Board<'a> {
 }
 
 impl<'a> Board<'a> {
-    fn new(current: &[Placement], sites: &'a [Site], copies: usize) -> Self {
+    fn new(
+        current: &[Placement],
+        counting: &'a [Placement],
+        sites: &'a [Site],
+        copies: usize,
+    ) -> Self {
         let by_node: BTreeMap<NodeIndex, &Site> = sites.iter().map(|s| (s.node, s)).collect();
         let machines: BTreeSet<&Machine> = sites.iter().map(|site| &site.machine).collect();
         let copies = copies.clamp(1, sites.len().max(1));
@@ -97,12 +109,14 @@ impl<'a> Board<'a> {
             on_shard: BTreeMap::new(),
             pairs: BTreeMap::new(),
             ranges: vec![Vec::new(); current.len()],
+            counting,
             machines: machines.len(),
             sites: by_node.clone(),
             copies,
         };
         for (range, placement) in current.iter().enumerate() {
             for addr in keep(placement) {
+                let addr = board.counting_on(range, addr.node).unwrap_or(addr);
                 board.add(range, addr);
             }
         }
@@ -125,7 +139,7 @@ impl<'a> Board<'a> {
     /// A copy moves to another node, in the same position.
     fn shift(&mut self, range: usize, position: usize, to: NodeIndex) {
         let from = self.ranges[range][position];
-        let addr = self.shard_on(to);
+        let addr = self.shard_on(range, to);
         self.ranges[range][position] = addr;
         take_one(&mut self.held, &from.node);
         take_one(&mut self.on_shard, &from);
@@ -145,7 +159,16 @@ impl<'a> Board<'a> {
         self.ranges[range].swap(0, position);
     }
 
-    fn shard_on(&self, node: NodeIndex) -> ShardAddr {
+    /// Where on a node a copy of a range counts.
+    fn counting_on(&self, range: usize, node: NodeIndex) -> Option<ShardAddr> {
+        self.counting.get(range).and_then(|held| at_node(held, node))
+    }
+
+    /// Where on a node a copy of a range should be.
+    fn shard_on(&self, range: usize, node: NodeIndex) -> ShardAddr {
+        if let Some(there) = self.counting_on(range, node) {
+            return there;
+        }
         let shards = self.sites.get(&node).map_or(1, |site| site.shards);
         let addr = |shard| ShardAddr { node, shard: ShardIndex(shard) };
         let load = |addr: &ShardAddr| self.on_shard.get(addr).copied().unwrap_or(0);
@@ -173,7 +196,7 @@ impl<'a> Board<'a> {
                 if self.ranges[range].len() < wanted
                     && let Some(node) = self.best_for(range)
                 {
-                    self.add(range, self.shard_on(node));
+                    self.add(range, self.shard_on(range, node));
                 }
             }
         }
@@ -194,7 +217,9 @@ impl<'a> Board<'a> {
                 0
             };
             let pairs = self.pairs.get(&(lead, site.node)).copied().unwrap_or(0);
-            (nearness, self.held[&site.node], pairs, site.node < lead, site.node)
+            // What is there already need not be filled.
+            let empty = self.counting_on(range, site.node).is_none();
+            (nearness, empty, self.held[&site.node], pairs, site.node < lead, site.node)
         };
         free.min_by_key(key).map(|site| site.node)
     }
@@ -243,9 +268,11 @@ impl<'a> Board<'a> {
                     let placement = &self.ranges[range];
                     let position = placement.iter().position(|addr| addr.node == from)?;
                     let fine = !holds(placement, to) && self.keeps_apart(placement, position, to);
-                    fine.then_some(((position == 0) != wants_lead, range, position))
+                    let empty = self.counting_on(range, to).is_none();
+                    fine.then_some((empty, (position == 0) != wants_lead, range, position))
                 };
-                if let Some((_, range, position)) = (0..self.ranges.len()).filter_map(movable).min()
+                if let Some((.., range, position)) =
+                    (0..self.ranges.len()).filter_map(movable).min()
                 {
                     return Some((range, position, to));
                 }
@@ -338,7 +365,11 @@ impl<'a> Board<'a> {
 }
 
 fn holds(placement: &[ShardAddr], node: NodeIndex) -> bool {
-    placement.iter().any(|addr| addr.node == node)
+    at_node(placement, node).is_some()
+}
+
+fn at_node(placement: &[ShardAddr], node: NodeIndex) -> Option<ShardAddr> {
+    placement.iter().copied().find(|addr| addr.node == node)
 }
 
 fn without(placement: &[ShardAddr], position: usize) -> Vec<ShardAddr> {

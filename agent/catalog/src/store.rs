@@ -37,6 +37,9 @@ pub struct Node {
     pub duty: Duty,
     /// The process that is registered, if one is.
     pub boot: Option<BootId>,
+    /// Whether its manager is about to end that process.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub ending: bool,
     /// Its last boots that are over.
     gone: Vec<BootId>,
 }
@@ -214,6 +217,40 @@ impl Store {
         Outcome::Done
     }
 
+    pub(crate) fn end(&mut self, end: DeadBoot) -> Outcome {
+        if let Err(refusal) = self.is_registered(end) {
+            return Outcome::Refused(refusal);
+        }
+        let goes = |node: NodeIndex| {
+            node == end.node || self.nodes.get(&node).is_some_and(|node| node.ending)
+        };
+        let is_lost = |range: &RangeId| {
+            let config = self.range(*range).config.as_ref();
+            config.is_some_and(|config| config.in_sync.iter().all(|rid| goes(rid.addr.node)))
+        };
+        if let Some(range) = self.held_by(end.node).find(is_lost) {
+            return Outcome::Refused(Refusal::LastCopy(range));
+        }
+        self.set_ending(end.node, true)
+    }
+
+    pub(crate) fn spare(&mut self, end: DeadBoot) -> Outcome {
+        match self.is_registered(end) {
+            Ok(()) => self.set_ending(end.node, false),
+            Err(refusal) => Outcome::Refused(refusal),
+        }
+    }
+
+    fn is_registered(&self, of: DeadBoot) -> Result<(), Refusal> {
+        let node = self.nodes.get(&of.node).ok_or(Refusal::NoSuchNode)?;
+        if node.boot == Some(of.boot) { Ok(()) } else { Err(Refusal::Fenced) }
+    }
+
+    fn set_ending(&mut self, index: NodeIndex, ending: bool) -> Outcome {
+        let before = self.nodes.get_mut(&index).map(|n| core::mem::replace(&mut n.ending, ending));
+        if before == Some(ending) { Outcome::Nothing } else { Outcome::Done }
+    }
+
     pub(crate) fn place(&mut self, wish: &Wish) -> Outcome {
         match self.wished(wish) {
             Ok(true) => Outcome::Done,
@@ -235,7 +272,11 @@ impl Store {
                 let mut all: Vec<Placement> =
                     self.ranges.iter().map(|range| range.placement.clone()).collect();
                 for (range, placement) in placements {
-                    all[usize::from(range.0)].clone_from(placement);
+                    let held = self.range(*range).counting();
+                    let at = |addr: &ShardAddr| held.iter().copied().find(|h| h.node == addr.node);
+                    // A node that has a copy keeps it on the shard where it is.
+                    all[usize::from(range.0)] =
+                        placement.iter().map(|addr| at(addr).unwrap_or(*addr)).collect();
                 }
                 Ok(self.replace(all))
             }
@@ -306,8 +347,9 @@ impl Store {
     fn respread(&mut self, move_copies: bool) -> bool {
         let current: Vec<Placement> =
             self.ranges.iter().map(|range| range.placement.clone()).collect();
-        let sites = sites(&self.nodes);
-        self.replace(rebalance(&current, &sites, copies(self.replication), move_copies))
+        let held: Vec<Placement> = self.ranges.iter().map(Range::counting).collect();
+        let (sites, copies) = (sites(&self.nodes), copies(self.replication));
+        self.replace(rebalance(&current, &held, &sites, copies, move_copies))
     }
 
     fn replace(&mut self, placements: Vec<Placement>) -> bool {
@@ -326,7 +368,7 @@ impl Store {
 impl Node {
     fn new(spec: &NodeSpec) -> Self {
         let (shards, machine) = (spec.shards, spec.machine.clone());
-        Self { shards, machine, duty: Duty::Full, boot: None, gone: Vec::new() }
+        Self { shards, machine, duty: Duty::Full, boot: None, ending: false, gone: Vec::new() }
     }
 
     /// A boot, or the registered one, is over. Returns it.
@@ -334,6 +376,7 @@ impl Node {
         let boot = boot.or(self.boot)?;
         if self.boot == Some(boot) {
             self.boot = None;
+            self.ending = false;
         }
         if self.gone.len() == GONE_MAX {
             self.gone.remove(0);

@@ -13,6 +13,7 @@ use crate::client::AdminError;
 use crate::plan::names;
 use crate::plan::steps::Wanted;
 use crate::refusal::Refusal;
+use crate::supervise::Command;
 use dkv_protocol::admin::{
     CatchUp, CatchUpAnswer, CatchUpRequest, DeletedStore, KnownStore, MissedStore,
 };
@@ -63,7 +64,7 @@ pub(crate) async fn keep_up(agent: Arc<Agent>) {
             let mut pause = ASK_AGAIN;
             match answer {
                 Ok(missed) => {
-                    for caught in agent.catch_up_with(&missed, &apart).await {
+                    for caught in agent.catch_up_with(&machine, &missed, &apart).await {
                         if caught != Caught::Up {
                             pause = ASK_SOON;
                         }
@@ -176,6 +177,7 @@ impl Agent {
     /// Takes over what another manager knows.
     async fn catch_up_with(
         self: &Arc<Self>,
+        machine: &str,
         missed: &CatchUp,
         apart: &BTreeSet<String>,
     ) -> Vec<Caught> {
@@ -185,7 +187,7 @@ impl Agent {
             all.push(if apart.contains(name) {
                 Caught::Left(format!("the other managers know two stores by the name {name}"))
             } else {
-                self.take_over(store)
+                self.take_over(machine, store).await
             });
         }
         for deleted in &missed.deleted {
@@ -194,9 +196,12 @@ impl Agent {
         all
     }
 
-    fn take_over(self: &Arc<Self>, missed: &MissedStore) -> Caught {
+    async fn take_over(self: &Arc<Self>, machine: &str, missed: &MissedStore) -> Caught {
         let record = &missed.record;
         let name = &record.definition.name;
+        if let Err(refusal) = self.stop_removed(record).await {
+            return Caught::Left(format!("the store {name}: {}", refusal.message));
+        }
         let mut inner = self.lock();
         // A command is about to write it here, or some other record of it.
         if inner.is_reserved(name) {
@@ -206,6 +211,8 @@ impl Agent {
         // group it would be a store that begins, and its nodes here would serve it empty.
         let decided = self.ranges().look(&record.id, |_| ()).is_some();
         if record.definition.replication.is_some() && !decided {
+            // A manager that lost its disk knows nobody. Who keeps a store with nodes here is whom it belongs to.
+            self.ranges().stranger(machine);
             return Caught::NotYet;
         }
         // Nor one whose users it was not told: a node would let in whom they keep out.
@@ -222,6 +229,28 @@ impl Agent {
             }
             Err(refusal) => Caught::Left(format!("the store {name}: {}", refusal.message)),
         }
+    }
+
+    /// Stops nodes that were removed from their store while this machine was taken for gone. Nobody is removed before it holds
+    /// nothing that counts; only stores with copies remove anybody.
+    async fn stop_removed(
+        self: &Arc<Self>,
+        record: &dkv_protocol::admin::StoreRecord,
+    ) -> Result<(), Refusal> {
+        let name = &record.definition.name;
+        let gone: Vec<String> = {
+            let inner = self.lock();
+            let Some(entry) = inner.ledger.stores.get(name) else { return Ok(()) };
+            let newer = entry.record.id == record.id && entry.record.epoch < record.epoch;
+            let copies = record.definition.replication.is_some();
+            let removed = |node: &String| record.removed.iter().any(|gone| gone.node.name == *node);
+            entry.nodes.keys().filter(|node| newer && copies && removed(node)).cloned().collect()
+        };
+        for node in gone {
+            tracing::info!(store = %name, node, "stopped: it was removed from its store while this machine was away");
+            self.command(name, &node, |reply| Command::Stop { force: true, reply }).await?;
+        }
+        Ok(())
     }
 
     /// Deletes what was deleted while this manager was away: at rest, or with all that runs when that was the order.

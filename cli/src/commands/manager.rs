@@ -1,12 +1,13 @@
 //! `dkv manager`: the managers of the group, who of them decides, and what happens when a machine fails.
 
 use crate::clustron::Spelling;
+use crate::contexts::Contexts;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::output::{self, Format, OutputArgs};
 use crate::reach::{ReachArgs, Reached, admin_failure, show};
 use dkv_agent::client::parse_address;
-use dkv_agent::coordinate::{self, NotTogether, Report, Standing};
+use dkv_agent::coordinate::{self, ActionResult, NotTogether, Report, Standing};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
@@ -103,9 +104,25 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
             let reached = shared.reach.group(None, spelling)?;
             let most = coordinate::TOGETHER_MAX;
             interrupt::goes_on("the managers that were asked go on; look with: dkv manager status");
-            ended(shared, &coordinate::remove_manager(&reached.group, &machine, most))
+            let done = coordinate::remove_manager(&reached.group, &machine, most);
+            if done.0.rows.iter().any(|row| row.result == ActionResult::Success) {
+                forget(&machine, &reached.group.managers())?;
+            }
+            ended(shared, &done)
         }
     }
+}
+
+/// Leaves a machine out of the contexts of its group, by which every later command would look for it.
+fn forget(machine: &str, group: &[String]) -> Result<(), Failure> {
+    Contexts::update(|contexts| {
+        for context in contexts.contexts.values_mut() {
+            let stays = |one: &String| one != machine;
+            if context.managers.iter().any(|one| stays(one) && group.contains(one)) {
+                context.managers.retain(stays);
+            }
+        }
+    })
 }
 
 /// Shows what was done, and fails when the managers have not come together after it.
@@ -135,7 +152,11 @@ fn list(shared: &Shared, spelling: Spelling, with_fates: bool) -> Result<u8, Fai
         return Err(admin_failure(error));
     }
     let rows: Vec<Vec<Value>> = all.iter().map(|one| row(one, &all)).collect();
-    let fates = if with_fates { coordinate::fates(&all) } else { Vec::new() };
+    let fates = if with_fates {
+        coordinate::fates(&all, &coordinate::list(&reached.group).stores)
+    } else {
+        Vec::new()
+    };
     let head = ["Manager", "Part", "Runs", "Version", "Message"];
     let down = all.iter().any(|one| one.view.is_err());
     if shared.output.output == Format::Json {

@@ -316,7 +316,10 @@ impl Cluster {
             return Some(Change::Shrink { remove: follower.rid });
         }
         let pending = lead.followers.iter().find(|f| f.standing == Standing::Pending);
-        let vain = |f: &Follower| f.is_of_no_help(now_ns, settings) || now_ns >= f.lease_ns;
+        // One that is wished to be elsewhere by now may be refused, and would stay between in and out.
+        let wished = |f: &Follower| r.placement.is_empty() || r.placement.contains(&f.rid.addr);
+        let vain =
+            |f: &Follower| f.is_of_no_help(now_ns, settings) || now_ns >= f.lease_ns || !wished(f);
         lead.renew |= pending.is_some_and(vain);
         if lead.renew {
             return Some(Change::Transfer { to: me });

@@ -17,7 +17,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use dkv_protocol::admin::{
-    ErrorBody, ErrorDocument, ManagerStanding, ManagersView, MetricsView, StoresView,
+    ErrorBody, ErrorDocument, ManagerStanding, ManagersView, MetricsView, StoreView, StoresView,
 };
 use serde::Serialize;
 use std::time::Duration;
@@ -58,13 +58,14 @@ async fn ask<T: Send + 'static>(
 }
 
 pub(super) async fn managers(api: &Api) -> Result<ManagersView, Refusal> {
-    let all = ask(api, LOOK_MAX, coordinate::standing).await?;
+    let look = |group: &Group| (coordinate::standing(group), coordinate::list(group).stores);
+    let (all, stores) = ask(api, LOOK_MAX, look).await?;
     let own = api.agent.managers_view();
-    Ok(ManagersView { standing: standing(&all), ..own })
+    Ok(ManagersView { standing: standing(&all, &stores), ..own })
 }
 
-fn standing(all: &[Standing]) -> Vec<ManagerStanding> {
-    let fates = coordinate::fates(all);
+fn standing(all: &[Standing], stores: &[StoreView]) -> Vec<ManagerStanding> {
+    let fates = coordinate::fates(all, stores);
     let group = coordinate::group_of(all);
     let of_one = |one: &Standing| {
         let view = one.view.as_ref().ok();

@@ -303,11 +303,20 @@ async fn stop(
     let [force, handover] = switches(&uri, &["force", "handover"])?;
     let force = force.unwrap_or(false);
     let node = api.agent.resolve(&store, &node)?;
-    if handover.unwrap_or(!force) {
+    let relieved = handover.unwrap_or(!force);
+    if relieved {
         api.agent.relieve(&store, &node).await?;
     }
     let command = |reply| Command::Stop { force, reply };
-    let message = api.agent.command(&store, &node, command).await?;
+    let message = match api.agent.command(&store, &node, command).await {
+        Ok(message) => message,
+        Err(refusal) => {
+            if relieved {
+                api.agent.goes_on(&store, &node).await;
+            }
+            return Err(refusal);
+        }
+    };
     changed(&api, &store, &node, message)
 }
 
@@ -319,9 +328,15 @@ async fn kill(
     let force = force(&uri)?;
     let node = api.agent.resolve(&store, &node)?;
     if !force {
-        api.agent.check_kill(&store, &node)?;
+        api.agent.check_kill(&store, &node).await?;
     }
-    let message = api.agent.command(&store, &node, Command::Kill).await?;
+    let message = match api.agent.command(&store, &node, Command::Kill).await {
+        Ok(message) => message,
+        Err(refusal) => {
+            api.agent.spare(&store, &node).await;
+            return Err(refusal);
+        }
+    };
     changed(&api, &store, &node, message)
 }
 

@@ -1,13 +1,14 @@
-//! Operations on stores with copies: leadership that leaves a node, a restart of one node after the other, a node that
-//! leaves. Each has the managers wish for something, waits until the primaries have brought it about, and goes on.
+//! Operations on stores with copies: leadership that leaves a node, and a restart of one node after the other. Each has the
+//! managers wish for something, waits until the primaries have brought it about, and goes on.
 
 use super::run::{LOOK, find, start, stop};
 use super::{ActionResult, ActionRow, Group, Report, list};
 use crate::plan::names;
-use dkv_protocol::admin::{
-    CommitRequest, CopiesView, NodeCopies, NodeDuty, NodeRecord, NodeState, RemovedNode, StoreView,
-};
+use dkv_protocol::admin::{CopiesView, NodeCopies, NodeDuty, NodeRecord, NodeState, StoreView};
 use std::time::{Duration, Instant};
+
+/// Looks in a row at which nothing moves, before that is taken for what stays: managers hear of a wish one after the other.
+const RESTING_LOOKS: u32 = 10;
 
 /// Has others lead what a node leads, and keeps it so; with `back` the node takes its full part again. Waits until that is
 /// so, at most `most`.
@@ -27,18 +28,35 @@ pub fn failover(group: &Group, store: &str, node: &str, back: bool, most: Durati
     // What has no other copy stays where it is.
     let led_alone =
         |copies: &CopiesView| of(copies, &node).is_none_or(|own| own.leads <= own.alone);
-    let done =
-        |copies: &CopiesView| if back { copies.moving_ranges == 0 } else { led_alone(copies) };
+    // Nor does anything change where all is as it is wished to be: nobody else may lead those that it still leads.
+    let at_rest = std::cell::Cell::new(0);
+    let comes_to_rest = |copies: &CopiesView| {
+        at_rest.set(if copies.moving_ranges == 0 { at_rest.get() + 1 } else { 0 });
+        at_rest.get() >= RESTING_LOOKS
+    };
+    let done = |copies: &CopiesView| {
+        if back { copies.moving_ranges == 0 } else { led_alone(copies) || comes_to_rest(copies) }
+    };
     let row = match wait(group, store, most, done) {
         Ok(copies) if back => {
             let message = format!("Leads {} ranges again", led(&copies));
             ActionRow::success(&node.machine, &action, message)
         }
-        Ok(copies) if led(&copies) > 0 => {
+        Ok(copies) if led(&copies) > 0 && led_alone(&copies) => {
             let message =
                 format!("{} ranges stay with {}: it has their only copy", led(&copies), node.name);
             let hint = format!("wait until others are in sync: dkv store show {store}");
             ActionRow::failed(&node.machine, &action, "only_copy", message, hint)
+        }
+        Ok(copies) if led(&copies) > 0 => {
+            let message = format!(
+                "{} ranges stay with {}: the nodes that have copies of them do not run, or follow only by order",
+                led(&copies),
+                node.name
+            );
+            let hint =
+                format!("let them lead again: dkv store failover {store} --instance NODE --back");
+            ActionRow::failed(&node.machine, &action, "nobody_may_lead", message, hint)
         }
         Ok(_) => ActionRow::success(&node.machine, &action, "Leads nothing any more"),
         Err(last) => late(&node, &action, store, most, &format!("it leads {} ranges", led(&last))),
@@ -103,69 +121,6 @@ fn restart_one(
         Ok(_) => ActionRow::success(&node.machine, action, "Restarted; its copies are in sync"),
         Err(last) => late(node, action, store, most, &rest(&last)),
     }
-}
-
-/// Removes a node for good: its copies move to the others, it is stopped, and the store goes on without it.
-pub fn remove_instance(group: &Group, store: &str, node: &str, most: Duration) -> Report {
-    let action = "RemoveInstance";
-    let (view, node) = match with_copies(group, store, Some(node), action) {
-        Ok((view, Some(node))) => (view, node),
-        Ok((_, None)) => return Report::default(),
-        Err(rows) => return Report { rows, ..Report::default() },
-    };
-    let action = format!("{action}:{}", node.name);
-    let left = view.record.nodes.len() - 1;
-    if let Err(refusal) = names::check_copies(&view.record.definition, left) {
-        let row = ActionRow::failed(
-            &node.machine,
-            &action,
-            refusal.code,
-            format!("without it: {}", refusal.message),
-            format!("add another node first: dkv store add-instance {store}"),
-        );
-        return report(vec![row], view);
-    }
-    // The record is written to every machine of the store, so all have to be there before anything moves.
-    if let Some(missing) = view.record.nodes.iter().find(|n| group.client(&n.machine).is_none()) {
-        let row = ActionRow::failed(
-            &missing.machine,
-            &action,
-            "not_connected",
-            format!("the manager {} of {} is not connected", missing.machine, missing.name),
-            format!("dkv connect -m {},{} --force", group.managers().join(","), missing.machine),
-        );
-        return report(vec![row], view);
-    }
-    // One that never ran holds nothing, and the managers may not even know it.
-    let part = view.copies.as_ref().and_then(|copies| of(copies, &node));
-    let has_part = part.is_none_or(|part| part.up || part.placed > 0 || part.in_sync > 0);
-    if has_part && let Some(row) = set_duty(group, store, &node, NodeDuty::Leaves, &action) {
-        return report(vec![row], view);
-    }
-    let held = |copies: &CopiesView| of(copies, &node).map_or(0, |own| own.in_sync);
-    if let Err(last) = wait(group, store, most, |copies| held(copies) == 0) {
-        let what = format!("it still holds {} ranges", held(&last));
-        return report(vec![late(&node, &action, store, most, &what)], view);
-    }
-    let stopped = stop(group, store, Some(&node.name), false);
-    if let Some(row) = stopped.rows.into_iter().find(|row| row.result != ActionResult::Success) {
-        return report(vec![ActionRow { action, ..row }], view);
-    }
-    let mut record = view.record.clone();
-    let Some(index) = record.index_of(&node.name) else { return Report::default() };
-    let machines: Vec<String> = record.nodes.iter().map(|own| own.machine.clone()).collect();
-    record.nodes.retain(|own| own.name != node.name);
-    record.removed.push(RemovedNode { index, node: node.clone() });
-    record.epoch.0 += 1;
-    let request = CommitRequest { record: record.clone(), reservation: None };
-    let mut rows: Vec<ActionRow> = Vec::new();
-    for client in group.clients().iter().filter(|c| machines.iter().any(|m| m == c.manager())) {
-        rows.push(match client.commit(&request) {
-            Ok(_) => ActionRow::success(client.manager(), &action, "Removed"),
-            Err(error) => ActionRow::error(client.manager(), &action, &error),
-        });
-    }
-    Report { rows, record: Some(record), ..Report::default() }
 }
 
 const FORCE: &str = "ForceFailover";
@@ -261,12 +216,12 @@ pub fn accept_loss(group: &Group, store: &str, seen: u32, most: Duration) -> Rep
     report(rows, view)
 }
 
-fn report(rows: Vec<ActionRow>, view: StoreView) -> Report {
+pub(super) fn report(rows: Vec<ActionRow>, view: StoreView) -> Report {
     Report { rows, record: Some(view.record), ..Report::default() }
 }
 
 /// A store with copies that runs, and the node that was named.
-fn with_copies(
+pub(super) fn with_copies(
     group: &Group,
     store: &str,
     node: Option<&str>,
@@ -306,7 +261,7 @@ fn with_copies(
 }
 
 /// Any manager of the store will do; the node's own comes first. A row only when none did it.
-fn set_duty(
+pub(super) fn set_duty(
     group: &Group,
     store: &str,
     node: &NodeRecord,
@@ -327,12 +282,12 @@ fn set_duty(
     first.or_else(|| Some(ActionRow::skipped(&node.machine, action, "No manager to ask")))
 }
 
-fn of<'a>(copies: &'a CopiesView, node: &NodeRecord) -> Option<&'a NodeCopies> {
+pub(super) fn of<'a>(copies: &'a CopiesView, node: &NodeRecord) -> Option<&'a NodeCopies> {
     copies.nodes.iter().find(|own| own.name == node.name)
 }
 
 /// Looks at the store until something is so; gives what was seen last when it is not in time.
-fn wait(
+pub(super) fn wait(
     group: &Group,
     store: &str,
     most: Duration,
@@ -354,7 +309,13 @@ fn wait(
     }
 }
 
-fn late(node: &NodeRecord, action: &str, store: &str, most: Duration, what: &str) -> ActionRow {
+pub(super) fn late(
+    node: &NodeRecord,
+    action: &str,
+    store: &str,
+    most: Duration,
+    what: &str,
+) -> ActionRow {
     let message = format!("after {} s {what}; they go on moving", most.as_secs());
     let hint = format!("look with: dkv store show {store}; the same command again goes on");
     ActionRow::late(&node.machine, action, message, hint)

@@ -2,7 +2,7 @@
 
 use super::{ActionRow, Group, Report, connect};
 use crate::client::{AdminClient, AdminError};
-use dkv_protocol::admin::{GroupView, ManagersView};
+use dkv_protocol::admin::{GroupView, ManagersView, StoreView};
 use std::time::{Duration, Instant};
 
 /// The pause between two looks at managers that find together.
@@ -47,8 +47,9 @@ pub(super) fn two_groups<'a>(views: impl Iterator<Item = &'a ManagersView>) -> O
     ))
 }
 
-/// What happens when each machine fails, in words; one for each member of the group.
-pub fn fates(all: &[Standing]) -> Vec<(String, String)> {
+/// What happens when each machine fails, in words; one for each member of the group. It depends on who decides, and on what
+/// the stores have there and elsewhere.
+pub fn fates(all: &[Standing], stores: &[StoreView]) -> Vec<(String, String)> {
     let Some(group) = group_of(all) else { return Vec::new() };
     let reached = |machine: &str| all.iter().any(|one| one.machine == machine && one.view.is_ok());
     let witness = |machine: &str| {
@@ -62,21 +63,82 @@ pub fn fates(all: &[Standing]) -> Vec<(String, String)> {
         let left = voters.iter().filter(|voter| **voter != machine && reached(voter)).count();
         let decides = left * 2 > voters.len();
         let survivor = others.iter().find(|o| **o != machine && !witness(o)).copied();
-        match survivor {
-            None => "its stores are down until it is back".to_string(),
-            Some(_) if decides && witness(machine) => {
-                "nothing changes for clients; no further failure is covered until it is back".to_string()
+        let Some(survivor) = survivor else {
+            return "its stores are down until it is back".to_string();
+        };
+        let mut said: Vec<String> = Vec::new();
+        match losses(machine, stores) {
+            Loss::Nothing => {
+                said.push("nothing changes for clients".to_string());
+                if !decides {
+                    said.push(
+                        "the others cannot decide until it is back: no further failure is covered, and nothing can be changed"
+                            .to_string(),
+                    );
+                } else if voters.contains(&machine) {
+                    said.push("no further failure is covered until it is back".to_string());
+                }
             }
-            Some(_) if decides => {
-                "the others take over by themselves within about 2 s what it leads and they have copies of".to_string()
+            Loss::Of { copied, only_there } => {
+                if copied && decides {
+                    said.push(
+                        "the others take over by themselves within about 2 s what it leads and they have copies of"
+                            .to_string(),
+                    );
+                } else if copied {
+                    said.push(format!(
+                        "the others cannot decide without it: what it leads stops until it is back, or until {survivor} is \
+                         promoted by hand (dkv store failover NAME --force --gone {machine} -m {survivor})"
+                    ));
+                }
+                said.extend(only_there);
             }
-            Some(survivor) => format!(
-                "the others cannot decide without it: what it leads stops until it is back, or until {survivor} is promoted \
-                 by hand (dkv store failover NAME --force --gone {machine} -m {survivor})"
-            ),
         }
+        said.join("; ")
     };
     others.iter().map(|machine| ((*machine).to_string(), fate(machine))).collect()
+}
+
+/// What the stores have on one machine.
+enum Loss {
+    /// No nodes.
+    Nothing,
+    /// Nodes: of a store with copies, or ranges that are nowhere else, in words.
+    Of { copied: bool, only_there: Vec<String> },
+}
+
+fn losses(machine: &str, stores: &[StoreView]) -> Loss {
+    let mut copied = false;
+    let mut only_there = Vec::new();
+    let mut nodes = 0;
+    for store in stores {
+        let name = &store.record.definition.name;
+        let here: Vec<&str> = store
+            .record
+            .nodes
+            .iter()
+            .filter(|node| node.machine == machine)
+            .map(|node| node.name.as_str())
+            .collect();
+        if here.is_empty() {
+            continue;
+        }
+        nodes += here.len();
+        let Some(copies) = &store.copies else {
+            only_there
+                .push(format!("{name} has no copies: what {} holds is lost", here.join(", ")));
+            continue;
+        };
+        copied = true;
+        let of_here = copies.nodes.iter().filter(|own| here.contains(&own.name.as_str()));
+        let alone: u32 = of_here.map(|own| own.alone).sum();
+        if alone > 0 {
+            only_there.push(format!(
+                "{alone} ranges of {name} have their only copy there, and go offline"
+            ));
+        }
+    }
+    if nodes == 0 { Loss::Nothing } else { Loss::Of { copied, only_there } }
 }
 
 /// Most time that a command waits until the managers decide together.
@@ -246,7 +308,13 @@ pub fn prefer_manager(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dkv_protocol::admin::GroupMember;
+    use dkv_protocol::admin::{
+        CopiesView, GroupMember, NodeCopies, NodeDuty, NodeRecord, StoreDefinition, StoreRecord,
+        StoreStatus,
+    };
+    use dkv_protocol::eviction::Eviction;
+    use dkv_protocol::ids::{Epoch, StoreId};
+    use dkv_protocol::io::IoChoice;
 
     fn standing_of(machine: &str, group: &GroupView, witness: bool) -> Standing {
         let view = ManagersView {
@@ -275,11 +343,60 @@ mod tests {
         }
     }
 
+    /// A store with a node on each of these machines; `alone`: ranges that only the first has.
+    fn store(name: &str, machines: &[&str], copies: bool, alone: u32) -> StoreView {
+        let node = |machine: &str| NodeRecord {
+            name: format!("{name}-on-{machine}"),
+            machine: machine.to_string(),
+            cluster_port: 7811,
+            client_port: 7861,
+            shard_ports: vec![7900],
+            cpus: vec![0],
+            cpus_exclusive: true,
+        };
+        let nodes: Vec<NodeRecord> = machines.iter().map(|machine| node(machine)).collect();
+        let of = |(at, node): (usize, &NodeRecord)| NodeCopies {
+            name: node.name.clone(),
+            up: true,
+            duty: NodeDuty::Full,
+            leads: 1,
+            in_sync: 1,
+            alone: if at == 0 { alone } else { 0 },
+            placed: 1,
+        };
+        let nodes_of_copies = nodes.iter().enumerate().map(of).collect();
+        let of_copies = CopiesView { nodes: nodes_of_copies, ..CopiesView::default() };
+        let definition = StoreDefinition {
+            name: name.to_string(),
+            instance_prefix: "node".to_string(),
+            instance_count: 1,
+            clustron_port: None,
+            client_port: None,
+            cpus: None,
+            memory_bytes_max: 0,
+            eviction: Eviction::None,
+            io: IoChoice::Auto,
+            replication: None,
+            password_sha256: None,
+            protected_mode: true,
+        };
+        let record = StoreRecord {
+            definition,
+            id: StoreId(name.to_string()),
+            hash_seed: String::new(),
+            epoch: Epoch(1),
+            nodes,
+            removed: vec![],
+        };
+        let copies = copies.then_some(of_copies);
+        StoreView { record, status: StoreStatus::Running, nodes: vec![], copies }
+    }
+
     #[test]
     fn what_happens_when_a_machine_fails_is_said_for_each() {
         let two = group(1, &[("a", true), ("b", false)], 1);
         let all = [standing_of("a", &two, false), standing_of("b", &two, false)];
-        let fate = fates(&all);
+        let fate = fates(&all, &[store("S", &["a", "b"], true, 0)]);
         assert!(fate[0].1.contains("--force --gone a -m b"), "{fate:?}");
         assert!(fate[1].1.contains("by themselves"), "{fate:?}");
 
@@ -289,7 +406,8 @@ mod tests {
             standing_of("b", &three, false),
             standing_of("w", &three, true),
         ];
-        let fate = fates(&all);
+        let copied = [store("S", &["a", "b"], true, 0)];
+        let fate = fates(&all, &copied);
         assert!(
             fate[0].1.contains("by themselves") && fate[1].1.contains("by themselves"),
             "{fate:?}"
@@ -297,11 +415,26 @@ mod tests {
         assert!(fate[2].1.contains("nothing changes"), "{fate:?}");
         // With one of them down the next failure needs a hand.
         let down = AdminError::NotConnected { manager: "w".into(), reason: String::new() };
-        all[2].view = Err(down);
-        assert!(fates(&all)[0].1.contains("promoted by hand"), "{:?}", fates(&all));
+        let up = std::mem::replace(&mut all[2].view, Err(down));
+        let fate = fates(&all, &copied);
+        assert!(fate[0].1.contains("promoted by hand"), "{fate:?}");
+        all[2].view = up;
+
+        // It depends on what is there. Where nothing is, nobody takes anything over.
+        let fate = fates(&all, &[store("S", &["b"], true, 0), store("T", &["b"], true, 0)]);
+        assert!(fate[0].1.starts_with("nothing changes for clients"), "{fate:?}");
+        let fate = fates(&all, &[store("S", &["a", "b"], true, 7), store("P", &["a"], false, 0)]);
+        for part in [
+            "by themselves",
+            "7 ranges of S have their only copy there",
+            "P has no copies: what P-on-a",
+        ] {
+            assert!(fate[0].1.contains(part), "{fate:?}");
+        }
+        assert!(!fate[1].1.contains("only copy") && !fate[1].1.contains("no copies"), "{fate:?}");
 
         let one = group(1, &[("a", true)], 0);
-        assert!(fates(&[standing_of("a", &one, false)])[0].1.contains("down until"));
+        assert!(fates(&[standing_of("a", &one, false)], &[])[0].1.contains("down until"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod change;
 mod copies;
+mod leave;
 mod managers;
 mod run;
 
@@ -18,9 +19,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use change::{NewInstance, add_instance, create, delete};
-pub use copies::{
-    accept_loss, check_force, failover, force, offline_ranges, remove_instance, restart_rolling,
-};
+pub use copies::{accept_loss, check_force, failover, force, offline_ranges, restart_rolling};
+pub use leave::remove_instance;
 pub(crate) use managers::group_of;
 pub use managers::{
     NotTogether, Standing, TOGETHER_MAX, add_managers, await_together, fates, prefer_manager,

@@ -10,7 +10,8 @@ use crate::client::AdminClient;
 use crate::plan::names;
 use crate::refusal::Refusal;
 use dkv_catalog::{GroupChange, Machine, Member, MemberId, Outcome, Proposal};
-use dkv_protocol::admin::{GroupView, ManagersView, TakeInRequest};
+use dkv_protocol::admin::{GroupView, ManagersView, NodeRecord, StoreRecord, TakeInRequest};
+use dkv_protocol::ids::StoreId;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,29 +191,63 @@ impl Agent {
 
     /// A machine leaves the group for good. The machine itself begins a group of its own by it.
     pub(crate) async fn remove_manager(&self, machine: &str) -> Result<(), Refusal> {
+        let on_it = |node: &&NodeRecord| node.machine == machine;
         let holds = {
             let inner = self.lock();
-            let mut stores = inner.ledger.stores.values();
-            stores
-                .find(|e| e.record.nodes.iter().any(|node| node.machine == machine))
-                .map(|entry| entry.record.definition.name.clone())
+            let mut records = inner.ledger.stores.values().map(|entry| &entry.record);
+            records.find_map(|record| Some((record.nodes.iter().find(on_it)?, record))).map(
+                |(node, record)| {
+                    let copies = record.definition.replication.is_some();
+                    (record.definition.name.clone(), node.name.clone(), copies)
+                },
+            )
         };
-        if let Some(store) = holds {
-            return Err(Refusal::conflict(
-                "has_nodes",
-                format!("{machine} has nodes of the store {store}"),
-                format!("remove them first: dkv store remove-instance {store} --instance NODE"),
-            ));
+        if let Some((store, node, copies)) = holds {
+            let hint = if copies {
+                format!(
+                    "remove them first: dkv store remove-instance {store} --instance {node}   (--gone when the machine does not \
+                     come back)"
+                )
+            } else {
+                format!(
+                    "it has no copies, so what {node} holds is nowhere else: dkv store delete {store}   (--force when the \
+                     machine does not come back)"
+                )
+            };
+            let message = format!("{machine} has nodes of the store {store}");
+            return Err(Refusal::conflict("has_nodes", message, hint));
         }
         if machine == self.machine() {
             self.keep_members(|member| member == machine)?;
             self.ranges().set_left(true);
             let replaced = self.ranges().replace(NewLog::Alone).await;
-            return replaced
-                .map_err(|why| Refusal::of(507, "not_written", why, "make room on the disk"));
+            replaced
+                .map_err(|why| Refusal::of(507, "not_written", why, "make room on the disk"))?;
+            return self.forget_stores_of_others();
         }
         self.decide_group(GroupChange::Leave { machine: Machine(machine.to_string()) }).await?;
         self.keep_members(|member| member != machine)
+    }
+
+    /// Stores that have no node here are no concern of a manager that is on its own now. Only then: to its former group the
+    /// same would mean that they were deleted.
+    fn forget_stores_of_others(&self) -> Result<(), Refusal> {
+        let mut inner = self.lock();
+        let own =
+            |record: &StoreRecord| record.nodes.iter().any(|node| node.machine == self.machine());
+        let others: Vec<StoreId> = {
+            let records = inner.ledger.stores.values().map(|entry| &entry.record);
+            records.filter(|record| !own(record)).map(|record| record.id.clone()).collect()
+        };
+        self.change(&mut inner, |ledger| {
+            ledger.stores.retain(|_, entry| own(&entry.record));
+            Ok(())
+        })?;
+        drop(inner);
+        for store in &others {
+            self.ranges().forget(store);
+        }
+        Ok(())
     }
 
     /// Has a machine come first: of two, its manager decides alone. Nothing moves before its log is as long as that of the

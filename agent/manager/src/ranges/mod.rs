@@ -29,7 +29,7 @@ use dkv_protocol::admin::{GroupMember, GroupView};
 use dkv_protocol::ids::{BootId, NodeIndex, RangeId, StoreId};
 use dkv_protocol::limits::RANGES;
 use dkv_protocol::map::NodeInfo;
-use dkv_protocol::ranges::{ConfigAsk, RangeNews};
+use dkv_protocol::ranges::{ConfigAsk, DeadBoot, RangeNews};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -105,9 +105,6 @@ struct State {
     /// Machines of members that the log does not name: not yet, because it is empty, or not any more, because they left and
     /// their votes have to be taken over first.
     introduced: BTreeMap<MemberId, String>,
-    /// Processes that this manager killed or stops and whose end is not agreed on yet: until it is, the catalogue counts
-    /// copies that are gone.
-    ending: BTreeMap<NodeKey, Ending>,
     /// Where the log of the group was when it took this manager in; 0 when that is not known (any more). Who is not as far
     /// does not know this manager yet, which is not the same as having removed it.
     taken_in_at: u64,
@@ -129,13 +126,6 @@ struct State {
     replacement: Option<Replacement>,
     /// For those who tell the nodes.
     users: watch::Sender<users::UsersOf>,
-}
-
-/// A process that ends.
-struct Ending {
-    boot: BootId,
-    /// A stop may fail: then the process counts again from here on. One that was killed certainly ends.
-    until: Option<Instant>,
 }
 
 /// Another log for this manager.
@@ -304,8 +294,8 @@ impl Ranges {
         worst
     }
 
-    /// A machine speaks of another group than this manager does.
-    fn stranger(&self, machine: &str) {
+    /// A machine speaks of another group than this manager does, or of a store that this one knows nothing of.
+    pub(crate) fn stranger(&self, machine: &str) {
         let mut state = self.lock();
         if !state.left {
             state.strangers.insert(machine.to_string());
@@ -394,17 +384,32 @@ impl Ranges {
         self.lock().catalog().store(store).map(look)
     }
 
-    /// Whether a silent process may be killed so that others lead; see [`State::may_end`]. Not while nobody decides either: then
-    /// nobody would lead in its stead.
-    pub(crate) fn may_kill(&self, key: &NodeKey) -> bool {
-        let mut state = self.lock();
-        let decided = matches!(&state.part, Part::Member(log) if log.leader().is_some());
-        decided && state.may_end(key, None)
+    /// Has the managers decide that a process of this machine ends, which they refuse when it has, alone or with others that
+    /// end just now on whatever machine, all copies of some range that count. From then on it counts as gone for that
+    /// question, until it is or is spared.
+    pub(crate) async fn may_end(&self, key: &NodeKey) -> Result<bool, Undecided> {
+        let Some(end) = self.registered(key) else { return Ok(true) };
+        let command = Command::End { store: key.store.clone(), end };
+        let outcome = self.request(Proposal::Command(command)).await?;
+        Ok(!matches!(outcome, Outcome::Refused(_)))
     }
 
-    /// Whether a process may be stopped, which takes at most so long; see [`State::may_end`].
-    pub(crate) fn may_stop(&self, key: &NodeKey, most: Duration) -> bool {
-        self.lock().may_end(key, Some(Instant::now() + most))
+    /// The same for a silent process, so that others lead. Not while nobody decides: then nobody would lead in its stead.
+    pub(crate) async fn may_kill(&self, key: &NodeKey) -> bool {
+        let decided = matches!(&self.lock().part, Part::Member(log) if log.leader().is_some());
+        decided && self.may_end(key).await == Ok(true)
+    }
+
+    /// A process that was to end goes on. Says whether that is agreed on.
+    pub(crate) async fn spare(&self, key: &NodeKey) -> bool {
+        let Some(end) = self.registered(key) else { return true };
+        let command = Command::Spare { store: key.store.clone(), end };
+        self.request(Proposal::Command(command)).await.is_ok()
+    }
+
+    fn registered(&self, key: &NodeKey) -> Option<DeadBoot> {
+        let boot = |store: &Store| store.nodes.get(&key.node).and_then(|node| node.boot);
+        self.look(&key.store, boot).flatten().map(|boot| DeadBoot { node: key.node, boot })
     }
 
     /// Waits until the catalogue does not take this node for running any more.
@@ -424,7 +429,6 @@ impl State {
         Self {
             part,
             introduced: BTreeMap::new(),
-            ending: BTreeMap::new(),
             taken_in_at: 0,
             superseded,
             strangers: BTreeSet::new(),
@@ -445,32 +449,6 @@ impl State {
             Part::Outside(nothing) => nothing,
             Part::Member(log) => log.catalog(),
         }
-    }
-
-    /// Whether the end of a process loses nothing, which it is noted to do then, until its end is agreed on or that time has
-    /// come. It does when it has, alone or with others that end just now, all copies of some range that count.
-    fn may_end(&mut self, key: &NodeKey, until: Option<Instant>) -> bool {
-        let Part::Member(log) = &self.part else { return false };
-        let boot_of = |key: &NodeKey| log.catalog().store(&key.store)?.nodes.get(&key.node)?.boot;
-        let now = Instant::now();
-        self.ending.retain(|key, ending| {
-            boot_of(key) == Some(ending.boot) && ending.until.is_none_or(|until| now < until)
-        });
-        let Some(store) = log.catalog().store(&key.store) else { return false };
-        let goes = |node: NodeIndex| {
-            node == key.node || self.ending.contains_key(&NodeKey { node, ..key.clone() })
-        };
-        let is_lost = |range: RangeId| {
-            let config = store.range(range).config.as_ref();
-            config.is_some_and(|config| config.in_sync.iter().all(|rid| goes(rid.addr.node)))
-        };
-        if store.held_by(key.node).any(is_lost) {
-            return false;
-        }
-        if let Some(boot) = boot_of(key) {
-            self.ending.insert(key.clone(), Ending { boot, until });
-        }
-        true
     }
 
     /// The machine of a member.

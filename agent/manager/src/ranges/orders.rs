@@ -10,10 +10,10 @@ use dkv_catalog::{Command, Drain, Duty, Outcome, Proposal, Refusal as RangesRefu
 use dkv_protocol::admin::{NodeDuty, NodeRecord, NodeState, StoreRecord};
 use dkv_protocol::ids::{NodeIndex, StoreId};
 use dkv_protocol::ranges::DeadBoot;
+use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::net::TcpStream;
 
-/// Beyond its own bounds, most time for a stop until its end is agreed on.
-const STOP_MARGIN: Duration = Duration::from_secs(5);
 /// Most time for a machine that is said to be gone to show that it is not.
 const ALIVE_MAX: Duration = Duration::from_secs(2);
 
@@ -109,18 +109,9 @@ impl Agent {
         if self.ranges().look(&key.store, up) != Some(true) {
             return Ok(());
         }
-        let pace = self.options().pace;
-        if !self.ranges().may_stop(&key, pace.handover_max + pace.stop_max + STOP_MARGIN) {
-            return Err(Refusal::conflict(
-                "last_copy",
-                format!(
-                    "{node} has the only copy of some ranges, but for nodes that are being stopped: what they hold would be lost"
-                ),
-                format!(
-                    "wait until others are in sync (dkv store show {store}), stop the whole store (dkv store stop {store}), or \
-                     give them up with --force"
-                ),
-            ));
+        let may_end = || async { self.ranges().may_end(&key).await.map_err(undecided) };
+        if !may_end().await? {
+            return Err(last_copy(store, node));
         }
         self.set_duty(store, node, NodeDuty::Follows).await?;
         let Some(mut told) = self.ranges().told(&key.store) else { return Ok(()) };
@@ -134,12 +125,37 @@ impl Agent {
         };
         // What is not handed over by then is taken over when the process has ended.
         let _ = tokio::time::timeout(self.options().pace.handover_max, leads_nothing).await;
-        Ok(())
+        // A copy that others had may have been let go meanwhile.
+        if may_end().await? {
+            return Ok(());
+        }
+        self.goes_on(store, node).await;
+        Err(last_copy(store, node))
+    }
+
+    /// A node that was to be stopped runs on, and takes its full part again.
+    pub(crate) async fn goes_on(&self, store: &str, node: &str) {
+        self.spare(store, node).await;
+        if let Err(refusal) = self.take_part_again(store, node).await {
+            tracing::warn!(
+                store,
+                node,
+                reason = refusal.message,
+                "follows only, though it was not stopped"
+            );
+        }
+    }
+
+    /// A node whose end was agreed on does not end.
+    pub(crate) async fn spare(&self, store: &str, node: &str) {
+        if let Some(key) = self.node_key(store, node) {
+            self.ranges().spare(&key).await;
+        }
     }
 
     /// Whether a node may be killed without a loss: refused when it has the only copy of something, which every node of a
     /// store without copies has.
-    pub(crate) fn check_kill(&self, store: &str, node: &str) -> Result<(), Refusal> {
+    pub(crate) async fn check_kill(&self, store: &str, node: &str) -> Result<(), Refusal> {
         let Some(key) = self.node_key(store, node) else {
             return Err(Refusal::conflict(
                 "last_copy",
@@ -149,16 +165,8 @@ impl Agent {
                 "to measure that loss: dkv bench failover STORE --accept-loss. Copies are chosen at creation: --replicas 1",
             ));
         };
-        if self.ranges().may_stop(&key, STOP_MARGIN) {
-            return Ok(());
-        }
-        Err(Refusal::conflict(
-            "last_copy",
-            format!(
-                "{node} has the only copy of some ranges, but for nodes that are being stopped: what they hold would be lost"
-            ),
-            format!("wait until others are in sync: dkv store show {store}"),
-        ))
+        let may_end = self.ranges().may_end(&key).await.map_err(undecided)?;
+        if may_end { Ok(()) } else { Err(last_copy(store, node)) }
     }
 
     /// Goes on without machines that an operator vouches to be gone: when they were needed to decide, this manager decides
@@ -195,6 +203,16 @@ impl Agent {
                     "{alive} answers, so it is not gone: to go on without it would make two stores of one"
                 ),
                 format!("stop it first (dkv store stop {store}, and its manager), or wait for it"),
+            ));
+        }
+        if let Some(node) = nodes_that_answer(&record, gone).await {
+            return Err(Refusal::conflict(
+                "it_lives",
+                format!(
+                    "the node {} answers on port {}, so its machine is not gone: to go on without it would make two stores of one",
+                    node.name, node.cluster_port
+                ),
+                format!("start the manager of its machine again, {}: dkv agent", node.machine),
             ));
         }
         let group = self.ranges().group();
@@ -264,11 +282,47 @@ impl Agent {
         let follows = |known: &Store| {
             known.nodes.get(&key.node).is_some_and(|node| node.duty == Duty::Follows)
         };
+        let ending = |known: &Store| known.nodes.get(&key.node).is_some_and(|node| node.ending);
+        if self.ranges().look(&key.store, ending) == Some(true) {
+            self.ranges().spare(&key).await;
+        }
         if self.ranges().look(&key.store, follows) == Some(true) {
             self.set_duty(store, node, NodeDuty::Full).await?;
         }
         Ok(())
     }
+}
+
+/// One of the nodes of these machines that answers: its process may outlive its manager.
+async fn nodes_that_answer(record: &StoreRecord, machines: &[String]) -> Option<NodeRecord> {
+    let mut asked = tokio::task::JoinSet::new();
+    for node in record.nodes.iter().filter(|node| machines.contains(&node.machine)) {
+        let Ok(manager) = node.machine.parse::<SocketAddr>() else { continue };
+        let node = node.clone();
+        asked.spawn(async move {
+            let dialled = TcpStream::connect((manager.ip(), node.cluster_port));
+            matches!(tokio::time::timeout(ALIVE_MAX, dialled).await, Ok(Ok(_))).then_some(node)
+        });
+    }
+    while let Some(answer) = asked.join_next().await {
+        if let Ok(Some(node)) = answer {
+            return Some(node);
+        }
+    }
+    None
+}
+
+fn last_copy(store: &str, node: &str) -> Refusal {
+    Refusal::conflict(
+        "last_copy",
+        format!(
+            "{node} has the only copy of some ranges, but for nodes that are being stopped: what they hold would be lost"
+        ),
+        format!(
+            "wait until others are in sync (dkv store show {store}), stop the whole store (dkv store stop {store}), or give \
+             them up with --force"
+        ),
+    )
 }
 
 fn check_copies(record: &StoreRecord) -> Result<(), Refusal> {
@@ -297,6 +351,11 @@ fn in_words(refusal: RangesRefusal) -> Refusal {
             "still_holds",
             format!("the node still holds copies that count, of range {} for one", range.0),
             "wait until its copies have moved: dkv store show",
+        ),
+        RangesRefusal::LastCopy(range) => (
+            "last_copy",
+            format!("it has the only copy of some ranges, range {} for one, but for nodes that are being stopped", range.0),
+            "wait until others are in sync: dkv store show",
         ),
         RangesRefusal::LastNode => (
             "last_node",

@@ -49,20 +49,19 @@ fn of(store: &Store, record: &StoreRecord) -> CopiesView {
         unformed_ranges: count(&|range| range.config.is_none()),
         offline_ranges: count(&Range::is_offline),
         degraded_ranges: count(&|range| range.is_served() && in_sync(range) < wanted),
-        moving_ranges: count(&|range| range.is_served() && !is_placed(range)),
+        moving_ranges: count(&|range| range.is_served() && !is_placed(store, range)),
         nodes: record.indexed().map(node).collect(),
     }
 }
 
-/// Whether its copies and its primary are where they should be.
-fn is_placed(range: &Range) -> bool {
+/// Whether its copies and its primary are where they should be, as far as nodes are up: to one that is not nothing moves.
+fn is_placed(store: &Store, range: &Range) -> bool {
     let Some(config) = &range.config else { return false };
-    let sorted = |addrs: &mut dyn Iterator<Item = ShardAddr>| {
-        let mut all: Vec<ShardAddr> = addrs.collect();
-        all.sort_unstable();
-        all
-    };
-    let members = sorted(&mut config.in_sync.iter().map(|rid| rid.addr));
-    members == sorted(&mut range.placement.iter().copied())
-        && range.placement.first() == Some(&config.primary.addr)
+    let up = |addr: &&ShardAddr| store.nodes.get(&addr.node).is_some_and(|n| n.boot.is_some());
+    let mut wished: Vec<ShardAddr> = range.placement.iter().filter(up).copied().collect();
+    let mut members: Vec<ShardAddr> = config.in_sync.iter().map(|rid| rid.addr).collect();
+    let leads = wished.first().is_none_or(|first| *first == config.primary.addr);
+    wished.sort_unstable();
+    members.sort_unstable();
+    leads && (members == wished || wished.is_empty())
 }

@@ -486,7 +486,7 @@ fn a_node_joins_and_another_leaves_while_the_store_runs() {
     client.create(&with_copies("S", 2, 1)).unwrap();
     start_all(&machine, "S", 2);
     let group = group(&[&machine]);
-    let refused = coordinate::remove_instance(&group, "S", "node1", MOST);
+    let refused = coordinate::remove_instance(&group, "S", "node1", false, MOST);
     assert!(refused.rows[0].message.contains("need 2 nodes"), "{refused:?}");
     let primaries = Primaries::play(&machine);
     let report = coordinate::add_instance(&group, "S", &NewInstance::default());
@@ -503,9 +503,9 @@ fn a_node_joins_and_another_leaves_while_the_store_runs() {
 
     // One that never ran goes as it came.
     client.add_instance("S", &AddInstanceRequest::default()).unwrap();
-    let report = coordinate::remove_instance(&group, "S", "node4", MOST);
+    let report = coordinate::remove_instance(&group, "S", "node4", false, MOST);
     assert_eq!(report.outcome(), Outcome::Done, "{report:?}");
-    let report = coordinate::remove_instance(&group, "S", "node2", MOST);
+    let report = coordinate::remove_instance(&group, "S", "node2", false, MOST);
     assert_eq!(report.outcome(), Outcome::Done, "{report:?}");
     let view = client.store("S").unwrap();
     let names: Vec<&str> = view.record.nodes.iter().map(|node| node.name.as_str()).collect();

@@ -225,13 +225,21 @@ starting the store gives up everything instead.")]
     /// Removes one node from a running store with copies: its copies move to the others first
     #[command(after_help = "\
 Examples:
-  dkv store remove-instance TestStore --instance node3")]
+  dkv store remove-instance TestStore --instance node3
+  dkv store remove-instance TestStore --instance node3 --gone
+
+--gone is for a machine that does not come back: it is not asked, and refused while its manager or the node answers. Its
+copies are made anew on the others, as many as there are nodes for; then dkv manager remove, and for a machine in its place
+dkv manager add and dkv store add-instance.")]
     RemoveInstance {
         /// Name of the store
         name: String,
         /// The node, as node3
         #[arg(long, env = "DKV_INSTANCE", value_name = "NODE")]
         instance: String,
+        /// Its machine is gone for good
+        #[arg(long, env = "DKV_INSTANCE_GONE", value_parser = clap::builder::FalseyValueParser::new())]
+        gone: bool,
         #[command(flatten)]
         patience: Patience,
         #[command(flatten)]
@@ -278,9 +286,9 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
         Command::AcceptLoss { name, patience, shared } => {
             run::accept_loss(name, patience.most(), shared, spelling)
         }
-        Command::RemoveInstance { name, instance, patience, shared } => {
+        Command::RemoveInstance { name, instance, gone, patience, shared } => {
             run::copies(shared, spelling, &format!("moving the copies of {instance}"), |group| {
-                coordinate::remove_instance(group, name, instance, patience.most())
+                coordinate::remove_instance(group, name, instance, *gone, patience.most())
             })
         }
         Command::List { name, detailed, shared } => {
