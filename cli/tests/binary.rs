@@ -134,20 +134,44 @@ fn doctor_gives_a_row_for_each_check() {
     let output = dkv(home.path(), &["doctor", "-o", "json"]);
     let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("JSON");
     // What costs latency is a warning; only what stops a node fails the command.
-    let stops = rows.iter().any(|row| !["ok", "warning"].iter().any(|fine| row["Result"] == *fine));
+    let words = ["ok", "note", "unknown", "warning", "fatal"];
+    assert!(rows.iter().all(|row| words.iter().any(|word| row["Result"] == *word)), "{rows:#?}");
+    let stops = rows.iter().any(|row| row["Result"] == "fatal");
     assert_eq!(code(&output), i32::from(stops), "{rows:#?}");
-    for check in ["io_uring", "memlock", "descriptors", "cpus", "client ports", "data directory"] {
+    for check in [
+        "io_uring",
+        "memlock",
+        "descriptors",
+        "cpus",
+        "client ports",
+        "data directory",
+        "stolen time",
+    ] {
         assert!(rows.iter().any(|row| row["Check"] == check), "{check}");
     }
     for row in rows.iter().filter(|row| row["Result"] != "ok") {
-        assert_ne!(row["Fix"], "", "{row}");
+        assert_ne!(row["Why"], "", "{row}");
+        assert!(row["Result"] == "note" || row["Fix"] != "", "{row}");
     }
+    let woken =
+        rows.iter().filter(|row| row["Check"].as_str().unwrap().starts_with("wake-up CPU")).count();
+    assert_eq!(woken, std::thread::available_parallelism().unwrap().get(), "{rows:#?}");
+}
+
+#[test]
+fn doctor_prints_fixes_and_leaves_out_what_takes_time_when_asked_to() {
+    let home = tempfile::tempdir().unwrap();
+    let fixes = text(&dkv(home.path(), &["doctor", "--fix", "--quick"]).stdout);
+    assert!(fixes.starts_with("# "), "{fixes}");
+    let quick = text(&dkv(home.path(), &["doctor", "--quick"]).stdout);
+    assert!(quick.contains("left out (--quick)"), "{quick}");
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing is left behind");
 }
 
 #[test]
 fn results_in_a_pipe_have_no_colours() {
     let home = tempfile::tempdir().unwrap();
-    let table = text(&dkv(home.path(), &["doctor"]).stdout);
+    let table = text(&dkv(home.path(), &["doctor", "--quick"]).stdout);
     assert!(table.starts_with("Check "), "{table}");
     assert!(table.lines().nth(1).is_some_and(|rule| rule.chars().all(|c| c == '-')), "{table}");
     assert!(!table.contains('\x1b'));

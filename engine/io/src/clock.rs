@@ -32,6 +32,31 @@ pub fn process_cpu_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::ProcessCPUTime))
 }
 
+/// How the kernel's calendar stands to the world's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calendar {
+    /// Whether something (chrony, timesyncd, a hypervisor's clock) keeps it right.
+    pub synchronised: bool,
+    /// Most that it may be off, in microseconds, as the keeper says.
+    pub error_us_max: u64,
+}
+
+/// Asks the kernel, and changes nothing.
+///
+/// # Errors
+/// A filter forbids the call.
+pub fn calendar() -> std::io::Result<Calendar> {
+    // SAFETY: all zeros is a timex; its `modes` of 0 asks.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a timex of our own, which the kernel fills.
+    let answer = unsafe { libc::adjtimex(&raw mut state) };
+    if answer < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    let synchronised = state.status & libc::STA_UNSYNC == 0;
+    Ok(Calendar { synchronised, error_us_max: u64::try_from(state.maxerror).unwrap_or(0) })
+}
+
 /// A clock before its own zero (a machine set to 1960) counts as zero.
 fn nanoseconds(time: Timespec) -> u64 {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
@@ -50,6 +75,12 @@ mod tests {
         assert!(boottime_ms() >= boot / 1_000_000);
         // 2020-01-01 and 2100-01-01: milliseconds, neither seconds nor nanoseconds.
         assert!((1_577_836_800_000..4_102_444_800_000).contains(&wall), "{wall}");
+    }
+
+    #[test]
+    fn the_kernel_says_how_its_calendar_stands() {
+        let calendar = calendar().expect("asking needs no right");
+        assert!(calendar.synchronised || calendar.error_us_max > 0, "{calendar:?}");
     }
 
     #[test]

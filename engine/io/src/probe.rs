@@ -4,6 +4,7 @@ use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::selftest::run_dry;
 use crate::unavailable::Surroundings;
 use crate::{EpollReactor, IoUnavailable, Options, Reactor, UringReactor, WakeHandle};
 
@@ -13,6 +14,15 @@ use crate::{EpollReactor, IoUnavailable, Options, Reactor, UringReactor, WakeHan
 pub struct Report {
     /// Version of the running kernel.
     pub kernel: String,
+    /// What `io_uring_setup` of the smallest ring without any flags failed with; none: it did not.
+    pub setup_errno: Option<i32>,
+    /// Operations that nodes use and this kernel, or a filter, does not give; none without a ring to ask.
+    pub operations_missing: Option<Vec<&'static str>>,
+    /// How many operations nodes use.
+    pub operations: usize,
+    /// What came of a ring that ran out of receive buffers: how many receives found none before it went on, or what did
+    /// not work; none without a ring.
+    pub run_dry: Option<Result<u64, String>>,
     /// Ring flags that the kernel accepted; empty without a ring.
     pub flags: Vec<&'static str>,
     /// The line that a shard prints about its reactor; empty without a ring.
@@ -23,6 +33,8 @@ pub struct Report {
     pub seccomp: u32,
     /// `RLIMIT_MEMLOCK` in bytes; `None` for no limit.
     pub memlock_limit_bytes: Option<u64>,
+    /// Locked memory of this process, in bytes: of all processes of the user those that no process can see count as well.
+    pub memlock_used_bytes: u64,
     /// Whether the limit does not apply (CAP_IPC_LOCK).
     pub memlock_exempt: bool,
     /// Lockable memory that one shard needs, in bytes.
@@ -39,13 +51,19 @@ pub struct Report {
 pub fn probe() -> Report {
     let around = surroundings();
     let nofile = getrlimit(Resource::Nofile);
+    let bare = crate::uring::bare();
     let mut report = Report {
         kernel: around.kernel,
+        setup_errno: bare.as_ref().err().and_then(std::io::Error::raw_os_error),
+        operations_missing: bare.ok(),
+        operations: crate::uring::OPERATIONS_USED,
+        run_dry: None,
         flags: Vec::new(),
         describe: String::new(),
         io_uring_disabled: around.io_uring_disabled,
         seccomp: around.seccomp,
         memlock_limit_bytes: Some(around.memlock_limit).filter(|limit| *limit != u64::MAX),
+        memlock_used_bytes: around.memlock_used_kib * 1024,
         memlock_exempt: around.memlock_exempt,
         memlock_need_bytes: 0,
         nofile_limit: (nofile.current, nofile.maximum),
@@ -62,11 +80,23 @@ pub fn probe() -> Report {
             report.describe = reactor.describe();
             Ok(())
         });
+    if report.result.is_ok() {
+        report.run_dry = Some(dry());
+    }
     report.epoll = WakeHandle::new()
         .and_then(|wake| EpollReactor::tested(Options::new(wake)))
         .map(drop)
         .map_err(|error| error.to_string());
     report
+}
+
+/// A ring of its own with few buffers, which therefore runs out of them.
+fn dry() -> Result<u64, String> {
+    let wake = WakeHandle::new().map_err(|error| error.to_string())?;
+    let small = Options { sq_entries: 8, cq_entries: 64, buffers: 4, ..Options::new(wake) };
+    let small = Options { buffers_at_first: 4, ..small };
+    let mut ring = UringReactor::new(small).map_err(|error| error.to_string())?;
+    run_dry(&mut ring).map_err(|error| error.to_string())
 }
 
 /// Version of the running kernel.
@@ -122,5 +152,7 @@ mod tests {
             Err(cause) => panic!("this machine cannot run the tests: {cause}"),
         }
         assert_eq!(report.epoll, Ok(()));
+        assert_eq!((report.setup_errno, report.operations_missing), (None, Some(Vec::new())));
+        assert!(matches!(report.run_dry, Some(Ok(1..))), "{:?}", report.run_dry);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Conn, Event, Reactor, Wait, WakeHandle, clock, sockets};
+use crate::{Conn, Event, Reactor, UringReactor, Wait, WakeHandle, clock, sockets};
 
 /// A machine that needs longer is stalled, not slow.
 const LIMIT_NS: u64 = 5_000_000_000;
@@ -51,6 +51,60 @@ pub fn self_test<R: Reactor>(reactor: &mut R, wake: &WakeHandle) -> io::Result<(
     test.close(conn)?;
     test.reactor.stop_listening(listener);
     test.reactor.turn(Wait::Now, &mut test.events)
+}
+
+/// Bytes that are sent to a ring which has buffers for a part of them only.
+const FLOOD_BYTES: usize = 64 * 1024;
+
+/// Has a ring run out of receive buffers (ENOBUFS) and go on when it gets them back; on this thread and on loopback. To be
+/// called on a fresh ring with buffers for fewer than [`FLOOD_BYTES`]. Gives how many receives found none.
+///
+/// # Errors
+/// The text says what did not work.
+pub(crate) fn run_dry(ring: &mut UringReactor) -> io::Result<u64> {
+    let listener = sockets::bind_listener((Ipv4Addr::LOCALHOST, 0).into(), 8)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    let mut peer = TcpStream::connect(listener.local_addr()?)?;
+    let listener = ring.listen(listener)?;
+    peer.set_write_timeout(Some(Duration::from_nanos(LIMIT_NS)))?;
+    let mut test =
+        Test { reactor: ring, events: Vec::new(), end: clock::monotonic_ns() + LIMIT_NS };
+    let socket = test.until("accepting a connection", |event| match event {
+        Event::Accepted { socket, .. } => Some(socket),
+        _ => None,
+    })?;
+    let conn = test.reactor.adopt(socket)?;
+    let wanted: Vec<u8> = (0..FLOOD_BYTES).map(|at| (at / 256) as u8).collect();
+    peer.write_all(&wanted)?;
+    let (mut held, mut received) = (Vec::new(), Vec::new());
+    while received.len() < wanted.len() {
+        // Nothing is given back before the ring has run dry.
+        if test.reactor.counts().buffers_missed > 0 {
+            held.drain(..).for_each(|chunk| test.reactor.give_back(chunk));
+        }
+        if clock::monotonic_ns() > test.end {
+            return Err(io::Error::other(
+                "going on after the receive buffers ran out took too long",
+            ));
+        }
+        let mut events = Vec::new();
+        test.reactor.turn(Wait::Until(Duration::from_millis(20)), &mut events)?;
+        for event in events {
+            if let Event::Received { chunk, .. } = event {
+                received.extend_from_slice(test.reactor.bytes(&chunk));
+                held.push(chunk);
+            }
+        }
+    }
+    held.drain(..).for_each(|chunk| test.reactor.give_back(chunk));
+    test.close(conn)?;
+    test.reactor.stop_listening(listener);
+    test.reactor.turn(Wait::Now, &mut test.events)?;
+    match test.reactor.counts().buffers_missed {
+        0 => Err(io::Error::other("the receive buffers did not run out though they had to")),
+        _ if received != wanted => Err(io::Error::other("received bytes differ from those sent")),
+        missed => Ok(missed),
+    }
 }
 
 struct Test<'a, R> {

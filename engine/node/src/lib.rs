@@ -30,7 +30,8 @@ mod start;
 mod status;
 mod users;
 
-pub use dkv_io::{IoUnavailable, Report, probe};
+pub use dkv_io::clock::{Calendar, calendar};
+pub use dkv_io::{IoUnavailable, Report, cpu, probe};
 pub use dkv_shard::{user_line, user_needs_no_password};
 
 use crate::control::Control;

@@ -39,7 +39,7 @@ use place::{Place, Receiving};
 use receive::Source;
 use ring::{Completion, Ring};
 use send::{Gather, Sending};
-pub(crate) use setup::need_bytes;
+pub(crate) use setup::{OPERATIONS_USED, bare, need_bytes};
 
 /// Smallest page of the machines that DKV runs on; only for sums of sizes.
 const PAGE_BYTES: u64 = 4096;

@@ -30,6 +30,14 @@ const OPERATIONS: [(u8, &str); 7] = [
     (opcode::MsgRingData::CODE, "MSG_RING"),
 ];
 
+/// How many they are.
+pub(crate) const OPERATIONS_USED: usize = OPERATIONS.len();
+
+/// Makes the smallest ring there is, without any flag, and says which operations are missing from it.
+pub(crate) fn bare() -> io::Result<Vec<&'static str>> {
+    Ring::new(IoUring::new(1)?).missing(&OPERATIONS)
+}
+
 /// How often the queues may be halved when memory is short.
 const HALVINGS_MAX: u32 = 2;
 /// The memory of rings that were just closed is given back late, by a kernel thread: a process that follows another one
