@@ -14,6 +14,7 @@ import sys
 import cluster
 import copies
 import cost
+import generator
 import latency
 import memory
 import reactors
@@ -36,6 +37,7 @@ SECTIONS = {
     "cluster": cluster.measure,
     "copies": copies.measure,
     "io": reactors.measure,
+    "generator": generator.measure,
     "memory": memory.measure,
 }
 # Several gigabytes and minutes: only when asked for.

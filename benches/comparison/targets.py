@@ -33,3 +33,7 @@ COPIES = {"set": 1.6, "get": 1.05}
 RESYNC_200_MB_S = 1.0
 # CPU time of the longest piece of a resync at the node that leads: a batch, with one slice walked and one or two written and framed.
 RESYNC_SLICE_US = 200
+# pipeline: client CPU per operation of dkv bench / redis-benchmark.
+GENERATOR = {1: 0.8, 16: 0.6}
+# Median latency at a tenth of the load / with one connection in a closed loop.
+GENERATOR_P50 = 1.25

@@ -17,6 +17,7 @@ const SECTIONS: &[&str] = &[
     "stalls",
     "cluster",
     "io",
+    "generator",
     "memory",
 ];
 

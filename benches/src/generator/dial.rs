@@ -77,6 +77,10 @@ impl Dialer {
                         .set_read_timeout(Some(self.timeout))
                         .and_then(|()| socket.set_write_timeout(Some(self.timeout)))
                         .and_then(|()| socket.set_nodelay(true));
+                    if let (Ok(here), Ok(there)) = (socket.local_addr(), socket.peer_addr()) {
+                        // What a load costs its maker is taken from what it can measure.
+                        dkv_io::sockets::spare_congestion_control(&socket, here, there);
+                    }
                     return set
                         .map(|()| socket)
                         .map_err(|error| Problem::unreachable(endpoint, &error.to_string()));

@@ -135,15 +135,13 @@ pub(super) fn look(bytes: &[u8]) -> Result<Reply, String> {
         b'-' => Kind::Error,
         b'_' => Kind::Missing,
         b'$' => {
-            let text = std::str::from_utf8(&bytes[1..end]).unwrap_or_default().trim_end();
-            if text == "-1" {
+            let digits = bytes[1..end].trim_ascii_end();
+            if digits == b"-1" {
                 return Ok(Reply::Done { length, kind: Kind::Missing });
             }
-            let size: usize = text
-                .parse()
-                .ok()
+            let size = number(digits)
                 .filter(|size| *size <= dkv_protocol::limits::VALUE_BYTES_MAX)
-                .ok_or_else(|| format!("it sent a string of length {text:?}"))?;
+                .ok_or_else(|| format!("it sent a string of length {:?}", beginning(digits)))?;
             let total = length + size + 2;
             return Ok(if bytes.len() >= total {
                 Reply::Done { length: total, kind: Kind::Answer }
@@ -154,6 +152,14 @@ pub(super) fn look(bytes: &[u8]) -> Result<Reply, String> {
         _ => Kind::Answer,
     };
     Ok(Reply::Done { length, kind })
+}
+
+/// A number of some digits; none when it is no such thing or has too many.
+fn number(digits: &[u8]) -> Option<usize> {
+    let add = |sum: usize, digit: &u8| {
+        digit.is_ascii_digit().then(|| sum * 10 + usize::from(digit - b'0'))
+    };
+    (1..=10).contains(&digits.len()).then(|| digits.iter().try_fold(0, add)).flatten()
 }
 
 /// The first bytes as text, for a message.

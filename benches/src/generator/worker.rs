@@ -248,6 +248,9 @@ impl<'a> Worker<'a> {
             let slot = dkv_protocol::slots::slot_of(&self.requests.key(key));
             return usize::from(self.owner[usize::from(slot.0)]);
         }
+        if self.groups.len() == 1 {
+            return 0;
+        }
         // Nodes that are away get nothing, as a balancer before plain clients would do it.
         for _ in 0..self.groups.len() {
             self.next_group = (self.next_group + 1) % self.groups.len();
@@ -436,7 +439,10 @@ impl<'a> Worker<'a> {
         let side = if asked.write { &mut self.tally.writes } else { &mut self.tally.reads };
         side.missing += u64::from(kind == Kind::Missing);
         side.latency.saturating_record(now.saturating_sub(asked.intended_ns).max(1));
-        side.service.saturating_record(now.saturating_sub(asked.sent_ns).max(1));
+        // In a closed loop a request is due when it is sent: see `finish`.
+        if self.schedule.is_some() {
+            side.service.saturating_record(now.saturating_sub(asked.sent_ns).max(1));
+        }
         Ok(())
     }
 
@@ -624,6 +630,11 @@ impl<'a> Worker<'a> {
     }
 
     fn finish(&mut self, closed_at: Option<u64>, cpu_before: u64, start_ns: u64) {
+        if self.schedule.is_none() {
+            for side in [&mut self.tally.reads, &mut self.tally.writes] {
+                side.service.clone_from(&side.latency);
+            }
+        }
         self.give_up_waiting();
         let measured = |asked: &&Asked| asked.intended_ns >= self.measure_from_ns;
         let open = self.sessions.iter().flatten().flat_map(|session| &session.asked);
