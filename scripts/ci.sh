@@ -31,7 +31,7 @@ cargo nextest run --workspace --no-fail-fast
 # The binaries are those of the step before.
 step "tests of real processes, on epoll"
 # Two that take minutes and look at managers and commands rather than at sockets are left out unless DKV_EPOLL_ALL=1.
-left_out='binary(filters) or binary(compare) or binary(fuzz)'
+left_out='binary(filters) or binary(compare) or binary(fuzz) or binary(console)'
 [ -n "${DKV_EPOLL_ALL:-}" ] || left_out="$left_out or binary(two_managers) or binary(differential)"
 DKV_TEST_IO=epoll cargo nextest run --profile epoll --workspace --no-fail-fast \
   -E "(package(dkv-tests) or (package(dkv-node) and kind(test))) and not ($left_out)"

@@ -273,6 +273,19 @@ def no_markup():
     step("text cannot become markup")
 
 
+def remembers():
+    """Opened anew in the same tab, it goes on, and the charts begin in the past."""
+    driver.refresh()
+    until("it goes on", lambda: text("#live") == "● Live")
+    check(not by_id("login").is_displayed(), "it wants the token again")
+    lines = "return document.querySelector('#rates path.line').getAttribute('d').split('L').length"
+    # Of what this page saw itself there is one point every two seconds.
+    begun = time.monotonic()
+    until("the past is there", lambda: driver.execute_script(lines) > 6)
+    check(time.monotonic() - begun < 8, "the points are its own")
+    step("charts that begin in the past")
+
+
 def by_keyboard():
     """Stop and start, with no other means than keys."""
     driver.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
@@ -291,6 +304,7 @@ def by_keyboard():
     until("it says so", lambda: "was stopped" in text("#notices"))
     check(status() == "Stopped", "the manager does not say that it is stopped")
     until("the card says so", lambda: "Stopped" in text("#store-cards .badge"))
+    until("nothing is missing", lambda: "lost" not in text("#store-cards") and "▲" not in text("#rows"))
     picture("stopped")
     driver.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
     tab_to("Start local")
@@ -395,6 +409,7 @@ def one():
             prefer(theme)
             picture(theme)
     no_markup()
+    remembers()
     narrow()
     by_keyboard()
     restarts()

@@ -19,6 +19,7 @@ mod control;
 pub mod coordinate;
 mod foreign;
 pub mod guard;
+mod history;
 mod ledger;
 mod plan;
 mod process;

@@ -2,7 +2,9 @@
 //! that does not answer, or that the others take for dead, is ended.
 
 use crate::catalogue::Agent;
+use crate::client::unix_s;
 use crate::control;
+use crate::history::{self, Trail};
 use crate::process::{self, Signaller};
 use crate::ranges::NodeKey;
 use crate::samples::Samples;
@@ -19,6 +21,7 @@ const SILENT_SAMPLES: u32 = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     pub(crate) samples: Mutex<Samples>,
+    pub(crate) trail: Mutex<Trail>,
     /// Samples in a row that the node did not answer.
     silent: AtomicU32,
     /// Whether its process was killed for its silence, which is its own fault.
@@ -78,6 +81,9 @@ pub(crate) async fn watch(
             }
             let mut samples = live.samples.lock().expect("no holder of this lock panics");
             samples.add(Instant::now(), status);
+            if let Some(now) = samples.metrics(agent.machine(), history::WINDOW) {
+                live.trail.lock().expect("no holder of this lock panics").note(unix_s(), &now);
+            }
         } else {
             live.silent.fetch_add(1, Relaxed);
             let since = *silent_since.get_or_insert(asked);

@@ -7,10 +7,11 @@
 use super::Api;
 use super::routes::{Shared, force, query};
 use crate::catalogue::Agent;
-use crate::client::AdminClient;
+use crate::client::{AdminClient, unix_s};
 use crate::coordinate::{
     self, ActionResult, ActionRow, Group, Outcome, Report, Settings, Standing,
 };
+use crate::history::{HistoryView, NodeHistory, STEP_S};
 use crate::refusal::Refusal;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -95,6 +96,35 @@ pub(super) async fn metrics(api: &Api, window_s: u32) -> Result<MetricsView, Ref
     ask(api, LOOK_MAX, move |group| {
         let answers = group.each(|client: &AdminClient| client.metrics(window_s));
         let mut view = MetricsView { window_s, nodes: Vec::new(), unreached: Vec::new() };
+        for (machine, answer) in group.managers().into_iter().zip(answers) {
+            match answer {
+                Ok(own) => view.nodes.extend(own.nodes),
+                Err(_) => view.unreached.push(machine),
+            }
+        }
+        view
+    })
+    .await
+}
+
+/// What the nodes of this machine did over the last minutes.
+pub(super) fn own_history(agent: &Agent) -> HistoryView {
+    let now = unix_s();
+    let mut nodes = Vec::new();
+    agent.each_live(|store, record, _, live| {
+        let points = live.trail.lock().expect("no holder of this lock panics").points(now);
+        if !points.is_empty() {
+            nodes.push(NodeHistory { store: store.to_string(), node: record.name.clone(), points });
+        }
+    });
+    HistoryView { step_s: STEP_S, nodes, unreached: Vec::new() }
+}
+
+pub(super) async fn history(api: &Api) -> Result<HistoryView, Refusal> {
+    ask(api, LOOK_MAX, |group| {
+        let answers = group
+            .each(|client: &AdminClient| client.get::<HistoryView>("/admin/v1/metrics/history"));
+        let mut view = HistoryView { step_s: STEP_S, ..HistoryView::default() };
         for (machine, answer) in group.managers().into_iter().zip(answers) {
             match answer {
                 Ok(own) => view.nodes.extend(own.nodes),

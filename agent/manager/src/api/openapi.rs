@@ -116,6 +116,9 @@ fn paths() -> Value {
         "/admin/v1/metrics": {
             "get": call("Rates and totals of the nodes of this machine.", &[&window, &group], None, "200", "MetricsView")
         },
+        "/admin/v1/metrics/history": {
+            "get": call("What the nodes did over the last five minutes, a point every two seconds.", &[&group], None, "200", "HistoryView")
+        },
         "/admin/v1/stores": {
             "get": call("All stores of this machine.", &[&group], None, "200", "StoresView"),
             "post": create
@@ -250,7 +253,7 @@ fn schemas() -> Value {
         ("cluster_ok", "boolean"),
         ("io?", "string"),
     ]);
-    json!({
+    let mut all = json!({
         "StoreDefinition": object(&[
             ("name", "string"),
             ("instance_prefix", "string"),
@@ -437,7 +440,41 @@ fn schemas() -> Value {
         ]),
         "ErrorBody": object(&[("code", "string"), ("message", "string"), ("hint", "string")]),
         "ErrorDocument": object(&[("error", "ErrorBody")]),
-    })
+    });
+    // Apart from the others: the macro nests as deep as it has fields.
+    for (name, schema) in history_schemas() {
+        all[name] = schema;
+    }
+    all
+}
+
+fn history_schemas() -> [(&'static str, Value); 3] {
+    [
+        (
+            "HistoryView",
+            object(&[
+                ("step_s", "integer"),
+                ("nodes", "[NodeHistory]"),
+                ("unreached?", "[string]"),
+            ]),
+        ),
+        (
+            "NodeHistory",
+            object(&[("store", "string"), ("node", "string"), ("points", "[HistoryPoint]")]),
+        ),
+        (
+            "HistoryPoint",
+            object(&[
+                ("at_s", "integer"),
+                ("gets?", "number"),
+                ("puts?", "number"),
+                ("removes?", "number"),
+                ("p50_us?", "number"),
+                ("p99_us?", "number"),
+                ("p999_us?", "number"),
+            ]),
+        ),
+    ]
 }
 
 #[cfg(test)]
@@ -445,6 +482,7 @@ mod tests {
     use super::*;
     use crate::api::group::StoreRan;
     use crate::coordinate::{ActionRow, Outcome};
+    use crate::history::{HistoryView, NodeHistory, Point};
     use dkv_protocol::admin::{
         AcceptLossRequest, ForceRequest, GroupMember, GroupView, MessagesAnswer, TakeInRequest,
     };
@@ -659,6 +697,12 @@ mod tests {
                 &MetricsView { window_s: 5, nodes: vec![], unreached: vec![text()] },
             ),
             value("NodeMetrics", &metrics),
+            value(
+                "HistoryView",
+                &HistoryView { unreached: vec![text()], ..HistoryView::default() },
+            ),
+            value("NodeHistory", &NodeHistory::default()),
+            value("HistoryPoint", &Point::default()),
             value("ErrorBody", &error),
             value("ErrorDocument", &ErrorDocument { error: error.clone() }),
         ]

@@ -4,6 +4,7 @@
 use super::{Api, group, openapi, prometheus};
 use crate::client::MESSAGES_PATH;
 use crate::console;
+use crate::history::HistoryView;
 use crate::ranges::decode_messages;
 use crate::refusal::Refusal;
 use crate::samples::WINDOW_S_MAX;
@@ -41,6 +42,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/admin/v1/openapi.json", get(openapi_document))
         .route("/admin/v1/managers", get(managers).post(join))
         .route("/admin/v1/metrics", get(metrics))
+        .route("/admin/v1/metrics/history", get(history))
         .route("/admin/v1/stores", get(stores).post(create))
         .route("/admin/v1/stores/{store}", get(store).delete(delete_store))
         .route("/admin/v1/stores/{store}/reservations", post(reserve))
@@ -198,6 +200,13 @@ async fn metrics(State(api): Shared, uri: Uri) -> Result<Json<MetricsView>, Refu
         nodes.extend(samples.metrics(machine, window).filter(|_| running));
     });
     Ok(Json(MetricsView { window_s, nodes, unreached: Vec::new() }))
+}
+
+async fn history(State(api): Shared, uri: Uri) -> Result<Json<HistoryView>, Refusal> {
+    match switches(&uri, &["group"])? {
+        [Some(true)] => group::history(&api).await.map(Json),
+        _ => Ok(Json(group::own_history(&api.agent))),
+    }
 }
 
 async fn stores(State(api): Shared, uri: Uri) -> Result<Json<StoresView>, Refusal> {

@@ -21,6 +21,9 @@ export class Refused extends Error {
 /** There was no answer, or none of a manager. */
 export class Away extends Error {}
 
+/** How far the manager's clock is ahead, in milliseconds. */
+export const ahead = () => aheadMs;
+
 // The token lives as long as this tab, and only in it.
 export const token = () => sessionStorage.getItem(KEPT);
 export const keepToken = (text) => sessionStorage.setItem(KEPT, text);

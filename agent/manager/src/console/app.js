@@ -1,9 +1,9 @@
 // The web console: logs in, asks the manager again and again, and has what it answers shown.
 
-import { Away, Refused, forgetToken, get, keepToken, token } from "./api.js";
+import { Away, Refused, ahead, forgetToken, get, keepToken, token } from "./api.js";
 import { Chart } from "./chart.js";
 import { id, mark, say } from "./dom.js";
-import { forget, note, points } from "./history.js";
+import { forget, note, points, recall } from "./history.js";
 import { show } from "./view.js";
 import { count, micros, timeOfDay } from "./words.js";
 
@@ -17,6 +17,8 @@ const state = {
   selected: null, node: "",
   /** When the figures are from, and how often in a row nothing came since. */
   asOf: 0, failures: 0, dueAt: 0,
+  /** Whether the charts have what the managers remember. */
+  recalled: false,
   select(name) {
     Object.assign(state, { selected: name, node: "" });
     draw();
@@ -58,7 +60,7 @@ const live = (kind, sign, text) => {
 
 /** Whether figures are those of now; those that are not stay, told apart and with their time. */
 const standing = () => {
-  const away = state.failures > 0;
+  const away = state.failures > 1;
   const known = state.managers !== null;
   id("away").hidden = !away;
   id("figures").classList.toggle("stale", away);
@@ -107,6 +109,11 @@ const look = async () => {
     if (!token()) return;
     take(answers);
     draw();
+    if (!state.recalled) {
+      recall(await get("/admin/v1/metrics/history?group=true"), ahead());
+      state.recalled = true;
+      draw();
+    }
     later(document.hidden ? HIDDEN_MS : PAUSE_MS);
   } catch (error) {
     if (!token()) return;
@@ -115,9 +122,9 @@ const look = async () => {
       return;
     }
     if (!(error instanceof Away) && !(error instanceof Refused)) throw error;
-    state.failures += 1;
-    state.reason = error.message;
-    later(Math.min(PAUSE_MS * 2 ** (state.failures - 1), RETRY_MS_MAX));
+    Object.assign(state, { failures: state.failures + 1, reason: error.message, recalled: false });
+    // The first one at once: a connection that was ended because it was old is no manager that is away.
+    later(state.failures === 1 ? 300 : Math.min(PAUSE_MS * 2 ** (state.failures - 2), RETRY_MS_MAX));
   } finally {
     looking = false;
     if (token()) standing();
@@ -129,7 +136,7 @@ const logOut = (why = "") => {
   forgetToken();
   forget();
   clearTimeout(timer);
-  Object.assign(state, { managers: null, stores: [], metrics: { nodes: [] }, failures: 0 });
+  Object.assign(state, { managers: null, stores: [], metrics: { nodes: [] }, failures: 0, recalled: false });
   id("confirm").close();
   for (const [name, hidden] of [["console", true], ["leave", true], ["picker", true], ["login", false]]) id(name).hidden = hidden;
   say(id("manager"), location.host);
@@ -173,10 +180,12 @@ id("of").onchange = (event) => {
   draw();
 };
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && token() && state.failures === 0) later(0);
+  if (document.hidden || !token() || state.failures > 0) return;
+  state.recalled = false;
+  later(0);
 });
 // The seconds until the next try.
-setInterval(() => { if (state.failures > 0 && token()) standing(); }, 1000);
+setInterval(() => { if (state.failures > 1 && token()) standing(); }, 1000);
 
 const THEMES = { auto: "light", light: "dark", dark: "auto" };
 const showTheme = () => {

@@ -19,11 +19,12 @@ const setBadge = (element, state, text = state) => {
 const remarks = (store) => {
   const found = [];
   const copies = store.copies;
-  const running = ["Running", "Partial"].includes(store.status);
-  if (copies?.offline_ranges) found.push(`${plural(copies.offline_ranges, "range has", "ranges have")} lost all copies: see dkv store show ${nameOf(store)}`);
+  // Of a store at rest nothing is missing: its next start begins anew.
+  const running = store.status === "Running" || store.status === "Partial";
+  if (running && copies?.offline_ranges) found.push(`${plural(copies.offline_ranges, "range has", "ranges have")} lost all copies: see dkv store show ${nameOf(store)}`);
   if (running && copies?.unformed_ranges) found.push(`${plural(copies.unformed_ranges, "range is", "ranges are")} served by nobody yet`);
   if (running && copies?.degraded_ranges) found.push(`${plural(copies.degraded_ranges, "range has", "ranges have")} fewer copies in sync than asked for`);
-  if (copies?.moving_ranges) found.push(`${plural(copies.moving_ranges, "range is", "ranges are")} on the way to where it should be`.replace("are on the way to where it", "are on the way to where they"));
+  if (running && copies?.moving_ranges) found.push(plural(copies.moving_ranges, "range moves to where it should be", "ranges move to where they should be"));
   for (const node of store.nodes) {
     if (node.message) found.push(`${node.name}: ${node.message.split("\n")[0]}`);
     else if (node.state === "Running" && !node.cluster_ok && store.nodes.length > 1) found.push(`${node.name} does not reach all other nodes`);
@@ -101,8 +102,8 @@ const TILES = [
   ["Data", (live) => size(live.memory), "against the limit"],
   ["Clients", (live) => count(live.connections), "connections"],
   ["CPU", (live) => (live.cpus === null ? "–" : live.cpus.toFixed(2)), "CPUs in use"],
-  ["Errors", (live) => (live.errors === null ? "–" : `${count(live.errors)}/s`), "answered with an error"],
-  ["Replication lag", (live) => count(live.lag), "changes, furthest copy"],
+  ["Errors", (live) => (live.errors === null ? "–" : `${count(live.errors)}/s`), "replies"],
+  ["Replication lag", (live) => count(live.lag), "changes behind"],
 ];
 
 const setTiles = (live) => each(id("tiles"), TILES, ([name]) => name,
@@ -141,10 +142,11 @@ const heads = (redraw) => {
 
 const setNodes = (state, store) => {
   if (id("heads").childElementCount === 0) heads(() => setNodes(state, state.stores.find((one) => nameOf(one) === state.selected)));
+  const rests = !["Running", "Partial"].includes(store.status);
   const rows = store.nodes.map((node, at) => {
     const own = store.copies?.nodes.find((one) => one.name === node.name);
     const live = state.metrics.nodes.find((one) => one.store === nameOf(store) && one.node === node.name);
-    return { at, node, copies: own, live, behind: own ? Math.max(0, own.placed - own.in_sync) : null };
+    return { at, node, copies: own, live, behind: own && !rests ? Math.max(0, own.placed - own.in_sync) : null };
   });
   const of = COLUMNS[sorted.by][1];
   const order = (a, b) => {
@@ -212,7 +214,7 @@ export const show = (state, charts) => {
   id("now").hidden = !store;
   id("picker").hidden = stores.length === 0;
   say(id("manager"), managers.this);
-  say(id("foot"), `DKV ${managers.version}. Rates and percentiles are those of the last 5 s, asked for every 2 s; charts begin when the page is opened.`);
+  say(id("foot"), `DKV ${managers.version}. Rates and percentiles are those of the last 5 s, asked for every 2 s.`);
   each(id("store-cards"), stores, nameOf, (one) => storeCard(state, one), (card, one) => setStoreCard(state, card, one));
   setRemarks(id("differences"), state.differences);
   setMachines(state);

@@ -133,6 +133,7 @@ fn what_the_console_has_not_is_absent_and_data_wants_the_token() {
         (401, "GET /admin/v1/managers?group=true"),
         (401, "GET /admin/v1/stores?group=true"),
         (401, "GET /admin/v1/metrics?group=true"),
+        (401, "GET /admin/v1/metrics/history"),
         (401, "POST /admin/v1/stores/S/start"),
         (401, "POST /admin/v1/stores/S/stop"),
         (401, "POST /admin/v1/stores/S/restart"),
@@ -210,6 +211,18 @@ fn one_manager_answers_for_its_group_and_starts_and_stops_what_is_elsewhere() {
         let view: MetricsView = serde_json::from_str(&answer.body).expect("figures");
         let machines: Vec<_> = view.nodes.iter().map(|node| node.machine.clone()).collect();
         machines == [a.address.to_string(), b.address.to_string()] && view.unreached.is_empty()
+    });
+    until("both nodes have a past", || {
+        let answer = call("GET /admin/v1/metrics/history?group=true");
+        let view: serde_json::Value = serde_json::from_str(&answer.body).expect("a history");
+        let nodes = view["nodes"].as_array().expect("nodes");
+        let known = |node: &serde_json::Value| {
+            let last = node["points"].as_array().and_then(|points| points.last().cloned());
+            last.is_some_and(|p| {
+                p["at_s"].as_u64().is_some_and(|at| at % 2 == 0) && p["gets"].is_number()
+            })
+        };
+        nodes.len() == 2 && nodes.iter().all(known)
     });
     let restarted = call("POST /admin/v1/stores/S/restart");
     assert_eq!(restarted.status, 200, "{}", restarted.body);
