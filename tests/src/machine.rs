@@ -460,6 +460,17 @@ impl Process {
         self.0.id()
     }
 
+    /// What Ctrl-C sends it.
+    pub fn interrupt(&self) {
+        let pid = rustix::process::Pid::from_raw(self.0.id().cast_signed()).expect("a pid");
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+    }
+
+    /// Its exit code, once it has ended.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.0.try_wait().expect("a child can be waited for")?.code()
+    }
+
     /// kill -9, and waits for the end.
     pub fn kill(mut self) {
         let _ = self.0.kill();

@@ -34,6 +34,61 @@ fn up_gives_a_store_that_any_node_serves() {
 }
 
 #[test]
+fn a_rolling_restart_that_is_interrupted_leaves_no_node_stopped() {
+    let machine = Network::alone();
+    machine.dkv("up --nodes 3").ok();
+    assert_eq!(machine.redis("127.0.0.1", 7861, &["set", "kept", "yes"]), "OK");
+    let before = machine.pids("node");
+    let words = ["store", "restart", "local", "--rolling"];
+    let mut restart = machine.background("dkv", &words, "restart.log");
+    until("a node was stopped", || machine.pids("node") != before);
+    restart.interrupt();
+    let mut code = None;
+    until("it ends", || {
+        code = restart.ended();
+        code.is_some()
+    });
+    let said = std::fs::read_to_string(machine.path("restart.log")).expect("its log");
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("Restart:node1") && said.contains("Not tried"), "{said}");
+    machine.dkv("store list").ok().says(&["Running:3"]);
+    assert_eq!(machine.redis("127.0.0.1", 7862, &["get", "kept"]), "yes");
+    // Two of the three are the processes that they were.
+    let stay = machine.pids("node").iter().filter(|pid| before.contains(pid)).count();
+    assert_eq!(stay, 2, "{said}");
+}
+
+#[test]
+fn what_somebody_clears_away_is_made_anew_and_what_is_removed_leaves_nothing() {
+    let machine = Network::alone();
+    machine.dkv("up --nodes 3").ok();
+    let (run, logs) = (machine.data.join("run"), machine.data.join("logs"));
+    let files = |dir: &std::path::Path, end: &str| {
+        let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        names.filter(|file| file.file_name().to_string_lossy().ends_with(end)).count()
+    };
+    let before = machine.pids("node");
+    assert_eq!((files(&run, ".sock"), files(&run, ".lock"), before.len()), (3, 3, 3));
+    std::fs::remove_dir_all(&run).expect("it is there");
+    until("the nodes have their sockets again", || files(&run, ".sock") == 3);
+    assert_eq!(machine.pids("node"), before, "nobody was ended for it");
+    // One that ends starts again, with a lock of its own.
+    dkv_tests::machine::kill(before[0]);
+    until("another process has started", || {
+        let now = machine.pids("node");
+        now.len() == 3 && now != before
+    });
+    until("all ranges have their copies", || {
+        machine.dkv("store show local").out.contains("256 of 256 served")
+            && !machine.dkv("store show local").out.contains("degraded")
+    });
+    machine.dkv("store add-instance local").ok();
+    assert_eq!(files(&logs, "node4.log"), 1);
+    machine.dkv("store remove-instance local --instance node4").ok();
+    assert_eq!((files(&run, ".sock"), files(&run, ".lock"), files(&logs, "node4.log")), (3, 3, 0));
+}
+
+#[test]
 fn the_clustron_page_works_to_the_letter() {
     let machine = Network::alone();
     let _manager = machine.manager(&[]);

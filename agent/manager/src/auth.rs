@@ -1,6 +1,6 @@
 //! Who may call the admin API: the token, how it is kept in a file, and how a request proves it.
 //!
-//! On loopback the token travels as `Authorization: Bearer`. Elsewhere it never travels: a request carries an
+//! Within a machine the token travels as `Authorization: Bearer`. Elsewhere it never travels: a request carries an
 //! HMAC-SHA256 over method, host, path with query, body, a nonce and the time, so that it can neither be changed, nor
 //! sent to another manager of the group, nor sent twice. Knows nothing of HTTP libraries: strings in, verdicts out.
 

@@ -15,7 +15,7 @@ use crate::plan::ports::{self, PortWish};
 use crate::plan::steps::Wanted;
 use crate::process;
 use crate::refusal::Refusal;
-use crate::supervise::Command;
+use crate::supervise::{Command, NodePaths};
 use dkv_protocol::admin::{
     AddInstanceRequest, CommitRequest, DeletedStore, NodeRecord, NodeState, Reservation,
     ReservationRequest, StoreChange, StoreChanged, StoreDefinition, StoreRecord,
@@ -40,6 +40,15 @@ pub(crate) enum Source {
     /// The other managers: they have it already, with the ports and CPUs that this machine once gave. The new nodes shall
     /// run when those of the others do.
     Others { runs: bool },
+}
+
+/// What a node leaves behind. What of it cannot be removed disturbs nobody: identities are never used again.
+fn remove_files(paths: NodePaths) {
+    let mut older = paths.log.clone().into_os_string();
+    older.push(".1");
+    for path in [paths.socket, paths.lock, paths.log, older.into()] {
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 impl Agent {
@@ -353,6 +362,13 @@ impl Agent {
         let gone = record.removed.iter().map(|gone| &gone.node.name);
         let stays = |name: &&String| record.nodes.iter().any(|node| node.name == **name);
         let leaving: Vec<String> = gone.filter(|name| !stays(name)).cloned().collect();
+        let left_over: Vec<NodePaths> = {
+            let entry = inner.ledger.stores.get(&name);
+            let own = |entry: &StoreEntry, node: &String| {
+                entry.nodes.contains_key(node).then(|| self.paths(&entry.record, node)).flatten()
+            };
+            entry.map_or_else(Vec::new, |e| leaving.iter().filter_map(|n| own(e, n)).collect())
+        };
         self.change(inner, |ledger| {
             let entry = ledger.stores.entry(name.clone()).or_insert_with(|| StoreEntry {
                 record: record.clone(),
@@ -380,6 +396,7 @@ impl Agent {
         inner.reservations.retain(|_, held| held.definition.name != name);
         self.keep_ranges(record);
         Self::forget_nodes(inner, &name, &leaving);
+        left_over.into_iter().for_each(remove_files);
         self.supervise_all(inner);
         tracing::info!(store = %name, epoch = record.epoch.0, nodes = record.nodes.len(), "committed");
         Ok(changed(if extended { StoreChange::Extended } else { StoreChange::Created }))
@@ -621,12 +638,7 @@ impl Agent {
         self.ranges().forget(&entry.record.id);
         for node in entry.nodes.keys() {
             let Some(paths) = self.paths(&entry.record, node) else { continue };
-            let mut older = paths.log.clone().into_os_string();
-            older.push(".1");
-            for path in [paths.socket, paths.lock, paths.log, older.into()] {
-                // What is left over disturbs nobody: identities are never used again.
-                let _ = std::fs::remove_file(path);
-            }
+            remove_files(paths);
         }
         tracing::info!(%store, "deleted");
         Ok(StoreChanged {

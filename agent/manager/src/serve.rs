@@ -219,7 +219,7 @@ fn check_options(options: &AgentOptions) -> Result<(), StartError> {
     Ok(())
 }
 
-fn make_directories(data_dir: &Path) -> Result<(), StartError> {
+pub(crate) fn make_directories(data_dir: &Path) -> Result<(), StartError> {
     let failed = |path: &Path, error: io::Error| {
         StartError::Configuration(format!(
             "cannot make the data directory {}: {error}. Give another with --data-dir",

@@ -385,7 +385,10 @@ impl Supervisor {
                 tracing::warn!(%error, log = %log.display(), "cannot bound the log");
             }
             let log_from = process::log_len(&log);
-            let launched = document
+            // Somebody may have cleared them away since the manager began.
+            let directories = crate::serve::make_directories(&dir).map_err(std::io::Error::other);
+            let launched = directories
+                .and(document)
                 .and_then(|(document, command)| process::launch(&command, &document, &dir, &log));
             (log_from, launched)
         });

@@ -8,6 +8,7 @@ use crate::history::{self, Trail};
 use crate::process::{self, Signaller};
 use crate::ranges::NodeKey;
 use crate::samples::Samples;
+use crate::serve;
 use crate::supervise::NodePaths;
 use dkv_protocol::control::ControlRequest;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -86,6 +87,12 @@ pub(crate) async fn watch(
             }
         } else {
             live.silent.fetch_add(1, Relaxed);
+            // Somebody may have cleared away the directory of its socket, which the node makes anew once it can.
+            if !paths.socket.exists()
+                && let Err(error) = serve::make_directories(&agent.options().data_dir)
+            {
+                tracing::warn!(%error, "cannot make the directories of the nodes anew");
+            }
             let since = *silent_since.get_or_insert(asked);
             let long = since.elapsed() > silence_max;
             if let (true, Some((key, signaller))) = (long, &watched) {

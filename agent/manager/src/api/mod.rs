@@ -122,7 +122,7 @@ async fn check(api: &Api, peer: SocketAddr, request: Request) -> Result<Request,
         let signed = Signed { method, host, target, body: &body };
         let authorization = text(&head.headers, AUTHORIZATION.as_str());
         let mut gate = api.gate.lock().expect("no holder of this lock panics");
-        let from_loopback = peer.ip().to_canonical().is_loopback();
+        let from_loopback = is_this_machine(peer, api.agent.address());
         gate.check(authorization, from_loopback, &signed, unix_s()).map_err(denied)?;
     }
     let takes_body = head.method == Method::POST;
@@ -145,6 +145,13 @@ async fn check(api: &Api, peer: SocketAddr, request: Request) -> Result<Request,
         ));
     }
     Ok(Request::from_parts(head, Body::from(body)))
+}
+
+/// Whether a call never left this machine: it came over loopback, or from the very address that this manager listens at,
+/// which the kernel takes from no network.
+fn is_this_machine(peer: SocketAddr, own: SocketAddr) -> bool {
+    let from = peer.ip().to_canonical();
+    from.is_loopback() || from == own.ip().to_canonical()
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -231,7 +238,7 @@ fn denied(reason: Denied) -> Refusal {
         ),
         Denied::BearerFromElsewhere => (
             "the token itself is taken from the manager's own machine only",
-            "use the dkv command line (it signs its calls), or call from that machine over loopback",
+            "use the dkv command line (it signs its calls), or call from that machine",
         ),
         Denied::Wrong => (
             "the token is not this manager's",

@@ -5,15 +5,44 @@ use super::run::{LOOK, find, start, stop};
 use super::{ActionResult, ActionRow, Group, Report, list};
 use crate::plan::names;
 use dkv_protocol::admin::{CopiesView, NodeCopies, NodeDuty, NodeRecord, NodeState, StoreView};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+/// How long an operation waits for what the primaries bring about, and what ends it early.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience<'a> {
+    /// Most time for each wait.
+    pub most: Duration,
+    /// Set when the operator has had enough: what is under way is brought to an end that leaves nothing half done.
+    pub stop: Option<&'a AtomicBool>,
+}
+
+impl From<Duration> for Patience<'_> {
+    fn from(most: Duration) -> Self {
+        Self { most, stop: None }
+    }
+}
+
+impl Patience<'_> {
+    pub(super) fn is_over(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.load(Relaxed))
+    }
+}
 
 /// Looks in a row at which nothing moves, before that is taken for what stays: managers hear of a wish one after the other.
 const RESTING_LOOKS: u32 = 10;
 
 /// Has others lead what a node leads, and keeps it so; with `back` the node takes its full part again. Waits until that is
-/// so, at most `most`.
-pub fn failover(group: &Group, store: &str, node: &str, back: bool, most: Duration) -> Report {
+/// so, no longer than it is waited for.
+pub fn failover<'a>(
+    group: &Group,
+    store: &str,
+    node: &str,
+    back: bool,
+    patience: impl Into<Patience<'a>>,
+) -> Report {
     let action = "Failover";
+    let most = patience.into();
     let (view, node) = match with_copies(group, store, Some(node), action) {
         Ok((view, Some(node))) => (view, node),
         Ok((_, None)) => return Report::default(),
@@ -65,9 +94,14 @@ pub fn failover(group: &Group, store: &str, node: &str, back: bool, most: Durati
 }
 
 /// Restarts the nodes of a store one after the other, each when all ranges have their copies; nothing is lost and nothing
-/// waits for long. Stops at the first that fails.
-pub fn restart_rolling(group: &Group, store: &str, most: Duration) -> Report {
+/// waits for long. Stops at the first that fails. Interrupted, it starts the node again that it has stopped.
+pub fn restart_rolling<'a>(
+    group: &Group,
+    store: &str,
+    patience: impl Into<Patience<'a>>,
+) -> Report {
     const ACTION: &str = "Restart";
+    let patience = patience.into();
     let view = match with_copies(group, store, None, ACTION) {
         Ok((view, _)) => view,
         Err(rows) => return Report { rows, ..Report::default() },
@@ -77,11 +111,11 @@ pub fn restart_rolling(group: &Group, store: &str, most: Duration) -> Report {
     let mut failed = false;
     for node in &nodes {
         let action = format!("{ACTION}:{}", node.name);
-        if failed {
+        if failed || patience.is_over() {
             rows.push(ActionRow::skipped(&node.machine, &action, "Not tried"));
             continue;
         }
-        let row = restart_one(group, store, node, &action, most);
+        let row = restart_one(group, store, node, &action, patience);
         failed = row.result != ActionResult::Success;
         rows.push(row);
     }
@@ -99,13 +133,16 @@ fn restart_one(
     store: &str,
     node: &NodeRecord,
     action: &str,
-    most: Duration,
+    most: Patience<'_>,
 ) -> ActionRow {
     let whole = |copies: &CopiesView| copies.degraded_ranges == 0 && copies.offline_ranges == 0;
     let rest = |last: &CopiesView| {
         format!("{} ranges have fewer copies than they should", last.degraded_ranges)
     };
     if let Err(last) = wait(group, store, most, whole) {
+        if most.is_over() {
+            return ActionRow::skipped(&node.machine, action, "Not tried");
+        }
         return late(node, action, store, most, &rest(&last));
     }
     for step in [Step::Stop, Step::Start] {
@@ -119,6 +156,10 @@ fn restart_one(
     }
     match wait(group, store, most, whole) {
         Ok(_) => ActionRow::success(&node.machine, action, "Restarted; its copies are in sync"),
+        Err(last) if most.is_over() => {
+            let message = format!("Restarted; {}, and come into sync by themselves", rest(&last));
+            ActionRow::success(&node.machine, action, message)
+        }
         Err(last) => late(node, action, store, most, &rest(&last)),
     }
 }
@@ -196,7 +237,8 @@ pub fn accept_loss(group: &Group, store: &str, seen: u32, most: Duration) -> Rep
     for client in group.clients() {
         match client.accept_loss(store, seen) {
             Ok(_) => {
-                let row = match wait(group, store, most, |copies| copies.offline_ranges == 0) {
+                let served = |copies: &CopiesView| copies.offline_ranges == 0;
+                let row = match wait(group, store, most.into(), served) {
                     Ok(_) => {
                         let message = format!("{seen} ranges are served again, empty");
                         ActionRow::success(client.manager(), ACCEPT_LOSS, message)
@@ -286,14 +328,14 @@ pub(super) fn of<'a>(copies: &'a CopiesView, node: &NodeRecord) -> Option<&'a No
     copies.nodes.iter().find(|own| own.name == node.name)
 }
 
-/// Looks at the store until something is so; gives what was seen last when it is not in time.
+/// Looks at the store until something is so; gives what was seen last when it is not in time, or not waited for.
 pub(super) fn wait(
     group: &Group,
     store: &str,
-    most: Duration,
+    patience: Patience<'_>,
     so: impl Fn(&CopiesView) -> bool,
 ) -> Result<CopiesView, CopiesView> {
-    let deadline = Instant::now() + most;
+    let deadline = Instant::now() + patience.most;
     let mut last = CopiesView::default();
     loop {
         if let Some(copies) = list(group).store(store).and_then(|view| view.copies.clone()) {
@@ -302,7 +344,7 @@ pub(super) fn wait(
                 return Ok(last);
             }
         }
-        if Instant::now() >= deadline {
+        if Instant::now() >= deadline || patience.is_over() {
             return Err(last);
         }
         std::thread::park_timeout(LOOK);
@@ -313,10 +355,15 @@ pub(super) fn late(
     node: &NodeRecord,
     action: &str,
     store: &str,
-    most: Duration,
+    patience: Patience<'_>,
     what: &str,
 ) -> ActionRow {
-    let message = format!("after {} s {what}; they go on moving", most.as_secs());
+    let when = if patience.is_over() {
+        "interrupted:".to_string()
+    } else {
+        format!("after {} s", patience.most.as_secs())
+    };
+    let message = format!("{when} {what}; they go on moving");
     let hint = format!("look with: dkv store show {store}; the same command again goes on");
     ActionRow::late(&node.machine, action, message, hint)
 }

@@ -1,7 +1,7 @@
 //! A node that leaves a store for good: its copies move to the others, it is stopped, and the store goes on without it. Of a
 //! machine that is gone for good there is nothing to stop and nobody to tell; should it come back, it hears from the others.
 
-use super::copies::{late, of, report, set_duty, wait, with_copies};
+use super::copies::{Patience, late, of, report, set_duty, wait, with_copies};
 use super::run::stop;
 use super::{ActionResult, ActionRow, Group, Report};
 use crate::plan::names;
@@ -17,15 +17,16 @@ const ALIVE_MAX: Duration = Duration::from_secs(2);
 /// How long the copies of a machine that is gone may count: its leases, the takeover, and a decision of the managers.
 const GONE_MAX: Duration = Duration::from_secs(30);
 
-/// Removes a node, in `most` time. With `gone` its machine need not be reached, and must not: the operator says that it does
+/// Removes a node; interrupted while its copies move, it keeps them. With `gone` its machine need not be reached, and must not: the operator says that it does
 /// not come back.
-pub fn remove_instance(
+pub fn remove_instance<'a>(
     group: &Group,
     store: &str,
     node: &str,
     gone: bool,
-    most: Duration,
+    patience: impl Into<Patience<'a>>,
 ) -> Report {
+    let mut patience = patience.into();
     let (view, node) = match with_copies(group, store, Some(node), ACTION) {
         Ok((view, Some(node))) => (view, node),
         Ok((_, None)) => return Report::default(),
@@ -47,8 +48,13 @@ pub fn remove_instance(
         return report(vec![row], view);
     }
     let held = |copies: &CopiesView| of(copies, &node).map_or(0, |own| own.in_sync);
-    let most = if gone { most.min(GONE_MAX) } else { most };
-    if let Err(last) = wait(group, store, most, |copies| held(copies) == 0) {
+    if gone {
+        patience.most = patience.most.min(GONE_MAX);
+    }
+    if let Err(last) = wait(group, store, patience, |copies| held(copies) == 0) {
+        if patience.is_over() && !gone {
+            return report(vec![takes_part_again(group, store, &node, &action)], view);
+        }
         let alone = of(&last, &node).map_or(0, |own| own.alone);
         if gone && alone > 0 {
             let message = format!("{} has the only copy of {alone} ranges", node.name);
@@ -61,7 +67,7 @@ pub fn remove_instance(
             return report(vec![row], view);
         }
         let what = format!("it still holds {} ranges", held(&last));
-        return report(vec![late(&node, &action, store, most, &what)], view);
+        return report(vec![late(&node, &action, store, patience, &what)], view);
     }
     if !gone {
         let stopped = stop(group, store, Some(&node.name), false);
@@ -88,6 +94,15 @@ pub fn remove_instance(
         });
     }
     Report { rows, record: Some(record), ..Report::default() }
+}
+
+/// The removal was given up while copies moved away: they come back.
+fn takes_part_again(group: &Group, store: &str, node: &NodeRecord, action: &str) -> ActionRow {
+    set_duty(group, store, node, NodeDuty::Full, action).unwrap_or_else(|| {
+        let message = "interrupted; it stays, and what had left it comes back".to_string();
+        let hint = format!("dkv store show {store}");
+        ActionRow::failed(&node.machine, action, "interrupted", message, hint)
+    })
 }
 
 type Checked = Result<(), Box<ActionRow>>;

@@ -19,7 +19,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use change::{NewInstance, add_instance, create, delete};
-pub use copies::{accept_loss, check_force, failover, force, offline_ranges, restart_rolling};
+pub use copies::{
+    Patience, accept_loss, check_force, failover, force, offline_ranges, restart_rolling,
+};
 pub use leave::remove_instance;
 pub(crate) use managers::group_of;
 pub use managers::{

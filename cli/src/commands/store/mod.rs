@@ -265,8 +265,9 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
             run::stop(name, instance.as_deref(), *force, shared, spelling)
         }
         Command::Restart { name, rolling: true, patience, shared } => {
-            run::copies(shared, spelling, &format!("restarting the nodes of {name}"), |group| {
-                coordinate::restart_rolling(group, name, patience.most())
+            let what = format!("restarting the nodes of {name}");
+            run::copies(shared, spelling, (&what, patience.most()), |group, patience| {
+                coordinate::restart_rolling(group, name, patience)
             })
         }
         Command::Restart { name, rolling: false, shared, .. } => {
@@ -279,16 +280,18 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
             run::force(name, gone, shared, spelling)
         }
         Command::Failover { name, instance: Some(instance), back, patience, shared, .. } => {
-            run::copies(shared, spelling, &format!("moving the lead of {name}"), |group| {
-                coordinate::failover(group, name, instance, *back, patience.most())
+            let what = format!("moving the lead of {name}");
+            run::copies(shared, spelling, (&what, patience.most()), |group, patience| {
+                coordinate::failover(group, name, instance, *back, patience)
             })
         }
         Command::AcceptLoss { name, patience, shared } => {
             run::accept_loss(name, patience.most(), shared, spelling)
         }
         Command::RemoveInstance { name, instance, gone, patience, shared } => {
-            run::copies(shared, spelling, &format!("moving the copies of {instance}"), |group| {
-                coordinate::remove_instance(group, name, instance, *gone, patience.most())
+            let what = format!("moving the copies of {instance}");
+            run::copies(shared, spelling, (&what, patience.most()), |group, patience| {
+                coordinate::remove_instance(group, name, instance, *gone, patience)
             })
         }
         Command::List { name, detailed, shared } => {

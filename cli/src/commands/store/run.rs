@@ -7,9 +7,10 @@ use crate::interrupt;
 use crate::output;
 use crate::reach::show;
 use dkv_agent::client::{AddressError, parse_address};
-use dkv_agent::coordinate::{self, Group, NotWhole, Outcome, Report};
+use dkv_agent::coordinate::{self, Group, NotWhole, Outcome, Patience, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{BufRead, IsTerminal};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// Runs `store start`.
@@ -69,12 +70,12 @@ pub(super) fn stop(
     show(shared.output.output, &report)
 }
 
-/// Runs what has copies moved.
+/// Runs what has copies moved, and waits for that: the first Ctrl-C has it end as soon as nothing is left half done.
 pub(super) fn copies(
     shared: &Shared,
     spelling: Spelling,
-    what: &str,
-    run: impl FnOnce(&Group) -> Report,
+    (what, most): (&str, Duration),
+    run: impl FnOnce(&Group, Patience<'_>) -> Report,
 ) -> Result<u8, Failure> {
     let reached = shared.group(spelling)?;
     // The steps are taken from here, so none follows the one under way.
@@ -82,10 +83,13 @@ pub(super) fn copies(
         "the step under way goes on, those after it are not taken: a node may be stopped, or follow only. Look with: dkv \
          store show NAME",
     );
+    let stop = interrupt::ends_early("it where nothing is left half done");
     let progress = progress(what.to_owned());
-    let report = run(&reached.group);
+    let report = run(&reached.group, Patience { most, stop: Some(stop) });
     progress.finish_and_clear();
-    show(shared.output.output, &report)
+    interrupt::ends_at_once();
+    let code = show(shared.output.output, &report)?;
+    Ok(if stop.load(Relaxed) { interrupt::EXIT } else { code })
 }
 
 /// Goes on without machines that are gone, once their addresses were typed again.
