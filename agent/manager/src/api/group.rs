@@ -22,6 +22,7 @@ use dkv_protocol::admin::{
 };
 use serde::Serialize;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Most time for another manager to say how things stand. Somebody looks again every few seconds, so a machine that is down
 /// must not hold up what is known of the others.
@@ -45,15 +46,19 @@ fn members(agent: &Agent, timeout: Duration) -> Group {
     Group::new(&members, agent.token(), Settings { timeout, parallel: true, fail_fast: false })
 }
 
-/// Asks the group in a thread of its own: its calls wait, and this manager, which is one of those asked, must not.
+/// Asks the group in a thread of its own: its calls wait, and this manager, which is one of those asked, must not. What was begun
+/// goes on when the caller goes away, and ends with the manager, which waits for none of it when it is told to stop.
 async fn ask<T: Send + 'static>(
     api: &Api,
     timeout: Duration,
     question: impl FnOnce(&Group) -> T + Send + 'static,
 ) -> Result<T, Refusal> {
     let group = members(&api.agent, timeout);
-    let asked = tokio::task::spawn_blocking(move || question(&group)).await;
-    asked.map_err(|_| {
+    let (tell, told) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("group".to_string());
+    // Where none can be had the sender is dropped, as it is when the question fails.
+    let _ = thread.spawn(move || tell.send(question(&group)));
+    told.await.map_err(|_| {
         Refusal::of(500, "failed", "the call failed inside the manager", "read its log")
     })
 }

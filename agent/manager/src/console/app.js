@@ -68,7 +68,8 @@ const standing = () => {
   if (!away) return live("good", "●", "Live");
   const seconds = Math.max(0, Math.ceil((state.dueAt - Date.now()) / 1000));
   say(id("away-what"), `The manager at ${location.host} does not answer (${state.reason}).`);
-  say(id("away-then"), known ? `What you see is from ${timeOfDay(state.asOf)}. It is asked again by itself.` : "It is asked again by itself.");
+  const from = known ? `What you see is from ${timeOfDay(state.asOf)}. ` : "";
+  say(id("away-then"), `${from}It is asked again by itself.`);
   say(id("again"), seconds > 0 ? `Try now (else in ${seconds} s)` : "Trying …");
   return live("bad", "✕", known ? `Away since ${timeOfDay(state.asOf)}` : "Away");
 };
@@ -91,7 +92,8 @@ const ask = (options) => Promise.all([
 
 const take = ([managers, stores, metrics]) => {
   const at = Date.now();
-  Object.assign(state, { managers, metrics, stores: stores.stores, differences: stores.differences ?? [], asOf: at, failures: 0 });
+  Object.assign(state, { managers, metrics, asOf: at, failures: 0 });
+  Object.assign(state, { stores: stores.stores, differences: stores.differences ?? [] });
   note(at, metrics.nodes);
   const names = state.stores.map((store) => store.record.definition.name);
   if (!names.includes(state.selected)) Object.assign(state, { selected: names[0] ?? null, node: "" });
@@ -121,7 +123,11 @@ const look = async () => {
       logOut(`${error.message}. ${error.hint}`);
       return;
     }
-    if (!(error instanceof Away) && !(error instanceof Refused)) throw error;
+    if (!(error instanceof Away) && !(error instanceof Refused)) {
+      // A mistake of this page's: told to the browser's console, and tried again.
+      later(PAUSE_MS);
+      throw error;
+    }
     Object.assign(state, { failures: state.failures + 1, reason: error.message, recalled: false });
     // The first one at once: a connection that was ended because it was old is no manager that is away.
     later(state.failures === 1 ? 300 : Math.min(PAUSE_MS * 2 ** (state.failures - 2), RETRY_MS_MAX));
@@ -138,7 +144,8 @@ const logOut = (why = "") => {
   clearTimeout(timer);
   Object.assign(state, { managers: null, stores: [], metrics: { nodes: [] }, failures: 0, recalled: false });
   id("confirm").close();
-  for (const [name, hidden] of [["console", true], ["leave", true], ["picker", true], ["login", false]]) id(name).hidden = hidden;
+  for (const name of ["console", "leave", "picker"]) id(name).hidden = true;
+  id("login").hidden = false;
   say(id("manager"), location.host);
   say(id("wrong"), why);
   live("rest", "○", "Logged out");
@@ -147,7 +154,8 @@ const logOut = (why = "") => {
 };
 
 const enter = () => {
-  for (const [name, hidden] of [["console", false], ["leave", false], ["login", true]]) id(name).hidden = hidden;
+  for (const name of ["console", "leave"]) id(name).hidden = false;
+  id("login").hidden = true;
   say(id("manager"), location.host);
   live("busy", "◔", "Connecting");
   look();

@@ -23,7 +23,8 @@ const meaning = (kind, store) => {
   const where = `${plural(nodes.length, "node")} on ${plural(machines, "machine")}`;
   if (kind === "start") return [`Starts ${where}. Nodes that run already are left alone.`, false];
   if (kind === "stop") {
-    return [`Stops ${where}. Clients lose the store until it is started again, and what it holds in memory is lost.`, true];
+    return [`Stops ${where}. Clients lose the store until it is started again, and what it holds in memory is `
+      + "lost.", true];
   }
   if (record.definition.replication) {
     return [`Restarts ${where}, one after the other, each when all copies are in sync. Nothing is lost, and the others `
@@ -49,12 +50,22 @@ const run = async (kind, name, refresh) => {
   try {
     const { outcome, rows } = await post(storePath(name, kind), { mostMs: COMMAND_MS });
     const failed = rows.filter((row) => row.result !== "SUCCESS");
-    if (outcome === "Done") tell("good", `${name} ${done}`, [rows.map((row) => `${row.action.split(":").at(-1)}: ${row.message}`).join(" · ")]);
-    else tell("bad", `${verb} of ${name}: only in part`, failed.map((row) => `${row.action} at ${row.manager}: ${row.message}`), failed[0]?.hint);
+    if (outcome === "Done") {
+      const each = rows.map((row) => `${row.action.split(":").at(-1)}: ${row.message}`);
+      tell("good", `${name} ${done}`, [each.join(" · ")]);
+    } else {
+      const each = failed.map((row) => `${row.action} at ${row.manager}: ${row.message}`);
+      tell("bad", `${verb} of ${name}: only in part`, each, failed[0]?.hint);
+    }
   } catch (error) {
-    if (error instanceof Refused) tell("bad", `${verb} of ${name}: refused`, [error.message], error.hint);
-    else if (error instanceof Away) tell("bad", `${verb} of ${name}: no answer`, [`The manager gave no answer (${error.message}). What it was asked may be done all the same: the state below tells.`]);
-    else throw error;
+    if (error instanceof Refused) {
+      tell("bad", `${verb} of ${name}: refused`, [error.message], error.hint);
+    } else if (error instanceof Away) {
+      tell("bad", `${verb} of ${name}: no answer`, [`The manager gave no answer (${error.message}). `
+        + "What it was asked may be done all the same: the state below tells."]);
+    } else {
+      throw error;
+    }
   } finally {
     underWay.delete(name);
     refresh();

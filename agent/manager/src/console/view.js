@@ -21,13 +21,19 @@ const remarks = (store) => {
   const copies = store.copies;
   // Of a store at rest nothing is missing: its next start begins anew.
   const running = store.status === "Running" || store.status === "Partial";
-  if (running && copies?.offline_ranges) found.push(`${plural(copies.offline_ranges, "range has", "ranges have")} lost all copies: see dkv store show ${nameOf(store)}`);
-  if (running && copies?.unformed_ranges) found.push(`${plural(copies.unformed_ranges, "range is", "ranges are")} served by nobody yet`);
-  if (running && copies?.degraded_ranges) found.push(`${plural(copies.degraded_ranges, "range has", "ranges have")} fewer copies in sync than asked for`);
-  if (running && copies?.moving_ranges) found.push(plural(copies.moving_ranges, "range moves to where it should be", "ranges move to where they should be"));
+  if (running && copies) {
+    const some = (number, one, many) => { if (number) found.push(plural(number, one, many)); };
+    const lost = `lost all copies: see dkv store show ${nameOf(store)}`;
+    some(copies.offline_ranges, `range has ${lost}`, `ranges have ${lost}`);
+    some(copies.unformed_ranges, "range is served by nobody yet", "ranges are served by nobody yet");
+    some(copies.degraded_ranges, "range has fewer copies in sync than asked for",
+      "ranges have fewer copies in sync than asked for");
+    some(copies.moving_ranges, "range moves to where it should be", "ranges move to where they should be");
+  }
   for (const node of store.nodes) {
+    const apart = node.state === "Running" && !node.cluster_ok && store.nodes.length > 1;
     if (node.message) found.push(`${node.name}: ${node.message.split("\n")[0]}`);
-    else if (node.state === "Running" && !node.cluster_ok && store.nodes.length > 1) found.push(`${node.name} does not reach all other nodes`);
+    else if (apart) found.push(`${node.name} does not reach all other nodes`);
     else if (node.state === null) found.push(`${node.name}: its machine ${node.machine} is not reached`);
   }
   return found;
@@ -79,7 +85,8 @@ const setStoreCard = (state, card, store) => {
   fact(facts, "Client ports", ports(store.nodes.map((node) => node.client_port)));
   fact(facts, "Cluster ports", ports(store.nodes.map((node) => node.cluster_port)));
   fact(facts, "Copies", copiesOf(definition));
-  fact(facts, "Access", definition.password_sha256 ? "password" : definition.protected_mode ? "no password: this host only" : "no password, open to other hosts");
+  const open = definition.protected_mode ? "no password: this host only" : "no password, open to other hosts";
+  fact(facts, "Access", definition.password_sha256 ? "password" : open);
   setRemarks(list, remarks(store));
   const doing = underWay.get(nameOf(store));
   const could = {
@@ -112,23 +119,31 @@ const setTiles = (live) => each(id("tiles"), TILES, ([name]) => name,
 
 const rate = (of) => (row) => row.live?.[of].per_second;
 const copies = (row) => row.copies;
+const leads = (own) => {
+  if (!own) return "only copy";
+  return own.leads + ({ follows: ", only follows", leaves: ", leaving" }[own.duty] ?? "");
+};
 /** Head, how it is sorted, what it says, and what the head means. */
 const COLUMNS = [
   ["Node", (row) => row.at, (row) => row.node.name, "In the order of their numbers"],
   ["Machine", (row) => row.node.machine, (row) => row.node.machine, "The machine, by its manager's address"],
   ["State", (row) => row.node.state ?? "", null, "As its own manager knows it"],
-  ["Leads", (row) => copies(row)?.leads, (row) => (copies(row) ? `${copies(row).leads}${{ follows: ", only follows", leaves: ", leaving" }[copies(row).duty] ?? ""}` : "only copy"), "Ranges that it is the primary of"],
-  ["Copies", (row) => copies(row)?.in_sync, (row) => (copies(row) ? `${copies(row).in_sync - copies(row).leads}` : "–"), "Ranges of others that it holds a copy of, in sync"],
-  ["Degraded", (row) => row.behind, (row) => (row.behind === null ? "–" : row.behind > 0 ? `▲ ${row.behind}` : "0"), "Ranges of which it should have a copy in sync and has not"],
+  ["Leads", (row) => copies(row)?.leads, (row) => leads(copies(row)), "Ranges that it is the primary of"],
+  ["Copies", (row) => copies(row)?.in_sync, (row) => (copies(row) ? `${copies(row).in_sync - copies(row).leads}` : "–"),
+    "Ranges of others that it holds a copy of, in sync"],
+  ["Degraded", (row) => row.behind, (row) => (row.behind > 0 ? `▲ ${row.behind}` : `${row.behind ?? "–"}`),
+    "Ranges of which it should have a copy in sync and has not"],
   ["Get/s", rate("gets"), (row) => count(rate("gets")(row)), "Reads a second"],
   ["Set/s", rate("puts"), (row) => count(rate("puts")(row)), "Writes a second"],
   ["Remove/s", rate("removes"), (row) => count(rate("removes")(row)), "Removals a second"],
-  ["p50", (row) => row.live?.p50_us, (row) => micros(row.live?.p50_us), "Half of the commands took at most so long in the node"],
+  ["p50", (row) => row.live?.p50_us, (row) => micros(row.live?.p50_us),
+    "Half of the commands took at most so long in the node"],
   ["p99", (row) => row.live?.p99_us, (row) => micros(row.live?.p99_us), "99 of 100"],
   ["p99.9", (row) => row.live?.p999_us, (row) => micros(row.live?.p999_us), "999 of 1000"],
   ["Memory", (row) => row.live?.resident_bytes, (row) => size(row.live?.resident_bytes), "Of the process, resident"],
   ["Clients", (row) => row.live?.connections, (row) => count(row.live?.connections), "Client connections"],
-  ["Lag", (row) => row.live?.replication_lag, (row) => (row.live ? count(row.live.replication_lag) : "–"), "Changes that the copy furthest behind does not hold yet"],
+  ["Lag", (row) => row.live?.replication_lag, (row) => count(row.live?.replication_lag),
+    "Changes that the copy furthest behind does not hold yet"],
 ];
 let sorted = { by: 0, down: false };
 
@@ -141,7 +156,9 @@ const heads = (redraw) => {
 };
 
 const setNodes = (state, store) => {
-  if (id("heads").childElementCount === 0) heads(() => setNodes(state, state.stores.find((one) => nameOf(one) === state.selected)));
+  if (id("heads").childElementCount === 0) {
+    heads(() => setNodes(state, state.stores.find((one) => nameOf(one) === state.selected)));
+  }
   const rests = !["Running", "Partial"].includes(store.status);
   const rows = store.nodes.map((node, at) => {
     const own = store.copies?.nodes.find((one) => one.name === node.name);
@@ -163,8 +180,9 @@ const setNodes = (state, store) => {
     say(head.querySelector(".arrow"), on ? (sorted.down ? " ▾" : " ▴") : "");
   });
   each(id("rows"), rows, ({ node }) => node.name,
-    () => el("tr", { role: "row" }, ...COLUMNS.map(([name], at) => el(at === 0 ? "th" : "td",
-      { "data-name": name, scope: at === 0 ? "row" : null, role: at === 0 ? "rowheader" : "cell" }, name === "State" ? badge() : null))),
+    () => el("tr", { role: "row" }, ...COLUMNS.map(([name], at) => (at === 0
+      ? el("th", { "data-name": name, scope: "row", role: "rowheader" })
+      : el("td", { "data-name": name, role: "cell" }, name === "State" ? badge() : null)))),
     (line, row) => COLUMNS.forEach(([name, , text], at) => {
       const cell = line.children[at];
       if (name === "State") setBadge(cell.firstChild, row.node.state ?? "Unknown", row.node.state ?? "Not reached");
@@ -224,7 +242,8 @@ export const show = (state, charts) => {
   say(id("now-title"), nameOf(store));
   const live = state.metrics.nodes.filter((node) => node.store === nameOf(store));
   setTiles(together(live));
-  setPicker(id("of"), [["", "all nodes (latency of the slowest)"], ...store.nodes.map((node) => [node.name, node.name])], state.node);
+  const nodes = store.nodes.map((node) => [node.name, node.name]);
+  setPicker(id("of"), [["", "all nodes (latency of the slowest)"], ...nodes], state.node);
   charts();
   setNodes(state, store);
 };
