@@ -1,7 +1,8 @@
 //! The command line as clap sees it: the tree of commands. Each command's own flags stand in its own file.
 
 use crate::commands::{
-    agent, bench, completions, connect, context, counter, doctor, down, kv, manager, store, top, up,
+    agent, bench, completions, connect, context, counter, doctor, down, generate, kv, manager,
+    store, top, up,
 };
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
@@ -69,6 +70,9 @@ pub(crate) enum Command {
     Bench(Box<bench::Args>),
     /// What on this host stops io_uring or costs latency, and the fix for each
     Doctor(doctor::Args),
+    /// Configurations for Prometheus and Grafana, on standard output
+    #[command(subcommand, after_help = "Example:\n  dkv generate grafana-dashboard")]
+    Generate(generate::Command),
     /// Shell completions, on standard output
     Completions(completions::Args),
     /// The manager of this machine, in the foreground

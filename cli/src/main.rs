@@ -80,6 +80,7 @@ fn run(command: args::Command, spelling: Spelling) -> Result<u8, Failure> {
         Command::Context(command) => commands::context::run(&command),
         Command::Bench(args) => commands::bench::run(&args, spelling),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Generate(command) => commands::generate::run(&command, spelling),
         Command::Completions(args) => {
             commands::completions::run(&args, &mut args::Cli::command());
             Ok(0)

@@ -148,6 +148,14 @@ pub(crate) fn nobody_there(addresses: &[SocketAddr]) -> Option<Failure> {
     Some(Failure::not_connected(format!("cannot connect to the manager {address}: {error}"), hint))
 }
 
+/// The token of the managers that the flags or the context name.
+pub(crate) fn token(reach: &ReachArgs) -> Result<Token, Failure> {
+    let contexts = Contexts::load()?;
+    let context = contexts.pick(reach.context.as_deref())?.map(|(_, context)| context);
+    let context = context.filter(|_| reach.managers.is_empty());
+    read_token(&reach.token_path(context.and_then(|context| context.token_file.as_deref()))?)
+}
+
 /// Reads a token file; the failure says how to get one.
 pub(crate) fn read_token(path: &Path) -> Result<Token, Failure> {
     Token::read(path).map_err(|error| {

@@ -15,5 +15,6 @@ pub mod machine;
 pub mod raw;
 pub mod roster;
 pub mod stalls;
+pub mod terminal;
 
 pub use machine::{Machine, Network, Output};

@@ -79,6 +79,14 @@ impl Output {
         );
         self
     }
+
+    /// Panics when it says this anywhere.
+    #[track_caller]
+    pub fn silent_on(self, words: &str) -> Self {
+        let all = self.all();
+        assert!(!all.contains(words), "there is {words:?} in:\n{all}");
+        self
+    }
 }
 
 impl Network {

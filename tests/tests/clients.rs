@@ -217,15 +217,21 @@ fn metrics_are_what_prometheus_reads() {
     let token =
         std::fs::read_to_string(machine.data.join("token")).expect("the token of the manager");
     let header = format!("Authorization: Bearer {}", token.trim());
-    let text =
-        machine.run("curl", &["-sf", "-H", &header, "http://127.0.0.1:7801/metrics"]).ok().out;
+    let mut text = String::new();
+    until("the manager has heard of the command", || {
+        text =
+            machine.run("curl", &["-sf", "-H", &header, "http://127.0.0.1:7801/metrics"]).ok().out;
+        text.contains("command=\"set\"")
+    });
     let path = machine.file("metrics.txt", &text);
     machine
         .python("prometheus.py", &[path.to_str().expect("a plain path")])
         .ok()
         .says(&["dkv", "counter"])
         .says(&["dkv", "gauge"])
-        .says(&["dkv", "histogram"]);
+        .says(&["dkv", "histogram"])
+        .says(&["commands", "'set': 1"])
+        .silent_on("'getdel'");
     let list = std::fs::read_to_string(workspace().join("tests/clients/requirements.txt"));
     let list = list.expect("the list of Python packages");
     let line = list.lines().find_map(|line| line.strip_prefix("prometheus_client=="));

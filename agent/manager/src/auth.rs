@@ -162,6 +162,12 @@ impl Token {
         format!("Bearer {}", self.0)
     }
 
+    /// What reads `/metrics` from any machine as a Bearer token, and nothing else: 64 hexadecimal digits, of which the token
+    /// cannot be made.
+    pub fn metrics_token(&self) -> String {
+        hex(&self.mac(&[b"dkv metrics 1"]))
+    }
+
     /// The value of the `Authorization` header elsewhere, for a request made at `unix_s`.
     pub fn sign(&self, request: &Signed<'_>, unix_s: u64) -> String {
         let nonce = random_hex(16);
@@ -254,12 +260,25 @@ impl Gate {
         let header = header.ok_or(Denied::Missing)?;
         let (scheme, rest) = header.split_once(' ').ok_or(Denied::Malformed)?;
         if scheme.eq_ignore_ascii_case("bearer") {
-            return self.check_bearer(rest.trim(), from_loopback);
+            return if self.reads_metrics(rest.trim(), request) {
+                Ok(())
+            } else {
+                self.check_bearer(rest.trim(), from_loopback)
+            };
         }
         if scheme != SCHEME {
             return Err(Denied::Malformed);
         }
         self.check_signature(rest, request, unix_s)
+    }
+
+    /// Whether it is the metrics token, and they are all that is asked for.
+    fn reads_metrics(&self, given: &str, request: &Signed<'_>) -> bool {
+        let path = request.target.split('?').next().unwrap_or_default();
+        let wanted = self.token.metrics_token();
+        request.method == "GET"
+            && path == "/metrics"
+            && bool::from(given.as_bytes().ct_eq(wanted.as_bytes()))
     }
 
     fn check_bearer(&self, given: &str, from_loopback: bool) -> Result<(), Denied> {
@@ -376,6 +395,35 @@ mod tests {
         ] {
             assert_eq!(gate.check(header, true, &request(b""), NOW), Err(denied), "{header:?}");
         }
+    }
+
+    #[test]
+    fn the_metrics_token_reads_metrics_from_anywhere_and_does_nothing_else() {
+        let mut gate = Gate::new(token());
+        let header = format!("Bearer {}", token().metrics_token());
+        let metrics = Signed { method: "GET", target: "/metrics", ..request(b"") };
+        for target in ["/metrics", "/metrics?x=1"] {
+            let request = Signed { target, ..metrics };
+            assert_eq!(gate.check(Some(&header), false, &request, NOW), Ok(()));
+        }
+        for refused in [
+            request(b""),
+            Signed { method: "POST", ..metrics },
+            Signed { target: "/admin/v1/metrics", ..metrics },
+            Signed { target: "/metrics/", ..metrics },
+        ] {
+            let elsewhere = gate.check(Some(&header), false, &refused, NOW);
+            assert_eq!(elsewhere, Err(Denied::BearerFromElsewhere), "{refused:?}");
+            assert_eq!(gate.check(Some(&header), true, &refused, NOW), Err(Denied::Wrong));
+        }
+        // Another group has another one.
+        let other = Token::new(&"80".repeat(32)).unwrap();
+        let other = format!("Bearer {}", other.metrics_token());
+        assert!(gate.check(Some(&other), false, &metrics, NOW).is_err());
+        assert_eq!(
+            gate.check(Some(&token().bearer()), false, &metrics, NOW),
+            Err(Denied::BearerFromElsewhere)
+        );
     }
 
     #[test]

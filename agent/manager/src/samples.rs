@@ -73,6 +73,9 @@ impl Samples {
             |of: fn(&ShardCounters) -> u64| of(&newest.sum).saturating_sub(of(&oldest.sum)) as f64;
         let mean_us = |ns: f64, count: f64| (count > 0.0).then(|| ns / count / 1000.0);
         let execution_us = mean_us(grown(|c| c.executing_ns), grown(|c| c.executed));
+        let expired = newest.sum.expired.saturating_sub(oldest.sum.expired).max(1);
+        let late_ms = newest.sum.expired_late_ms.saturating_sub(oldest.sum.expired_late_ms);
+        let late_ms = late_ms.div_ceil(expired);
         let in_turn_us = mean_us(grown(|c| c.in_turn_ns), counts.iter().sum::<u64>() as f64);
         Some(NodeMetrics {
             store: status.store.clone(),
@@ -97,7 +100,9 @@ impl Samples {
                 .map(|in_turn| (in_turn - execution_us.unwrap_or_default()).max(0.0)),
             execution_us,
             replication_lag: newest.sum.replication_lag,
-            expiry_lag_ms: newest.sum.expiry_lag_ms,
+            replication_wait_us: mean_us(grown(|c| c.commit_wait_ns), grown(|c| c.commits)),
+            replication_oldest_ms: newest.sum.commit_oldest_ms,
+            expiry_lag_ms: late_ms.max(newest.sum.expiry_lag_ms),
             stalls: rate(|c| c.stalls),
         })
     }
@@ -134,6 +139,11 @@ fn sum(shards: &[ShardCounters]) -> ShardCounters {
         sum.executing_ns += shard.executing_ns;
         sum.in_turn_ns += shard.in_turn_ns;
         sum.stalls += shard.stalls;
+        sum.commits += shard.commits;
+        sum.commit_wait_ns += shard.commit_wait_ns;
+        sum.commit_oldest_ms = sum.commit_oldest_ms.max(shard.commit_oldest_ms);
+        sum.expired += shard.expired;
+        sum.expired_late_ms += shard.expired_late_ms;
         sum.replication_lag = sum.replication_lag.max(shard.replication_lag);
         sum.expiry_lag_ms = sum.expiry_lag_ms.max(shard.expiry_lag_ms);
         for (total, count) in sum.latency.iter_mut().zip(&shard.latency) {
@@ -167,6 +177,7 @@ mod tests {
             cpu_us: gets,
             users_version: None,
             shards: vec![shard.clone(), shard],
+            commands: Vec::new(),
         }
     }
 
@@ -208,6 +219,29 @@ mod tests {
         samples.add(start + Duration::from_secs(1), with(100, 12, 2));
         let metrics = samples.metrics("m", Duration::from_secs(5)).unwrap();
         assert_eq!((metrics.queue_us, metrics.execution_us), (Some(10.0), Some(2.0)));
+    }
+
+    #[test]
+    fn lags_are_means_of_what_happened_between_samples() {
+        let start = Instant::now();
+        let mut samples = Samples::default();
+        let with = |commits: u64, expired: u64| {
+            let mut status = status("a", 0, 0);
+            for shard in &mut status.shards {
+                (shard.commits, shard.commit_wait_ns) = (commits, commits * 250_000);
+                (shard.expired, shard.expired_late_ms) = (expired, expired * 40);
+            }
+            status.shards[1].commit_oldest_ms = 7;
+            status
+        };
+        samples.add(start, with(0, 0));
+        let metrics = samples.metrics("m", Duration::from_secs(5)).unwrap();
+        assert_eq!((metrics.replication_wait_us, metrics.expiry_lag_ms), (None, 0));
+        // The gauges of this moment say nothing of either.
+        samples.add(start + Duration::from_secs(1), with(10, 5));
+        let metrics = samples.metrics("m", Duration::from_secs(5)).unwrap();
+        assert_eq!((metrics.replication_wait_us, metrics.expiry_lag_ms), (Some(250.0), 40));
+        assert_eq!(metrics.replication_oldest_ms, 7);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub(crate) mod context;
 pub(crate) mod counter;
 pub(crate) mod doctor;
 pub(crate) mod down;
+pub(crate) mod generate;
 pub(crate) mod kv;
 pub(crate) mod manager;
 pub(crate) mod store;

@@ -274,6 +274,11 @@ impl Cluster {
         self.ranges[usize::from(range.0)].last_beacon_ns
     }
 
+    /// When a beacon of a range's leader, the present one or an earlier one, came last; 0 when none ever came.
+    pub fn led_until_ns(&self, range: RangeId) -> u64 {
+        self.ranges[usize::from(range.0)].beacon_came_ns
+    }
+
     /// Whether a write may be appended now; nothing was done when it may not (R1).
     #[inline]
     pub fn may_write(&self, now_ns: u64, range: RangeId) -> Result<(), Refused> {

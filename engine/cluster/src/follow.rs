@@ -244,6 +244,7 @@ impl Cluster {
             }
             let r = &mut self.ranges[usize::from(of.range.0)];
             r.last_beacon_ns = r.last_beacon_ns.max(from.now_ns);
+            r.beacon_came_ns = r.beacon_came_ns.max(from.now_ns);
             if r.copy != CopyState::Blank {
                 let before = (r.commit, r.copy);
                 r.told = r.told.max(of.commit);

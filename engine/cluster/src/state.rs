@@ -116,7 +116,10 @@ pub(crate) struct Range {
     pub(crate) promised: Option<Epoch>,
     pub(crate) part: Option<Assembly>,
     pub(crate) load: Option<Load>,
+    /// When a beacon came last, or the epoch was entered.
     pub(crate) last_beacon_ns: u64,
+    /// When a beacon came last, in whatever epoch.
+    pub(crate) beacon_came_ns: u64,
     /// Since when `epoch` was heard of.
     pub(crate) entered_ns: u64,
     /// The newest configuration that was told; its epoch may be lower.
@@ -150,6 +153,7 @@ impl Range {
             leader: None,
             matched: 0,
             last_beacon_ns: 0,
+            beacon_came_ns: 0,
             promised: None,
             load: None,
             part: None,

@@ -69,5 +69,6 @@ pub(crate) fn node_status(shared: &Shared) -> NodeStatus {
         cpu_us: dkv_io::clock::process_cpu_ns() / 1_000,
         users_version: Some(shared.users().version),
         shards: shared.env.stats.iter().map(|stats| stats.snapshot()).collect(),
+        commands: dkv_shard::stats::of_commands(&shared.env.stats),
     }
 }

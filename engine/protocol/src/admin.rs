@@ -762,7 +762,15 @@ pub struct NodeMetrics {
     /// Changes that the copy which is furthest behind does not hold yet.
     #[serde(default)]
     pub replication_lag: u64,
-    /// How far active expiry is behind, milliseconds.
+    /// Mean time in the window that writes of a range waited for its copies, of those that waited together the first,
+    /// microseconds; none when no write waited.
+    #[serde(default)]
+    pub replication_wait_us: Option<f64>,
+    /// For how long the oldest write has waited that its copies do not have yet, milliseconds.
+    #[serde(default)]
+    pub replication_oldest_ms: u64,
+    /// How late the keys were removed on average whose expiry came in the window and that nobody asked for, milliseconds; at
+    /// least how far active expiry is behind now.
     #[serde(default)]
     pub expiry_lag_ms: u64,
     /// Pieces of work that took over 1 ms of CPU time.

@@ -103,6 +103,43 @@ pub struct NodeStatus {
     pub users_version: Option<u64>,
     /// One entry for each shard.
     pub shards: Vec<ShardCounters>,
+    /// The commands that were called, of all shards together; none of an older node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<CommandCounters>,
+}
+
+/// What the shards of a node have counted of one command since they began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CommandCounters {
+    /// Its name in small letters; of a subcommand both words with a `|` between them.
+    pub name: String,
+    /// Times that it was executed.
+    pub calls: u64,
+    /// Times that it was refused before it ran.
+    pub rejected: u64,
+    /// Times that it ran and answered with an error.
+    pub failed: u64,
+    /// How long executing it took in all, nanoseconds: of the calls in `buckets`, which are those while
+    /// `latency-tracking` was on.
+    pub ns: u64,
+    /// Counts of execution times: bucket `i` holds what took less than [`command_bucket_ns_max`] says and no less than the
+    /// bound before; the last what took longer than all bounds.
+    pub buckets: Vec<u64>,
+}
+
+/// Powers of two of nanoseconds that bound the first and the last but one bucket of [`CommandCounters`]: 256 ns, 1.07 s.
+const COMMAND_OCTAVES: (u32, u32) = (8, 30);
+/// Buckets of [`CommandCounters`].
+pub const COMMAND_BUCKETS: usize = (COMMAND_OCTAVES.1 - COMMAND_OCTAVES.0) as usize + 2;
+
+/// The upper bound of a bucket of [`CommandCounters`], in nanoseconds; none of the last.
+pub const fn command_bucket_ns_max(bucket: usize) -> Option<u64> {
+    if bucket + 1 < COMMAND_BUCKETS {
+        Some(1 << (COMMAND_OCTAVES.0 as usize + bucket))
+    } else {
+        None
+    }
 }
 
 /// What one shard has counted since its start; gauges are as of now. A node that is older than its manager has not
@@ -181,6 +218,24 @@ pub struct ShardCounters {
     pub resync_bytes_log: u64,
     /// Copies of ranges that were let go because they were late again and again.
     pub copies_let_go_late: u64,
+    /// Times that writes of a range that waited for its copies were committed.
+    pub commits: u64,
+    /// How long the first of these writes waited each time, added up, nanoseconds.
+    pub commit_wait_ns: u64,
+    /// The longest of these waits, microseconds.
+    pub commit_wait_us_max: u64,
+    /// Ranges that it leads since another shard led them.
+    pub takeovers: u64,
+    /// How long these were without a leader, from the last that was heard of the former one, added up, microseconds.
+    pub takeover_us: u64,
+    /// The longest of these, microseconds.
+    pub takeover_us_max: u64,
+    /// How late expired keys were removed that nobody asked for, added up over these keys, milliseconds.
+    pub expired_late_ms: u64,
+    /// How late the latest of them was, milliseconds.
+    pub expired_late_ms_max: u64,
+    /// Gauge: for how long the oldest write has waited that its copies do not have yet, milliseconds.
+    pub commit_oldest_ms: u64,
     /// Gauge: client connections.
     pub connections: u64,
     /// Gauge: keys ("Count").
@@ -325,6 +380,7 @@ mod tests {
             cpu_us: 4,
             users_version: Some(5),
             shards: vec![shard, ShardCounters::default()],
+            commands: Vec::new(),
         };
         let json = serde_json::to_string(&status).unwrap();
         assert!(!json.contains('\n'), "one document a line");

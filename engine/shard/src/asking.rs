@@ -246,6 +246,9 @@ impl Shard {
         // What all shards do is one command; what each does with its own keys is one for each.
         if let Scope::Split(_) = spec.scope {
             self.tally.executed(spec.number, (args.len() as u32) / 2);
+            if self.tally.hot {
+                self.note_keys(args);
+            }
         }
         if out.len() > OUTPUT_FAIR_BYTES {
             self.resolve_with(now, session, (slot, part), Cow::Owned(out), noticed);

@@ -4,6 +4,7 @@
 use crate::commands;
 use crate::stats::Counter;
 use alloc::vec::Vec;
+use dkv_protocol::control::{COMMAND_BUCKETS, CommandCounters};
 
 /// Octaves of the histogram: from 256 ns to 2^30 ns, each in two halves; what is shorter is one bucket before them.
 const OCTAVE_FIRST: usize = 8;
@@ -35,6 +36,8 @@ fn bucket_ns_max(bucket: usize) -> u64 {
 struct One {
     calls: Counter,
     ns: Counter,
+    /// How long those took that are in the histogram.
+    tracked_ns: Counter,
     rejected: Counter,
     failed: Counter,
     histogram: [Counter; BUCKETS],
@@ -45,6 +48,7 @@ impl Default for One {
         Self {
             calls: Counter::default(),
             ns: Counter::default(),
+            tracked_ns: Counter::default(),
             rejected: Counter::default(),
             failed: Counter::default(),
             histogram: core::array::from_fn(|_| Counter::default()),
@@ -79,6 +83,7 @@ impl CommandStats {
         one.calls.add(calls);
         one.ns.add(ns);
         if tracked {
+            one.tracked_ns.add(ns);
             one.histogram[bucket(ns / calls.max(1))].add(calls);
         }
     }
@@ -101,10 +106,39 @@ impl CommandStats {
 
     pub(crate) fn reset(&self) {
         for one in &self.0 {
-            let counters = [&one.calls, &one.ns, &one.rejected, &one.failed];
+            let counters = [&one.calls, &one.ns, &one.tracked_ns, &one.rejected, &one.failed];
             counters.into_iter().chain(&one.histogram).for_each(Counter::count_from_here);
         }
     }
+}
+
+/// What these shards counted since they began of each command that was called or refused, whatever CONFIG RESETSTAT did. Only
+/// the caller's thread works for it: the shards' counters are read as they are.
+pub(crate) fn counters(shards: &[&CommandStats]) -> Vec<CommandCounters> {
+    let of = |number: u16| {
+        let ones = || shards.iter().filter_map(move |shard| shard.0.get(usize::from(number)));
+        let sum = |of: fn(&One) -> &Counter| ones().map(|one| of(one).get()).sum::<u64>();
+        let (calls, rejected) = (sum(|one| &one.calls), sum(|one| &one.rejected));
+        if calls == 0 && rejected == 0 {
+            return None;
+        }
+        let mut buckets = alloc::vec![0; COMMAND_BUCKETS];
+        for one in ones() {
+            // Two halves of an octave are one bucket there.
+            for (at, counter) in one.histogram.iter().enumerate() {
+                buckets[at.div_ceil(2)] += counter.get();
+            }
+        }
+        Some(CommandCounters {
+            name: commands::name_of(number),
+            calls,
+            rejected,
+            failed: sum(|one| &one.failed),
+            ns: sum(|one| &one.tracked_ns),
+            buckets,
+        })
+    };
+    (0..commands::NUMBERS as u16).filter_map(of).collect()
 }
 
 impl Sum {
@@ -252,5 +286,33 @@ mod tests {
         stats.reset();
         let sum = Sum::of([&stats].into_iter(), 0);
         assert_eq!((sum.calls, sum.levels().len()), (0, 0));
+    }
+
+    #[test]
+    fn counters_for_managers_run_on_and_fall_into_octaves() {
+        use dkv_protocol::control::command_bucket_ns_max;
+        let (one, other) = (CommandStats::default(), CommandStats::default());
+        let times = [0, 255, 256, 511, 512, 1_500, 1_600_000_000, u64::MAX / 2];
+        for ns in times {
+            one.executed(3, 1, ns, true);
+            // As a bucket holds what is less than its bound, so does what is told.
+            let counted = counters(&[&one]);
+            let at = (0..COMMAND_BUCKETS)
+                .find(|at| command_bucket_ns_max(*at).is_none_or(|max| ns < max));
+            assert!(counted[0].buckets[at.unwrap()] > 0, "{ns} is not in bucket {at:?}");
+        }
+        other.executed(3, 4, 4_000, true);
+        other.executed(3, 1, 5, false);
+        other.rejected(4);
+        one.reset();
+        let counted = counters(&[&one, &other]);
+        assert_eq!(counted.len(), 2, "what nobody called is not told");
+        assert_eq!((counted[0].calls, counted[0].buckets.iter().sum::<u64>()), (13, 12));
+        assert_eq!(
+            counted[0].ns,
+            times.iter().sum::<u64>() + 4_000,
+            "only of those in the histogram"
+        );
+        assert_eq!((counted[1].calls, counted[1].rejected), (0, 1));
     }
 }

@@ -91,7 +91,9 @@ impl Shard {
             // There are no ASK redirects to follow; a client that sends it is told that it may go on.
             "ASKING" => reply::ok(&mut out),
             "CLIENT" => return self.client_command(now, session, spec, args),
-            "SLOWLOG" | "LATENCY" => return self.diagnose(now, session, spec, args),
+            "SLOWLOG" | "LATENCY" | "DKV.HOTKEYS" => {
+                return self.diagnose(now, session, spec, args);
+            }
             "CONFIG" => {
                 let mut exec = self.exec(now, session.whole_store(), session.proto);
                 commands::config::config(&mut exec, args, &mut out);

@@ -13,7 +13,6 @@ use crate::refusal::{self, Refusal};
 use crate::replication::range_of_place;
 use crate::session::{End, OUTPUT_FAIR_BYTES, Session, Stall};
 use crate::shard::Shard;
-use crate::slowlog::Who;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
@@ -211,9 +210,12 @@ impl Shard {
             session.input = own;
             self.begin_large(session);
         }
-        if session.stall == Stall::None && session.paused {
-            session.paused = false;
-            self.orders.push(Order::Resume(session.id));
+        if session.stall == Stall::None {
+            session.waits_since_ns = 0;
+            if session.paused {
+                session.paused = false;
+                self.orders.push(Order::Resume(session.id));
+            }
         }
     }
 
@@ -681,7 +683,7 @@ impl Shard {
                     noticed => session.replies.wrote_gated(start, inserts, noticed),
                 }
                 session.replies.inserted(inserts);
-                self.executed(number, units, timing, args, &Who::Client(session));
+                self.executed_for(session, number, units, timing, args);
                 if spec.write && self.tracking.is_watching() {
                     self.tell_written(spec, args, Some(session));
                 }
@@ -713,7 +715,7 @@ impl Shard {
                     if self.stats.errors.get() > errors {
                         self.stats.of_commands.failed(number);
                     }
-                    self.executed(number, units, timing, args, &Who::Client(session));
+                    self.executed_for(session, number, units, timing, args);
                 }
             }
             Plan::Refused(_) => {}
@@ -771,6 +773,7 @@ impl Shard {
     /// Stops executing a connection's commands until what it waits for has come.
     pub(crate) fn stall(&mut self, session: &mut Session, why: Stall) {
         session.stall = why;
+        session.waits_from(self.now);
         if let Stall::Link(to) = why {
             self.links.stall(to, session.id);
         }

@@ -22,7 +22,7 @@ pub(crate) struct Asker<'a> {
 }
 
 impl Shard {
-    /// SLOWLOG and LATENCY.
+    /// SLOWLOG, LATENCY and DKV.HOTKEYS.
     pub(crate) fn diagnose(
         &mut self,
         now: Now,
@@ -90,7 +90,10 @@ impl Shard {
         let spec = commands::lookup(args.get(0));
         let subcommand = spec.map_or("", |spec| refusal::subcommand_of(spec, args));
         match (spec.map_or("", |spec| spec.name), subcommand) {
-            ("SLOWLOG", "get") => self.slow.write(slowlog::count(args).unwrap_or(0), out),
+            ("SLOWLOG", "get") => {
+                let count = slowlog::count(args).unwrap_or(0);
+                self.slow.write(count, slowlog::wants_times(args), out);
+            }
             ("SLOWLOG", "len") => reply::integer(out, self.slow.len() as i64),
             ("SLOWLOG", _) => {
                 self.slow.clear();
@@ -101,6 +104,7 @@ impl Shard {
                 self.spikes.reset(&names, out);
             }
             ("LATENCY", _) => self.spikes.write(out),
+            ("DKV.HOTKEYS", _) => self.hot_keys_part(now, subcommand, args, out),
             ("ACL", _) => self.acl_log_part(args, out),
             ("CLIENT", _) => self.clients_part(now, asker, subcommand, args, out),
             _ => refusal::write(refusal::Refusal::Unknown, None, args, out),

@@ -169,6 +169,7 @@ impl Shard {
     #[cold]
     pub(crate) fn later(&mut self, session: &mut Session) {
         session.stall = Stall::Turn;
+        session.waits_from(self.now);
         self.pace.put_off();
         self.later.push_back(session.id);
     }

@@ -10,6 +10,7 @@ use crate::commands::scan;
 use crate::copied::Copied;
 use crate::face::SessionId;
 use crate::gates::{Gate, GateState, Gates, Hold, Noticed};
+use crate::lag::Lag;
 use crate::reroute::Parked;
 use crate::session::Session;
 use crate::shard::Shard;
@@ -97,6 +98,7 @@ pub(crate) struct Copies {
     pub(crate) waiters: Waiters,
     pub(crate) stillness: Stillness,
     pub(crate) next_gauges_ns: u64,
+    pub(crate) lag: Lag,
     /// Scratch.
     ranges: Vec<RangeId>,
     moved: Vec<RangeId>,
@@ -131,6 +133,7 @@ impl Shard {
             waiters: Waiters::default(),
             stillness: Stillness::default(),
             next_gauges_ns: 0,
+            lag: Lag::default(),
             ranges: Vec::new(),
             moved: Vec::new(),
             ready: Vec::new(),
@@ -278,6 +281,7 @@ impl Shard {
             copies.cluster.take_lost(&mut copies.lost);
             for lost in copies.lost.drain(..) {
                 copies.gates.deposed(lost.range, lost.committed);
+                copies.lag.lost(lost.range);
                 copies.ranges.push(lost.range);
             }
             self.follow_moved(now);
@@ -296,7 +300,12 @@ impl Shard {
                 );
                 copies.gates.confirmed(*range, cluster.confirmed(*range));
                 let hands_over = cluster.may_write(now.boot_ns, *range) == Err(Refused::Handover);
-                let leads = cluster.role(*range) == Role::Primary && !hands_over;
+                let is_primary = cluster.role(*range) == Role::Primary;
+                let leads = is_primary && !hands_over;
+                let (heard_ns, committed) =
+                    (cluster.led_until_ns(*range), cluster.committed(*range));
+                copies.lag.leads(now.boot_ns, *range, is_primary, heard_ns, &self.stats);
+                copies.lag.committed(now.boot_ns, *range, committed, &self.stats);
                 self.table.lead(u16::from(range.0), leads);
             }
             for range in &ranges {
@@ -322,6 +331,7 @@ impl Shard {
             let cluster = &copies.cluster;
             let (written, seen) = (cluster.committed(*range), cluster.committed_for_reads(*range));
             copies.gates.committed(*range, written, seen);
+            copies.lag.committed(now.boot_ns, *range, written, &self.stats);
         }
         for range in &moved {
             self.open_gates(now, *range);
@@ -395,7 +405,8 @@ impl Shard {
         if self.table.has_journal()
             && let Some(copies) = self.copies.as_deref_mut()
         {
-            let Copies { cluster, gates, appended, .. } = copies;
+            let Copies { cluster, gates, appended, lag, .. } = copies;
+            let now_ns = self.now.boot_ns;
             self.table.take_journal(&mut |range, index, effect| {
                 let range = RangeId(range as u8);
                 let body = effect.value.map(dkv_table::Large::share);
@@ -403,6 +414,7 @@ impl Shard {
                 cluster.append(range, index, effect);
                 *appended += 1;
                 gates.wrote(range, index);
+                lag.appended(now_ns, range, index);
             });
         }
     }

@@ -7,6 +7,7 @@ use crate::command::Now;
 use crate::face::{Opened, PortKind, SessionId};
 use crate::pubsub::Listening;
 use crate::queue::Replies;
+use crate::slowlog::Flushes;
 use crate::tracking::{Mode, Seek};
 use crate::transaction::{Awaited, Transaction};
 use crate::users::Change;
@@ -124,6 +125,9 @@ pub(crate) struct Session {
     pub(crate) need: usize,
     pub(crate) replies: Replies,
     pub(crate) stall: Stall,
+    /// Since when something of it waits that was received (CLOCK_BOOTTIME); 0: nothing that is known.
+    pub(crate) waits_since_ns: u64,
+    pub(crate) flushes: Option<Box<Flushes>>,
     pub(crate) end: End,
     /// Whether the driver has been asked to stop reading.
     pub(crate) paused: bool,
@@ -164,6 +168,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// What was received waits from now on, if it did not already.
+    pub(crate) fn waits_from(&mut self, now: Now) {
+        if self.waits_since_ns == 0 {
+            self.waits_since_ns = now.boot_ns;
+        }
+    }
+
     fn new(id: SessionId, now: Now, opened: Opened, default: &Arc<User>) -> Self {
         let mut session = Self {
             id,
@@ -201,6 +212,8 @@ impl Session {
             need: 0,
             replies: Replies::default(),
             stall: Stall::None,
+            waits_since_ns: 0,
+            flushes: None,
             end: End::No,
             paused: false,
             flushing: false,

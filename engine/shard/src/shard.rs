@@ -5,6 +5,7 @@ use crate::acl::{Acl, Suspect};
 use crate::cluster::{ShardId, shard_ids};
 use crate::command::{Env, Exec, Now};
 use crate::face::{Opened, Order, Output, SessionId};
+use crate::hotkeys::HotKeys;
 use crate::input::{Batch, Begun};
 use crate::links::{Links, Lost, LostRequest};
 use crate::monitor::Monitor;
@@ -72,6 +73,8 @@ pub struct Shard {
     pub(crate) tally: Tally,
     pub(crate) slow: SlowLog,
     pub(crate) spikes: Spikes,
+    /// None while nobody wants to know.
+    pub(crate) hot: Option<Box<HotKeys>>,
     /// Whether the last slice of the background evicted anything.
     pub(crate) evicted_lately: bool,
     /// Connections that go on at the end of the turn.
@@ -129,6 +132,7 @@ impl Shard {
             tally: Tally::default(),
             slow: SlowLog::default(),
             spikes: Spikes::default(),
+            hot: None,
             evicted_lately: false,
             later: VecDeque::new(),
             desk: Desk::default(),
@@ -253,6 +257,9 @@ impl Shard {
             return None;
         };
         session.flushing = false;
+        if session.flushes.is_some() {
+            self.note_flushed(&mut session);
+        }
         let output = if session.replies.has_output() {
             if !Buffers::fits(&spare.bytes) {
                 spare.bytes = Vec::new();
@@ -473,6 +480,8 @@ impl Shard {
         self.stats.evicted.set(self.table.evicted());
         self.stats.expired.add(u64::from(expired.removed));
         self.stats.expiry_lag_ms.set(expired.lag_ms);
+        self.stats.expired_late_ms.add(expired.late_ms);
+        self.stats.expired_late_ms_max.raise(expired.lag_ms);
         self.stats.keys.set(self.table.len());
         self.stats.keys_with_expiry.set(self.table.len_with_expiry());
         self.stats.memory_bytes.set(self.table.memory_bytes());
@@ -500,6 +509,7 @@ impl Shard {
             self.tell_removed();
         }
         self.end_idle(now);
+        self.end_hot_keys(now);
         self.end_pause(now);
         self.pace.begin();
         let looking = !self.suspects.is_empty() && self.look_at_suspects();

@@ -5,6 +5,7 @@
 
 use crate::command::Args;
 use crate::session::Session;
+use crate::shard::Shard;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -34,17 +35,29 @@ pub(crate) enum Who<'a> {
 pub(crate) struct Slow {
     id: u64,
     unix_s: u64,
-    us: u64,
+    times: Times,
     args: Vec<Box<[u8]>>,
     client: String,
     name: Box<[u8]>,
 }
 
+/// Where the time of a command went, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// Until it began: the others of its turn, and what its connection had to wait for before.
+    pub(crate) queue_us: u64,
+    /// Its execution, which is what makes it slow.
+    pub(crate) us: u64,
+    /// From then until the kernel had taken its reply, copies that the reply had to wait for included. None before that, and
+    /// where another shard sends the reply.
+    pub(crate) flush_us: Option<u64>,
+}
+
 impl Slow {
-    /// `number` is the entry's id and the unix time in seconds; `us` how long the command took.
+    /// `number` is the entry's id and the unix time in seconds.
     pub(crate) fn new(
         (id, unix_s): (u64, u64),
-        us: u64,
+        times: Times,
         args: Args<'_>,
         who: &Who<'_>,
         map: &StoreMap,
@@ -59,18 +72,76 @@ impl Slow {
                 (format!("{}:{port}", node.address), node.name.as_bytes().into())
             }
         };
-        Self { id, unix_s, us, args: kept(args), client, name }
+        Self { id, unix_s, times, args: kept(args), client, name }
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
-        reply::array(out, 6);
-        for number in [self.id, self.unix_s, self.us] {
+    fn write(&self, with_times: bool, out: &mut Vec<u8>) {
+        reply::array(out, if with_times { 8 } else { 6 });
+        for number in [self.id, self.unix_s, self.times.us] {
             reply::integer(out, number as i64);
         }
         reply::array(out, self.args.len());
         self.args.iter().for_each(|arg| reply::bulk(out, arg));
         reply::bulk(out, self.client.as_bytes());
         reply::bulk(out, &self.name);
+        if with_times {
+            reply::integer(out, self.times.queue_us as i64);
+            reply::integer(out, self.times.flush_us.map_or(-1, |us| us as i64));
+        }
+    }
+}
+
+/// Replies whose way to the kernel is timed, of one connection at a time; more are not.
+const FLUSHES_MAX: usize = 16;
+
+/// Replies of slow commands that a connection has not been sent.
+#[derive(Debug, Default)]
+pub(crate) struct Flushes(Vec<Flush>);
+
+#[derive(Debug)]
+struct Flush {
+    id: u64,
+    executed_ns: u64,
+    /// Bytes to send until the end of the reply.
+    left: usize,
+}
+
+impl Session {
+    /// The reply of a slow command is the last of what there is to send.
+    #[cold]
+    pub(crate) fn time_flush(&mut self, slow: SlowReply) {
+        let left = self.replies.unsent();
+        let flushes = &mut self.flushes.get_or_insert_default().0;
+        if flushes.len() < FLUSHES_MAX {
+            flushes.push(Flush { id: slow.id, executed_ns: slow.executed_ns, left });
+        }
+    }
+}
+
+/// A slow command that was executed for a connection of this shard just now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlowReply {
+    pub(crate) id: u64,
+    pub(crate) executed_ns: u64,
+}
+
+impl Shard {
+    /// What was being sent to a connection with replies that are timed has been sent.
+    #[cold]
+    pub(crate) fn note_flushed(&mut self, session: &mut Session) {
+        let sent = session.replies.sending();
+        let Some(flushes) = session.flushes.as_mut().filter(|_| sent > 0) else { return };
+        let now_ns = (self.env.clock)();
+        flushes.0.retain_mut(|flush| {
+            flush.left = flush.left.saturating_sub(sent);
+            if flush.left == 0 {
+                self.slow.flushed(flush.id, now_ns.saturating_sub(flush.executed_ns) / 1000);
+            }
+            flush.left > 0
+        });
+        if flushes.0.is_empty() {
+            session.flushes = None;
+        }
     }
 }
 
@@ -168,9 +239,16 @@ impl SlowLog {
         self.entries = VecDeque::new();
     }
 
+    /// The reply of a command has been sent, unless it is not among the latest any more.
+    fn flushed(&mut self, id: u64, us: u64) {
+        if let Some(slow) = self.entries.iter_mut().rev().find(|slow| slow.id == id) {
+            slow.times.flush_us = Some(us);
+        }
+    }
+
     /// Writes the latest entries, so many at most, the latest first.
-    pub(crate) fn write(&self, count: usize, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, count: usize, with_times: bool, out: &mut Vec<u8>) {
         reply::array(out, count.min(self.entries.len()));
-        self.entries.iter().rev().take(count).for_each(|slow| slow.write(out));
+        self.entries.iter().rev().take(count).for_each(|slow| slow.write(with_times, out));
     }
 }

@@ -144,6 +144,7 @@ impl Shard {
         self.stats.ranges_copied.set(copied);
         self.stats.ranges_degraded.set(degraded);
         self.stats.replication_lag.set(lag);
+        self.stats.commit_oldest_ms.set(copies.lag.oldest_ns(now.boot_ns) / 1_000_000);
         self.stats.copies.set(holders.len() as u64);
         self.stats.replicated.set(copies.appended + copies.cluster.applied());
         let lease_ns = copies.cluster.lease_ns();

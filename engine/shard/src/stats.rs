@@ -1,10 +1,11 @@
 //! One shard's counters: written by its own thread with relaxed stores, read by whoever reports.
 
-use crate::command_stats::{CommandStats, ErrorStats};
+use crate::command_stats::{self, CommandStats, ErrorStats};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr};
 use core::sync::atomic::{AtomicU64, Ordering};
-use dkv_protocol::control::{LATENCY_BUCKETS, ShardCounters};
+use dkv_protocol::control::{CommandCounters, LATENCY_BUCKETS, ShardCounters};
 
 /// A number that one thread writes and any may read. Nothing is ordered by it.
 #[derive(Debug, Default)]
@@ -156,6 +157,9 @@ macro_rules! counters {
                 self.piece_us_max.set(0);
                 self.turn_us_max.set(0);
                 self.resync_us_max.set(0);
+                self.commit_wait_us_max.set(0);
+                self.takeover_us_max.set(0);
+                self.expired_late_ms_max.set(0);
             }
 
             /// A copy to report.
@@ -205,6 +209,15 @@ counters!(
     resync_bytes_full,
     resync_bytes_log,
     copies_let_go_late,
+    commits,
+    commit_wait_ns,
+    commit_wait_us_max,
+    takeovers,
+    takeover_us,
+    takeover_us_max,
+    expired_late_ms,
+    expired_late_ms_max,
+    commit_oldest_ms,
     connections,
     keys,
     keys_with_expiry,
@@ -254,6 +267,12 @@ impl ShardStats {
     fn totals(&self) -> [u64; 3] {
         [self.commands.get(), self.bytes_in.get(), self.bytes_out.get()]
     }
+}
+
+/// What the shards of a node counted of the commands that were called, from any thread.
+pub fn of_commands(shards: &[Arc<ShardStats>]) -> Vec<CommandCounters> {
+    let all: Vec<&CommandStats> = shards.iter().map(|shard| &shard.of_commands).collect();
+    command_stats::counters(&all)
 }
 
 /// How far samples of the rates lie apart, in milliseconds.

@@ -7,8 +7,9 @@
 
 use crate::command::{Args, Spec};
 use crate::commands;
+use crate::session::Session;
 use crate::shard::Shard;
-use crate::slowlog::{Slow, Who};
+use crate::slowlog::{Slow, SlowReply, Times, Who};
 use alloc::vec::Vec;
 
 /// Commands with so many arguments are timed by themselves.
@@ -30,6 +31,8 @@ pub(crate) struct Tally {
     timed_ns: u64,
     /// Whether each command is timed by itself.
     pub(crate) each: bool,
+    /// Whether it is counted how often keys are used.
+    pub(crate) hot: bool,
     /// From how long on a command is for SLOWLOG, and a piece or command for LATENCY; [`u64::MAX`] is never.
     pub(crate) slow_ns: u64,
     pub(crate) spike_ns: u64,
@@ -42,6 +45,7 @@ impl Default for Tally {
             touched: Vec::with_capacity(commands::NUMBERS),
             timed_ns: 0,
             each: false,
+            hot: false,
             slow_ns: u64::MAX,
             spike_ns: u64::MAX,
         }
@@ -84,7 +88,7 @@ impl Shard {
         long.then(|| Timing { began_ns: (self.env.clock)() })
     }
 
-    /// A command has been executed; what it replied was an error or not.
+    /// A command has been executed; what it replied was an error or not. Returns what is known of it when it was slow.
     #[inline]
     pub(crate) fn executed(
         &mut self,
@@ -93,16 +97,45 @@ impl Shard {
         timing: Option<Timing>,
         args: Args<'_>,
         who: &Who<'_>,
-    ) {
+    ) -> Option<SlowReply> {
+        if self.tally.hot {
+            self.note_keys(args);
+        }
         match timing {
-            None => self.tally.executed(number, units),
+            None => {
+                self.tally.executed(number, units);
+                None
+            }
             Some(timing) => self.timed(number, timing, args, who),
         }
     }
 
+    /// The same of a client of this shard, whose reply stands behind all it is to be sent.
+    #[inline]
+    pub(crate) fn executed_for(
+        &mut self,
+        session: &mut Session,
+        number: u16,
+        units: u32,
+        timing: Option<Timing>,
+        args: Args<'_>,
+    ) {
+        if let Some(slow) = self.executed(number, units, timing, args, &Who::Client(session)) {
+            session.time_flush(slow);
+        }
+    }
+
     #[cold]
-    fn timed(&mut self, number: u16, timing: Timing, args: Args<'_>, who: &Who<'_>) {
-        let ns = (self.env.clock)().saturating_sub(timing.began_ns);
+    fn timed(
+        &mut self,
+        number: u16,
+        timing: Timing,
+        args: Args<'_>,
+        who: &Who<'_>,
+    ) -> Option<SlowReply> {
+        let executed_ns = (self.env.clock)();
+        let ns = executed_ns.saturating_sub(timing.began_ns);
+        let mut reply = None;
         self.tally.timed_ns += ns;
         self.stats.executed.add(1);
         self.stats.executing_ns.add(ns);
@@ -116,12 +149,20 @@ impl Shard {
             let len_max = self.env.settings.slowlog_len_max.get() as usize;
             let id = self.env.settings.next_slow_id();
             let unix_s = self.now.unix_ms / 1000;
-            self.slow.add(Slow::new((id, unix_s), ns / 1000, args, who, &self.map), len_max);
+            let came_ns = match who {
+                Who::Client(session) if session.waits_since_ns > 0 => session.waits_since_ns,
+                _ => self.now.boot_ns,
+            };
+            let queue_us = timing.began_ns.saturating_sub(came_ns) / 1000;
+            let times = Times { queue_us, us: ns / 1000, flush_us: None };
+            self.slow.add(Slow::new((id, unix_s), times, args, who, &self.map), len_max);
+            reply = Some(SlowReply { id, executed_ns });
         }
         if ns >= self.tally.spike_ns {
             let fast = commands::flags_of(number).contains(&"fast");
             self.spikes.add(if fast { "fast-command" } else { "command" }, self.now, ns);
         }
+        reply
     }
 
     /// A piece of work took so long, and `what` it was.

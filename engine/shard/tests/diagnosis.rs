@@ -78,6 +78,88 @@ fn slow_commands_of_all_shards_are_one_log_with_the_latest_first() {
 }
 
 #[test]
+fn what_a_slow_command_waited_for_stands_behind_what_redis_shows() {
+    let (mut store, client) = two_shards();
+    let [here, there] = [0, 1].map(|shard| key_of(&store, 0, shard, "k"));
+    assert_eq!(store.call(client, &["CONFIG", "SET", "slowlog-log-slower-than", "50"]), OK);
+    // Whoever reads the clock finds it 70 µs later: the beginning and the end of the command, and the end of the send.
+    clock::set(store.now.boot_ns + 500 * US);
+    clock::step(70 * US);
+    assert_eq!(store.call(client, &["SET", &here, "a"]), OK);
+    assert_eq!(store.call(client, &["SET", &there, "a"]), OK);
+    clock::step(0);
+    let log = store.call(client, &["SLOWLOG", "GET", "-1", "withtimes"]);
+    let entries: Vec<&str> = log.split("*8\r\n").skip(1).collect();
+    let last = |entry: &str, at: usize| -> i64 {
+        entry.trim_end().rsplit("\r\n").nth(at).and_then(|n| n[1..].parse().ok()).unwrap()
+    };
+    assert_eq!(entries.len(), 2, "{log}");
+    assert!(entries[1].starts_with(":0\r\n:1700000000\r\n:70\r\n"), "{log}");
+    assert_eq!(last(entries[1], 0), 70, "the send took as long: {log}");
+    assert!((540..=570).contains(&last(entries[1], 1)), "the command waited: {log}");
+    assert_eq!(last(entries[0], 0), -1, "another shard sends that reply: {log}");
+    // Who does not ask for it gets what Redis has.
+    assert!(store.call(client, &["SLOWLOG", "GET", "-1"]).starts_with("*2\r\n*6\r\n:1\r\n"));
+    assert_eq!(
+        store.call(client, &["SLOWLOG", "GET", "-1", "times"]),
+        "-ERR unknown subcommand or wrong number of arguments for 'get'. Try SLOWLOG HELP.\r\n"
+    );
+    assert!(store.call(client, &["SLOWLOG", "HELP"]).contains("GET <count> WITHTIMES"));
+}
+
+#[test]
+fn the_keys_that_are_used_most_are_known_while_somebody_wants_to_know() {
+    let (mut store, client) = two_shards();
+    let [here, there] = [0, 1].map(|shard| key_of(&store, 0, shard, "hot"));
+    let no = "-ERR no keys are counted on this node: DKV.HOTKEYS START <seconds> begins it, for so long\r\n";
+    assert_eq!(store.call(client, &["DKV.HOTKEYS", "GET"]), no);
+    assert_eq!(store.call(client, &["DKV.HOTKEYS", "START", "5"]), OK);
+    for i in 0..600 {
+        store.call(client, &["GET", &format!("cold{i}")]);
+        if i % 3 == 0 {
+            store.call(client, &["SET", &here, "1"]);
+        }
+        if i % 6 == 0 {
+            store.call(client, &["EXISTS", &there, &here]);
+        }
+    }
+    let reply = store.call(client, &["DKV.HOTKEYS", "GET", "2"]);
+    let lines: Vec<&str> = reply.split("\r\n").collect();
+    let number = |at: usize| lines[at][1..].parse::<u64>().unwrap();
+    assert_eq!((lines[0], lines[3]), ("*3", "*2"), "{reply}");
+    assert_eq!(number(2), 600 + 200 + 200, "uses of all keys: {reply}");
+    let (first, second) = (lines[6], lines[12]);
+    assert_eq!((first, second), (here.as_str(), there.as_str()), "{reply}");
+    assert_eq!((number(7), number(9)), (300, 200), "uses, and those that wrote: {reply}");
+    assert_eq!((number(13), number(15)), (100, 0), "{reply}");
+    // It ends by itself; what was counted can be asked for a while longer, and is forgotten then.
+    store.now.boot_ns += 6_000_000_000;
+    store.background();
+    store.call(client, &["SET", &here, "1"]);
+    let later = store.call(client, &["DKV.HOTKEYS", "GET", "2"]);
+    assert!(later.ends_with(&lines[4..].join("\r\n")), "{later}");
+    store.now.boot_ns += 61_000_000_000;
+    store.background();
+    assert_eq!(store.call(client, &["DKV.HOTKEYS", "GET"]), no);
+    for (args, reply) in [
+        (
+            &["DKV.HOTKEYS", "START", "0"][..],
+            "-ERR invalid time: a number of seconds from 1 to 3600 is expected\r\n",
+        ),
+        (
+            &["DKV.HOTKEYS", "GET", "513"],
+            "-ERR invalid count: a number from 1 to 512 is expected\r\n",
+        ),
+        (
+            &["DKV.HOTKEYS", "START"],
+            "-ERR wrong number of arguments for 'dkv.hotkeys|start' command\r\n",
+        ),
+    ] {
+        assert_eq!(store.call(client, args), reply);
+    }
+}
+
+#[test]
 fn passwords_are_not_for_the_slow_log() {
     let mut store = Store::new(PLAIN);
     let client = store.connect(0, 0, PortKind::Client);

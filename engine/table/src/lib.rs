@@ -137,6 +137,8 @@ pub struct Expired {
     pub removed: u32,
     /// How long the latest of them had been expired, in milliseconds; 0 when none was removed.
     pub lag_ms: u64,
+    /// How long each of them had been, added up, in milliseconds.
+    pub late_ms: u64,
     /// Whether the sweep goes on at once. When not, call again later: at the next turn or timer.
     pub more: bool,
 }

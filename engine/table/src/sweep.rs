@@ -184,6 +184,7 @@ impl Table {
                         );
                         expired.removed += 1;
                         expired.lag_ms = expired.lag_ms.max(late);
+                        expired.late_ms += late;
                         continue;
                     }
                     fresh = tick::earlier(fresh, tick::of(now_ms, view.entry.expires_at_ms));

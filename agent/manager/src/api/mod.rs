@@ -238,7 +238,7 @@ fn denied(reason: Denied) -> Refusal {
         ),
         Denied::BearerFromElsewhere => (
             "the token itself is taken from the manager's own machine only",
-            "use the dkv command line (it signs its calls), or call from that machine",
+            "use the dkv command line (it signs its calls), or call from that machine; for Prometheus: dkv generate prometheus-token",
         ),
         Denied::Wrong => (
             "the token is not this manager's",

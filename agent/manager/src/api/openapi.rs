@@ -79,7 +79,7 @@ fn paths() -> Value {
     json!({
         "/health": { "get": health },
         "/metrics": { "get": {
-            "summary": "Counters in Prometheus' text format.",
+            "summary": "Counters and histograms in Prometheus' text format. `dkv generate prometheus-token` makes a Bearer token that reads them from any machine.",
             "responses": { "200": { "description": "The text.", "content": { "text/plain": {} } }, "default": error() }
         }},
         "/admin/v1/openapi.json": { "get": {
@@ -430,6 +430,8 @@ fn schemas() -> Value {
             ("queue_us?", "number"),
             ("execution_us?", "number"),
             ("replication_lag", "integer"),
+            ("replication_wait_us?", "number"),
+            ("replication_oldest_ms", "integer"),
             ("expiry_lag_ms", "integer"),
             ("stalls", "Rate"),
         ]),
@@ -589,6 +591,8 @@ mod tests {
             queue_us: Some(1.0),
             execution_us: Some(1.0),
             replication_lag: 1,
+            replication_wait_us: Some(1.0),
+            replication_oldest_ms: 1,
             expiry_lag_ms: 1,
             stalls: rate,
         };

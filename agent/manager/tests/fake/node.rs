@@ -173,6 +173,7 @@ fn status(document: &LaunchDocument) -> NodeStatus {
         cpu_us: gets,
         users_version: Some(document.users.version),
         shards: vec![shard; document.cpus.len()],
+        commands: Vec::new(),
     }
 }
 

@@ -106,7 +106,7 @@ fn failed(row: &[Value]) -> bool {
 }
 
 /// Bytes as JSON: text, or hexadecimal digits after `0x` for what is not UTF-8.
-pub(super) fn bytes_value(bytes: &[u8]) -> Value {
+pub(crate) fn bytes_value(bytes: &[u8]) -> Value {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return json!(text);
     }

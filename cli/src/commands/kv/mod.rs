@@ -6,6 +6,8 @@ mod expiry;
 mod items;
 mod scan;
 
+pub(crate) use items::bytes_value;
+
 use crate::amounts;
 use crate::clustron::Spelling;
 use crate::commands::counter;

@@ -1,8 +1,11 @@
 //! `dkv store`: stores and their nodes, through the managers.
 
 mod create;
+mod each_node;
+mod hotkeys;
 mod run;
 mod show;
+mod slowlog;
 mod user;
 mod verify;
 
@@ -135,6 +138,10 @@ Ranges that are written to all the time are asked for until the seconds are over
         #[command(flatten)]
         shared: Shared,
     },
+    /// The keys that are used most, counted on all nodes for some seconds
+    Hotkeys(hotkeys::Args),
+    /// The commands that took long on any node, with what they waited for, before and after
+    Slowlog(slowlog::Args),
     /// Shows and changes the users of a store, the same on all its nodes
     #[command(subcommand, after_help = "Example:\n  dkv store user list TestStore")]
     User(user::Command),
@@ -301,6 +308,8 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
             let login = Login { user: user.clone(), password_file: password_file.clone() };
             verify::verify(name, login, shared, spelling)
         }
+        Command::Hotkeys(args) => hotkeys::run(args, spelling),
+        Command::Slowlog(args) => slowlog::run(args, spelling),
         Command::Show { name, shared } => show::show(name, shared, spelling),
         Command::User(command) => user::run(command, spelling),
         Command::Delete { name, force, shared } => {

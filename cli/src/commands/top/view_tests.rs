@@ -29,6 +29,8 @@ fn node(name: &str, gets: f64, p99_us: f64) -> Node {
         queue_us: Some(4.0),
         execution_us: Some(0.25),
         replication_lag: 1234,
+        replication_wait_us: Some(180.0),
+        replication_oldest_ms: 3,
         expiry_lag_ms: 0,
         stalls: rate(0.0, 2),
     };

@@ -24,6 +24,7 @@ mod expiry;
 mod extended;
 mod floats;
 pub(crate) mod glob;
+pub(crate) mod hotkeys;
 pub mod info;
 pub(crate) mod keys;
 mod lcs;
@@ -77,7 +78,8 @@ const FAMILIES: [&[Spec]; 20] = [
 /// Commands that are alone in their files.
 const SINGLE: &[Spec] = &[floats::INCRBYFLOAT, lcs::LCS, object::OBJECT];
 
-const INTROSPECTION: &[Spec] = &[acl::ACL, info::INFO, config::CONFIG, checksum::CHECKSUM];
+const INTROSPECTION: &[Spec] =
+    &[acl::ACL, info::INFO, config::CONFIG, checksum::CHECKSUM, hotkeys::HOTKEYS];
 
 /// What only shards ask of each other.
 const INTERNAL: &[Spec] = &[
@@ -266,6 +268,8 @@ pub(crate) fn finish_of_node(x: &Exec<'_>, args: Args<'_>, parts: &[Vec<u8>], ou
         clients::finish(x, args, parts, out);
     } else if args.get(0).eq_ignore_ascii_case(b"ACL") {
         crate::acl::log::finish(x, args, parts, out);
+    } else if args.get(0).eq_ignore_ascii_case(b"DKV.HOTKEYS") {
+        hotkeys::finish(args, parts, out);
     } else {
         slowlog::finish(x, args, parts, out);
     }

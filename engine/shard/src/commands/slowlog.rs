@@ -141,7 +141,7 @@ pub(crate) fn at_once(
         ("SLOWLOG", "help") => slowlog_help(&mut out),
         ("LATENCY", "help") => latency_help(&mut out),
         ("LATENCY", "histogram") => histogram(x, args, &mut out),
-        ("SLOWLOG", "get") if args.len() > 3 => {
+        ("SLOWLOG", "get") if args.len() > 3 && !wants_times(args) => {
             // Redis' own words for too many arguments of this one.
             let text =
                 "ERR unknown subcommand or wrong number of arguments for 'get'. Try SLOWLOG HELP.";
@@ -169,6 +169,13 @@ pub(crate) fn count(args: Args<'_>) -> Option<usize> {
         -1 => Some(usize::MAX),
         n => usize::try_from(n).ok(),
     }
+}
+
+/// Whether SLOWLOG GET is to show more of each entry than Redis does: behind Redis' six fields how long the command waited before it
+/// was executed, and how long its reply took to leave, both in microseconds, the latter -1 where it is not known. It has to be asked
+/// for, because some clients read six fields of each entry, whatever there are.
+pub(crate) fn wants_times(args: Args<'_>) -> bool {
+    args.len() == 4 && args.get(3).eq_ignore_ascii_case(b"WITHTIMES")
 }
 
 /// Writes the reply to a command of which each shard of the node has executed its part.
@@ -379,6 +386,9 @@ fn slowlog_help(out: &mut Vec<u8>) {
             "    Entries are made of:",
             "    id, timestamp, time in microseconds, arguments array, client IP and port,",
             "    client name",
+            "GET <count> WITHTIMES",
+            "    The same with two fields more: microseconds before the execution, and until the",
+            "    reply had left (-1: not known).",
             "LEN",
             "    Return the length of the slowlog.",
             "RESET",

@@ -12,6 +12,11 @@ pub(crate) fn step(ns: u64) {
     STEP_NS.set(ns);
 }
 
+/// It is so late now.
+pub(crate) fn set(ns: u64) {
+    NOW_NS.set(ns);
+}
+
 pub(crate) fn now_ns() -> u64 {
     NOW_NS.set(NOW_NS.get() + STEP_NS.get());
     NOW_NS.get()

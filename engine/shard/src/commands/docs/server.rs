@@ -17,6 +17,13 @@ pub(super) const DOCS: &[Doc] = &[
     doc("info", "O(N) for N shards of the node", &[string("section").optional().multiple()])
         .history(&[("7.0.0", "Several sections.")]),
     doc("dkv.checksum", "O(N) for all N keys of the shard", &[]),
+    doc("dkv.hotkeys", OF_SUBCOMMAND, &[]),
+    doc("dkv.hotkeys|start", "O(1)", &[integer("seconds")]),
+    doc(
+        "dkv.hotkeys|get",
+        "O(N log N) for N keys that are counted",
+        &[integer("count").optional()],
+    ),
     doc("command", "O(N) for all N commands", &[]),
     doc("command|count", "O(1)", &[]),
     doc("command|docs", PER_COMMAND, COMMANDS),
@@ -47,8 +54,12 @@ pub(super) const DOCS: &[Doc] = &[
     doc("memory|usage", "O(1)", &[key("key", 0), integer("count").token("SAMPLES").optional()]),
     doc("memory|help", "O(1)", &[]),
     doc("slowlog", OF_SUBCOMMAND, &[]),
-    doc("slowlog|get", "O(N) for N entries", &[integer("count").optional()])
-        .history(&[("4.0.0", "The client's address, port and name.")]),
+    doc(
+        "slowlog|get",
+        "O(N) for N entries",
+        &[integer("count").optional(), word("with-times", "WITHTIMES").optional()],
+    )
+    .history(&[("4.0.0", "The client's address, port and name.")]),
     doc("slowlog|len", "O(1)", &[]),
     doc("slowlog|reset", "O(N) for N entries", &[]),
     doc("slowlog|help", "O(1)", &[]),

@@ -1,12 +1,16 @@
 //! `/metrics`: the counters of every node of this machine in Prometheus' text format, as the nodes said them last.
+//!
+//! All of the text is made here, of numbers that the nodes' control threads read once a second where the shards count them: a scrape
+//! costs a shard nothing. There are at most as many series as nodes, shards and commands that were called bring with them.
+
+mod histograms;
+mod of_shards;
 
 use crate::catalogue::Agent;
 use dkv_protocol::admin::{CopiesView, NodeCopies, NodeState};
-use dkv_protocol::control::{NodeStatus, ShardCounters, latency_bucket_ns_max};
+use dkv_protocol::control::NodeStatus;
+use of_shards::{SHARD_METRICS, SHARD_SECONDS};
 use std::fmt::Write as _;
-
-/// One bucket in four is shown (each power of two), up to this many nanoseconds; the rest is in `+Inf`.
-const LATENCY_NS_SHOWN_MAX: u64 = 20_000_000_000;
 
 struct Row {
     store: String,
@@ -16,129 +20,12 @@ struct Row {
     status: Option<NodeStatus>,
 }
 
-/// A metric of a shard: name, type, help, value.
-type ShardMetric = (&'static str, &'static str, &'static str, fn(&ShardCounters) -> u64);
-
 /// The same of a node.
 type NodeMetric = (&'static str, &'static str, &'static str, fn(&NodeStatus) -> f64);
 
 /// Metrics of a store with copies and of a node of one: name, help, value.
 type StoreMetric = (&'static str, &'static str, fn(&CopiesView) -> u32);
 type NodeCopiesMetric = (&'static str, &'static str, fn(&NodeCopies) -> u32);
-
-const SHARD_METRICS: &[ShardMetric] = &[
-    ("commands_total", "counter", "Commands answered to clients of the shard.", |c| c.commands),
-    ("gets_total", "counter", "Reads of keys executed by the shard.", |c| c.gets),
-    ("puts_total", "counter", "Writes of keys executed by the shard.", |c| c.puts),
-    ("removes_total", "counter", "Removals of keys executed by the shard.", |c| c.removes),
-    ("hits_total", "counter", "Reads that found a value.", |c| c.hits),
-    ("misses_total", "counter", "Reads that found no value.", |c| c.misses),
-    ("expired_total", "counter", "Keys that expired.", |c| c.expired),
-    ("forwarded_total", "counter", "Requests sent to other shards.", |c| c.forwarded),
-    ("served_for_others_total", "counter", "Requests executed for other shards.", |c| {
-        c.served_for_others
-    }),
-    ("errors_total", "counter", "Commands answered with an error.", |c| c.errors),
-    ("connections_accepted_total", "counter", "Client connections accepted.", |c| {
-        c.connections_accepted
-    }),
-    ("connections_refused_total", "counter", "Client connections refused.", |c| {
-        c.connections_refused
-    }),
-    ("connections_cut_total", "counter", "Slow readers cut off at their limit.", |c| {
-        c.connections_cut
-    }),
-    ("published_total", "counter", "Messages that clients of the shard published.", |c| {
-        c.published
-    }),
-    ("delivered_total", "counter", "Messages that went to subscribers of the shard.", |c| {
-        c.delivered
-    }),
-    (
-        "messages_lost_total",
-        "counter",
-        "Messages that did not go to a shard with subscribers because the way there was lost.",
-        |c| c.messages_lost,
-    ),
-    (
-        "subscribers_cut_total",
-        "counter",
-        "Subscribers that were cut off because they read too slowly.",
-        |c| c.subscribers_cut,
-    ),
-    ("subscribers", "gauge", "Connections with subscriptions.", |c| c.pubsub_clients),
-    ("received_bytes_total", "counter", "Bytes read from clients.", |c| c.bytes_in),
-    ("sent_bytes_total", "counter", "Bytes queued for clients.", |c| c.bytes_out),
-    ("evicted_total", "counter", "Keys evicted because memory was at its limit.", |c| c.evicted),
-    (
-        "loop_stalls_total",
-        "counter",
-        "Pieces of work (some commands, a slice of the background) over 1 ms of the shard's CPU time.",
-        |c| c.stalls,
-    ),
-    (
-        "loop_long_turns_total",
-        "counter",
-        "Turns of the loop over 1 ms of the shard's CPU time.",
-        |c| c.long_turns,
-    ),
-    (
-        "loop_piece_microseconds_max",
-        "gauge",
-        "The longest piece of work since the start or CONFIG RESETSTAT, CPU time.",
-        |c| c.piece_us_max,
-    ),
-    (
-        "loop_turn_microseconds_max",
-        "gauge",
-        "The longest turn of the loop since the start or CONFIG RESETSTAT, CPU time.",
-        |c| c.turn_us_max,
-    ),
-    (
-        "resync_microseconds_max",
-        "gauge",
-        "The longest piece of work at filling a copy since the start or CONFIG RESETSTAT, CPU time.",
-        |c| c.resync_us_max,
-    ),
-    (
-        "copies_let_go_late_total",
-        "counter",
-        "Copies of ranges that were let go because they were late again and again.",
-        |c| c.copies_let_go_late,
-    ),
-    ("resyncs_full_total", "counter", "Copies of ranges that were filled in full.", |c| {
-        c.resyncs_full
-    }),
-    (
-        "resyncs_partial_total",
-        "counter",
-        "Copies of ranges that got what followed on what they had.",
-        |c| c.resyncs_partial,
-    ),
-    (
-        "resync_full_bytes_total",
-        "counter",
-        "Bytes of records sent to copies that were filled in full.",
-        |c| c.resync_bytes_full,
-    ),
-    (
-        "resync_log_bytes_total",
-        "counter",
-        "Bytes of the log sent to copies that did not count yet.",
-        |c| c.resync_bytes_log,
-    ),
-    (
-        "replicated_changes_total",
-        "counter",
-        "Changes appended to the logs of ranges, or applied from those of others.",
-        |c| c.replicated,
-    ),
-    ("connections", "gauge", "Client connections.", |c| c.connections),
-    ("keys", "gauge", "Keys.", |c| c.keys),
-    ("keys_with_expiry", "gauge", "Keys with an expiry.", |c| c.keys_with_expiry),
-    ("memory_bytes", "gauge", "Bytes that count against the memory limit.", |c| c.memory_bytes),
-    ("expiry_lag_milliseconds", "gauge", "How far active expiry is behind.", |c| c.expiry_lag_ms),
-];
 
 pub(super) fn text(agent: &Agent) -> String {
     let mut rows = Vec::new();
@@ -246,43 +133,19 @@ fn render(machine: &str, members: usize, rows: &[Row]) -> String {
             }
         }
     }
-    histograms(&mut out, rows);
-    out
-}
-
-fn histograms(out: &mut String, rows: &[Row]) {
-    const NAME: &str = "service_seconds";
-    head(
-        out,
-        NAME,
-        "histogram",
-        "From the completion that brought a request to its reply being queued; the sum is estimated from the buckets.",
-    );
-    for (row, status) in known(rows) {
-        for (index, shard) in status.shards.iter().enumerate() {
-            let index = index.to_string();
-            let [store, node] = row.labels();
-            let shard_labels = [store, node, ("shard", index.as_str())];
-            let (mut passed, mut sum_ns, mut below) = (0u64, 0.0, 0u64);
-            for (bucket, count) in shard.latency.iter().enumerate() {
-                let bound = latency_bucket_ns_max(bucket);
-                passed += count;
-                sum_ns += *count as f64 * (below + bound) as f64 / 2.0;
-                below = bound;
-                if bucket % 4 == 3 && bound <= LATENCY_NS_SHOWN_MAX {
-                    let bound = (bound as f64 / 1e9).to_string();
-                    let [store, node, shard] = shard_labels;
-                    let labels = [store, node, shard, ("le", bound.as_str())];
-                    line(out, "service_seconds_bucket", &labels, passed);
-                }
+    for (name, kind, help, of) in SHARD_SECONDS {
+        head(&mut out, name, kind, help);
+        for (row, status) in known(rows) {
+            for (index, shard) in status.shards.iter().enumerate() {
+                let index = index.to_string();
+                let [store, node] = row.labels();
+                line(&mut out, name, &[store, node, ("shard", &index)], of(shard));
             }
-            let [store, node, shard] = shard_labels;
-            let labels = [store, node, shard, ("le", "+Inf")];
-            line(out, "service_seconds_bucket", &labels, passed);
-            line(out, "service_seconds_sum", &shard_labels, sum_ns / 1e9);
-            line(out, "service_seconds_count", &shard_labels, passed);
         }
     }
+    histograms::of_shards(&mut out, rows);
+    histograms::of_commands(&mut out, rows);
+    out
 }
 
 fn known(rows: &[Row]) -> impl Iterator<Item = (&Row, &NodeStatus)> {
@@ -312,8 +175,19 @@ fn line(out: &mut String, name: &str, labels: &[(&str, &str)], value: impl std::
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dkv_protocol::control::{LATENCY_BUCKETS, latency_bucket};
+    use dkv_protocol::control::{
+        COMMAND_BUCKETS, CommandCounters, LATENCY_BUCKETS, ShardCounters, latency_bucket,
+    };
     use std::collections::BTreeMap;
+
+    /// Of so many calls three took 300 ns and the others longer than any bound.
+    fn called(name: &str, calls: u64) -> CommandCounters {
+        let mut buckets = vec![0; COMMAND_BUCKETS];
+        buckets[1] = calls.min(3);
+        buckets[COMMAND_BUCKETS - 1] = calls - calls.min(3);
+        let name = name.to_owned();
+        CommandCounters { name, calls, rejected: 2, failed: 1, ns: 5_000_000_000, buckets }
+    }
 
     fn row(up: bool) -> Row {
         let mut latency = vec![0; LATENCY_BUCKETS];
@@ -334,6 +208,7 @@ mod tests {
             cpu_us: 10,
             users_version: None,
             shards: vec![shard.clone(), shard],
+            commands: vec![called("get", 7), called("config|set", 0)],
         };
         let status = up.then_some(status);
         Row { store: "S".to_string(), node: "node1".to_string(), up, restarts: 2, status }
@@ -371,6 +246,27 @@ mod tests {
         assert!(samples > 50, "{samples}");
         assert!(text.contains("dkv_gets_total{store=\"S\",node=\"node1\",shard=\"1\"} 7\n"));
         assert!(text.contains("dkv_group_machines 2\n"));
+    }
+
+    #[test]
+    fn a_command_has_a_histogram_when_it_was_called() {
+        let text = render("m", 1, &[row(true)]);
+        let labels = r#"store="S",node="node1",command="get""#;
+        for line in [
+            format!("dkv_command_seconds_bucket{{{labels},le=\"0.000000256\"}} 0"),
+            format!("dkv_command_seconds_bucket{{{labels},le=\"0.000000512\"}} 3"),
+            format!("dkv_command_seconds_bucket{{{labels},le=\"1.073741824\"}} 3"),
+            format!("dkv_command_seconds_bucket{{{labels},le=\"+Inf\"}} 7"),
+            format!("dkv_command_seconds_sum{{{labels}}} 5"),
+            format!("dkv_command_seconds_count{{{labels}}} 7"),
+            format!("dkv_command_calls_total{{{labels}}} 7"),
+        ] {
+            assert!(text.lines().any(|one| one == line), "no {line} in\n{text}");
+        }
+        assert!(!text.contains(
+            "dkv_command_seconds_count{store=\"S\",node=\"node1\",command=\"config|set\""
+        ));
+        assert!(text.contains("command=\"config|set\"} 2\n"), "it was refused");
     }
 
     #[test]
