@@ -25,6 +25,8 @@ const WAITING_MAX: usize = 1 << 20;
 const SEND_BYTES_SOFT_MAX: usize = 256 * 1024;
 /// A thread that sleeps wakes up some ten microseconds late: for the last stretch before a request is due it polls.
 const SPIN_NS: u64 = 60_000;
+/// And for so long after a request was sent: that this thread wakes up late is no latency of the server's.
+const SPIN_FOR_ANSWER_NS: u64 = 4 * SPIN_NS;
 /// How often the others are told how it goes.
 const TELL_NS: u64 = 200_000_000;
 /// How long what fell due before the end may still be sent after it, so that a stall at the end is measured too.
@@ -57,6 +59,7 @@ pub(super) struct Worker<'a> {
     measure_from_ns: u64,
     end_ns: u64,
     last_answer_ns: u64,
+    last_sent_ns: u64,
     tally: Tally,
 }
 
@@ -88,6 +91,7 @@ impl<'a> Worker<'a> {
             measure_from_ns: 0,
             end_ns: 0,
             last_answer_ns: 0,
+            last_sent_ns: 0,
             tally: Tally::new(),
         }
     }
@@ -189,8 +193,12 @@ impl<'a> Worker<'a> {
         if gap == 0 {
             return reactor.turn(Wait::Now, events).map_err(broken);
         }
-        if self.plan.spin && gap <= SPIN_NS {
-            reactor.spin(Duration::from_nanos(gap), &mut || false).map_err(broken)?;
+        let answer_is_due = self.schedule.is_some()
+            && self.under_way > 0
+            && now.saturating_sub(self.last_sent_ns) < SPIN_FOR_ANSWER_NS;
+        if self.plan.spin && (gap <= SPIN_NS || answer_is_due) {
+            let most = Duration::from_nanos(gap.min(SPIN_NS));
+            reactor.spin(most, &mut || false).map_err(broken)?;
             self.tally.spun_ns += monotonic_ns().saturating_sub(now);
             return reactor.turn(Wait::Now, events).map_err(broken);
         }
@@ -310,6 +318,7 @@ impl<'a> Worker<'a> {
                         break;
                     }
                 }
+                self.last_sent_ns = now;
                 reactor.send(session.conn, buffer, Vec::new());
             }
         }

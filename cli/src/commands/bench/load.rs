@@ -83,8 +83,8 @@ pub(crate) struct LoadArgs {
     /// CPUs of the threads, in turns
     #[arg(long, env = "DKV_BENCH_CPUS", value_delimiter = ',', value_name = "CPU")]
     cpus: Vec<usize>,
-    /// Poll for the last moment before a request is due, because who sleeps sends some 50 us late: where CPUs are left over,
-    /// always, or never
+    /// Poll for the last moment before a request is due and for its answer, because who sleeps wakes up some 50 us late: where
+    /// CPUs are left over, always, or never
     #[arg(long, env = "DKV_BENCH_SPIN", value_enum, default_value = "auto")]
     spin: Spin,
     /// Rings where the kernel gives them, or one or the other
