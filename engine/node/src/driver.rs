@@ -646,13 +646,23 @@ impl<R: Reactor> Driver<R> {
         }
     }
 
+    /// Not for longer than the rest of a turn may take: a message to a thousand subscribers is a thousand orders, each with the
+    /// memory of another connection.
     fn carry_out_orders(&mut self) {
         self.orders.extend(self.shard.orders().drain(..));
+        let began_ns = self.worked_until_ns;
         while self.orders_left > 0
             && let Some(order) = self.orders.pop_front()
         {
             self.orders_left -= 1;
             self.client_order(order);
+            self.unlooked += 1;
+            if self.unlooked >= EVENTS_PER_LOOK {
+                self.worked("output");
+                if self.worked_until_ns > began_ns + TURN_NS_MAX {
+                    self.orders_left = 0;
+                }
+            }
         }
     }
 
