@@ -1,8 +1,8 @@
 //! The command line as clap sees it: the tree of commands. Each command's own flags stand in its own file.
 
 use crate::commands::{
-    agent, bench, completions, connect, context, counter, doctor, down, generate, kv, manager,
-    store, top, up,
+    agent, bench, completions, connect, context, counter, debug, doctor, down, generate, kv,
+    manager, store, top, up,
 };
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
@@ -70,6 +70,9 @@ pub(crate) enum Command {
     Bench(Box<bench::Args>),
     /// What on this host stops io_uring or costs latency, and the fix for each
     Doctor(doctor::Args),
+    /// What somebody elsewhere needs to find the cause of something
+    #[command(subcommand, after_help = "Example:\n  dkv debug bundle")]
+    Debug(debug::Command),
     /// Configurations for Prometheus and Grafana, on standard output
     #[command(subcommand, after_help = "Example:\n  dkv generate grafana-dashboard")]
     Generate(generate::Command),

@@ -79,6 +79,7 @@ fn run(command: args::Command, spelling: Spelling) -> Result<u8, Failure> {
         Command::Top(args) => commands::top::run(&args, spelling),
         Command::Context(command) => commands::context::run(&command),
         Command::Bench(args) => commands::bench::run(&args, spelling),
+        Command::Debug(command) => commands::debug::run(&command, spelling),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Generate(command) => commands::generate::run(&command, spelling),
         Command::Completions(args) => {

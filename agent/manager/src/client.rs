@@ -8,8 +8,8 @@ use dkv_protocol::admin::{
 };
 use dkv_protocol::admin::{
     AddInstanceRequest, CommitRequest, DutyRequest, ErrorBody, ErrorDocument, HealthView,
-    JoinRequest, LifeRequest, ManagersView, MetricsView, NodeChanged, NodeDuty, Reservation,
-    ReservationRequest, StoreChanged, StoreDefinition, StoreView, StoresView,
+    JoinRequest, LifeRequest, LogFile, LogsView, ManagersView, MetricsView, NodeChanged, NodeDuty,
+    Reservation, ReservationRequest, StoreChanged, StoreDefinition, StoreView, StoresView,
 };
 use dkv_protocol::admin::{CatchUp, CatchUpAnswer, CatchUpRequest};
 use dkv_protocol::limits::MANAGER_PORT;
@@ -393,6 +393,16 @@ impl AdminClient {
     /// Has offline ranges start empty, as an operator accepts who has seen so many of them.
     pub fn accept_loss(&self, store: &str, offline_ranges: u32) -> Result<StoreView, AdminError> {
         self.post(&store_path(store, "/accept-loss"), &AcceptLossRequest { offline_ranges })
+    }
+
+    /// The logs of its machine.
+    pub fn logs(&self) -> Result<Vec<LogFile>, AdminError> {
+        self.get::<LogsView>("/admin/v1/logs").map(|view| view.logs)
+    }
+
+    /// The last bytes of a log, as many at most.
+    pub fn log_tail(&self, name: &str, bytes: u64) -> Result<String, AdminError> {
+        self.get_text(&format!("/admin/v1/logs/{}?bytes={bytes}", segment(name)))
     }
 
     /// All stores of its catalogue.

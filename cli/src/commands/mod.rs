@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod connect;
 pub(crate) mod context;
 pub(crate) mod counter;
+pub(crate) mod debug;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod generate;

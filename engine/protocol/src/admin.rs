@@ -680,6 +680,22 @@ pub struct JoinRequest {
     pub managers: Vec<String>,
 }
 
+/// `GET /admin/v1/logs`: the logs that a machine keeps of its manager and nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsView {
+    /// By name.
+    pub logs: Vec<LogFile>,
+}
+
+/// A log, whose end `GET /admin/v1/logs/{name}?bytes=65536` gives as a text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFile {
+    /// `manager.log`, `Orders.node1.log`, and `….log.1` of what was before.
+    pub name: String,
+    /// How long it is.
+    pub bytes: u64,
+}
+
 /// `GET /health`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthView {

@@ -5,6 +5,7 @@
 //! able to do anything), then the body within its bound, then the proof of the token, then the route.
 
 mod group;
+mod logs;
 mod openapi;
 mod prometheus;
 mod routes;

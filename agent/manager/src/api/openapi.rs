@@ -54,6 +54,13 @@ fn paths() -> Value {
         &json!({ "type": "boolean" }),
         "Whether others lead its ranges before it ends, which is the default without force; refused when it has the only copy of some.",
     );
+    let log = parameter("log", "path", &json!({ "type": "string" }), "The name in the listing.");
+    let bytes = parameter(
+        "bytes",
+        "query",
+        &json!({ "type": "integer", "minimum": 1, "maximum": super::logs::BYTES_MAX, "default": 1_048_576 }),
+        "Most bytes that are given.",
+    );
     let window = parameter(
         "windowSec",
         "query",
@@ -113,6 +120,14 @@ fn paths() -> Value {
         "/admin/v1/stores/{store}/accept-loss": {
             "post": call("Give up what the offline ranges of a store held; they start empty.", &[&store], Some("AcceptLossRequest"), "200", "StoreView")
         },
+        "/admin/v1/logs": {
+            "get": call("The logs of this machine's manager and nodes.", &[], None, "200", "LogsView")
+        },
+        "/admin/v1/logs/{log}": { "get": {
+            "summary": "The end of a log, from the beginning of a line.",
+            "parameters": [log, bytes],
+            "responses": { "200": { "description": "The text.", "content": { "text/plain": {} } }, "default": error() }
+        }},
         "/admin/v1/metrics": {
             "get": call("Rates and totals of the nodes of this machine.", &[&window, &group], None, "200", "MetricsView")
         },
@@ -447,6 +462,8 @@ fn schemas() -> Value {
     for (name, schema) in history_schemas() {
         all[name] = schema;
     }
+    all["LogsView"] = object(&[("logs", "[LogFile]")]);
+    all["LogFile"] = object(&[("name", "string"), ("bytes", "integer")]);
     all
 }
 
@@ -490,10 +507,10 @@ mod tests {
     };
     use dkv_protocol::admin::{
         AddInstanceRequest, CommitRequest, CopiesView, DutyRequest, ErrorBody, ErrorDocument,
-        HealthView, JoinRequest, LifeRequest, ManagerStanding, ManagersView, MetricsView,
-        NodeChanged, NodeCopies, NodeDuty, NodeMetrics, NodeRecord, NodeState, NodeView, Rate,
-        RemovedNode, Reservation, ReservationRequest, StoreChange, StoreChanged, StoreDefinition,
-        StoreRecord, StoreStatus, StoreView, StoresView,
+        HealthView, JoinRequest, LifeRequest, LogFile, LogsView, ManagerStanding, ManagersView,
+        MetricsView, NodeChanged, NodeCopies, NodeDuty, NodeMetrics, NodeRecord, NodeState,
+        NodeView, Rate, RemovedNode, Reservation, ReservationRequest, StoreChange, StoreChanged,
+        StoreDefinition, StoreRecord, StoreStatus, StoreView, StoresView,
     };
     use dkv_protocol::admin::{CatchUpAnswer, CatchUpRequest, KnownStore};
     use dkv_protocol::ids::{Epoch, NodeIndex, StoreId};
@@ -695,6 +712,8 @@ mod tests {
                 "HealthView",
                 &HealthView { status: text(), machine: text(), nodes_running: 1, nodes_wanted: 1 },
             ),
+            value("LogsView", &LogsView { logs: vec![] }),
+            value("LogFile", &LogFile { name: text(), bytes: 1 }),
             value("Rate", &rate),
             value(
                 "MetricsView",

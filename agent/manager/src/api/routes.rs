@@ -1,7 +1,7 @@
 //! The routes: each reads its document, asks the manager, and answers JSON. What they mean stands in PRODUCT.md section 3
 //! and in the OpenAPI document.
 
-use super::{Api, group, openapi, prometheus};
+use super::{Api, group, logs, openapi, prometheus};
 use crate::client::MESSAGES_PATH;
 use crate::console;
 use crate::history::HistoryView;
@@ -43,6 +43,8 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/admin/v1/managers", get(managers).post(join))
         .route("/admin/v1/metrics", get(metrics))
         .route("/admin/v1/metrics/history", get(history))
+        .route("/admin/v1/logs", get(logs::list))
+        .route("/admin/v1/logs/{log}", get(logs::tail))
         .route("/admin/v1/stores", get(stores).post(create))
         .route("/admin/v1/stores/{store}", get(store).delete(delete_store))
         .route("/admin/v1/stores/{store}/reservations", post(reserve))

@@ -64,6 +64,11 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     Ok(u8::from(rows.iter().any(|row| row.severity == Severity::Fatal)))
 }
 
+/// What `dkv doctor -o json` prints about this machine.
+pub(crate) fn findings(data_dir: &Path) -> Value {
+    document(&look(data_dir, false).1)
+}
+
 fn look(data_dir: &Path, quick: bool) -> (facts::Facts, Vec<Row>) {
     let mut facts = facts::read(data_dir);
     if !quick {
