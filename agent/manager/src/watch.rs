@@ -57,8 +57,6 @@ pub(crate) async fn watch(
     let mut silence_max =
         if unanswering { pace.ready_max.max(pace.silence_max) } else { pace.silence_max };
     let mut silent_since: Option<Instant> = None;
-    // Whether the managers were asked to let it be ended.
-    let mut to_end = false;
     let mut beat = tokio::time::interval(pace.sample);
     let fenced = |key: &NodeKey| agent.ranges().is_fenced(key);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -77,9 +75,6 @@ pub(crate) async fn watch(
             live.silent.store(0, Relaxed);
             silent_since = None;
             silence_max = pace.silence_max;
-            if let (true, Some((key, _))) = (to_end, &watched) {
-                to_end = !agent.ranges().spare(key).await;
-            }
             let mut samples = live.samples.lock().expect("no holder of this lock panics");
             samples.add(Instant::now(), status);
             if let Some(now) = samples.metrics(agent.machine(), history::WINDOW) {
@@ -96,11 +91,11 @@ pub(crate) async fn watch(
             let since = *silent_since.get_or_insert(asked);
             let long = since.elapsed() > silence_max;
             if let (true, Some((key, signaller))) = (long, &watched) {
-                to_end = true;
-                if agent.ranges().may_kill(key).await {
+                if let Some(to_end) = agent.ranges().may_kill(key).await {
                     tracing::error!(log = %paths.log.display(), "silent; killed, so that others may lead");
                     live.hung.store(true, Relaxed);
                     signaller.kill();
+                    to_end.ended();
                     return;
                 }
                 tracing::warn!(

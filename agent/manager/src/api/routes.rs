@@ -315,19 +315,15 @@ async fn stop(
     let force = force.unwrap_or(false);
     let node = api.agent.resolve(&store, &node)?;
     let relieved = handover.unwrap_or(!force);
-    if relieved {
-        api.agent.relieve(&store, &node).await?;
-    }
-    let command = |reply| Command::Stop { force, reply };
-    let message = match api.agent.command(&store, &node, command).await {
-        Ok(message) => message,
-        Err(refusal) => {
-            if relieved {
-                api.agent.goes_on(&store, &node).await;
-            }
-            return Err(refusal);
+    // A task of its own: a caller that goes away must not leave it half done.
+    let (agent, of, name) = (Arc::clone(&api.agent), store.clone(), node.clone());
+    let done = tokio::spawn(async move {
+        if relieved {
+            return agent.stop_relieved(&of, &name, force).await;
         }
-    };
+        agent.command(&of, &name, |reply| Command::Stop { force, reply }).await
+    });
+    let message = finished(done).await?;
     changed(&api, &store, &node, message)
 }
 
@@ -338,15 +334,10 @@ async fn kill(
 ) -> Result<Json<NodeChanged>, Refusal> {
     let force = force(&uri)?;
     let node = api.agent.resolve(&store, &node)?;
-    if !force {
-        api.agent.check_kill(&store, &node).await?;
-    }
-    let message = match api.agent.command(&store, &node, Command::Kill).await {
-        Ok(message) => message,
-        Err(refusal) => {
-            api.agent.spare(&store, &node).await;
-            return Err(refusal);
-        }
+    let message = if force {
+        api.agent.command(&store, &node, Command::Kill).await?
+    } else {
+        api.agent.kill_safely(&store, &node).await?
     };
     changed(&api, &store, &node, message)
 }

@@ -3,7 +3,7 @@
 
 use super::disk::Disk;
 use super::peers::Peers;
-use super::{DECIDE_MAX, Fact, Kept, NewLog, Part, Ranges, Replacement, Request, State};
+use super::{DECIDE_MAX, Fact, Kept, NewLog, NodeKey, Part, Ranges, Replacement, Request, State};
 use dkv_catalog::{
     ASKS_MAX, After, Catalog, Command, Committed, ConfigLog, Consensus, Envelope, Halted, Member,
     MemberId, Outcome, Persist, Proposal, Range, Refusal, Store, Unreadable, Wish,
@@ -371,7 +371,7 @@ pub(crate) fn recover(file: &[u8]) -> Result<(Consensus, usize), Unreadable> {
 
 impl State {
     /// The commands that bring the catalogue to what is known here.
-    fn facts(&mut self) -> Vec<Command> {
+    pub(super) fn facts(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
         let mut forgotten = std::mem::take(&mut self.forgotten);
         let known = |store: &StoreId| {
@@ -380,6 +380,7 @@ impl State {
         };
         forgotten.retain(known);
         self.forgotten = forgotten;
+        self.note_ended();
         for store in &self.forgotten {
             commands.push(Command::ForgetStore { store: store.clone() });
         }
@@ -411,6 +412,13 @@ impl State {
                             boot,
                             first_index: first_index(),
                         });
+                    }
+                    (Fact::Up(boot), _) => {
+                        let key = NodeKey { store: store.clone(), node };
+                        if self.is_spared(known, &key, boot) {
+                            let end = DeadBoot { node, boot };
+                            commands.push(Command::Spare { store: store.clone(), end });
+                        }
                     }
                     _ => {}
                 }

@@ -8,6 +8,7 @@
 //! The lock is held for moments, and by the keeper while it writes its log: never across waiting for anybody else.
 
 mod disk;
+mod ending;
 mod follow;
 mod joining;
 mod keeper;
@@ -29,7 +30,7 @@ use dkv_protocol::admin::{GroupMember, GroupView};
 use dkv_protocol::ids::{BootId, NodeIndex, RangeId, StoreId};
 use dkv_protocol::limits::RANGES;
 use dkv_protocol::map::NodeInfo;
-use dkv_protocol::ranges::{ConfigAsk, DeadBoot, RangeNews};
+use dkv_protocol::ranges::{ConfigAsk, RangeNews};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -105,6 +106,10 @@ struct State {
     /// Machines of members that the log does not name: not yet, because it is empty, or not any more, because they left and
     /// their votes have to be taken over first.
     introduced: BTreeMap<MemberId, String>,
+    /// Processes that somebody here is about to end, and how many are.
+    ending: BTreeMap<NodeKey, u32>,
+    /// Processes that certainly end, until that is agreed on.
+    ended: BTreeSet<(NodeKey, BootId)>,
     /// Where the log of the group was when it took this manager in; 0 when that is not known (any more). Who is not as far
     /// does not know this manager yet, which is not the same as having removed it.
     taken_in_at: u64,
@@ -384,34 +389,6 @@ impl Ranges {
         self.lock().catalog().store(store).map(look)
     }
 
-    /// Has the managers decide that a process of this machine ends, which they refuse when it has, alone or with others that
-    /// end just now on whatever machine, all copies of some range that count. From then on it counts as gone for that
-    /// question, until it is or is spared.
-    pub(crate) async fn may_end(&self, key: &NodeKey) -> Result<bool, Undecided> {
-        let Some(end) = self.registered(key) else { return Ok(true) };
-        let command = Command::End { store: key.store.clone(), end };
-        let outcome = self.request(Proposal::Command(command)).await?;
-        Ok(!matches!(outcome, Outcome::Refused(_)))
-    }
-
-    /// The same for a silent process, so that others lead. Not while nobody decides: then nobody would lead in its stead.
-    pub(crate) async fn may_kill(&self, key: &NodeKey) -> bool {
-        let decided = matches!(&self.lock().part, Part::Member(log) if log.leader().is_some());
-        decided && self.may_end(key).await == Ok(true)
-    }
-
-    /// A process that was to end goes on. Says whether that is agreed on.
-    pub(crate) async fn spare(&self, key: &NodeKey) -> bool {
-        let Some(end) = self.registered(key) else { return true };
-        let command = Command::Spare { store: key.store.clone(), end };
-        self.request(Proposal::Command(command)).await.is_ok()
-    }
-
-    fn registered(&self, key: &NodeKey) -> Option<DeadBoot> {
-        let boot = |store: &Store| store.nodes.get(&key.node).and_then(|node| node.boot);
-        self.look(&key.store, boot).flatten().map(|boot| DeadBoot { node: key.node, boot })
-    }
-
     /// Waits until the catalogue does not take this node for running any more.
     pub(crate) async fn until_gone(&self, key: &NodeKey) {
         let Some(mut told) = self.told(&key.store) else { return };
@@ -429,6 +406,8 @@ impl State {
         Self {
             part,
             introduced: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            ended: BTreeSet::new(),
             taken_in_at: 0,
             superseded,
             strangers: BTreeSet::new(),

@@ -2,10 +2,12 @@
 //! to see to first.
 
 use super::NewLog;
+use super::ending::ToEnd;
 use super::joining::undecided;
 use crate::catalogue::Agent;
 use crate::plan::names;
 use crate::refusal::Refusal;
+use crate::supervise::Command as Supervised;
 use dkv_catalog::{Command, Drain, Duty, Outcome, Proposal, Refusal as RangesRefusal, Store, Wish};
 use dkv_protocol::admin::{NodeDuty, NodeRecord, NodeState, StoreRecord};
 use dkv_protocol::ids::{NodeIndex, StoreId};
@@ -101,20 +103,49 @@ impl Agent {
         self.decide(Command::StartStore { store: id, life }).await.map(|_| ())
     }
 
-    /// Sees to it that a node can be stopped without a loss and without a gap: refused when it has the only copy of
-    /// something, and its ranges are led by others afterwards, as far as that can be had in a moment.
-    pub(crate) async fn relieve(&self, store: &str, node: &str) -> Result<(), Refusal> {
-        let Some(key) = self.node_key(store, node) else { return Ok(()) };
+    /// Stops a node without a loss and without a gap: refused when it has the only copy of something, and its ranges are led
+    /// by others before it stops, as far as that can be had in a moment. One that is not stopped takes its full part again.
+    pub(crate) async fn stop_relieved(
+        &self,
+        store: &str,
+        node: &str,
+        force: bool,
+    ) -> Result<String, Refusal> {
+        let relieved = self.relieve(store, node).await;
+        let stopped = match relieved {
+            Ok(to_end) => {
+                let stop = |reply| Supervised::Stop { force, reply };
+                let stopped = self.command(store, node, stop).await;
+                if let (Ok(_), Some(to_end)) = (&stopped, to_end) {
+                    to_end.ended();
+                }
+                stopped
+            }
+            Err(refusal) => Err(refusal),
+        };
+        if stopped.is_err()
+            && let Err(refusal) = self.take_part_again(store, node).await
+        {
+            let reason = refusal.message;
+            tracing::warn!(store, node, reason, "follows only, though it was not stopped");
+        }
+        stopped
+    }
+
+    /// Has others lead what a node leads, so that it may end. Nothing where nobody need agree to that.
+    async fn relieve(&self, store: &str, node: &str) -> Result<Option<ToEnd>, Refusal> {
+        let Some(key) = self.node_key(store, node) else { return Ok(None) };
         let up = |known: &Store| known.nodes.get(&key.node).is_some_and(|node| node.boot.is_some());
         if self.ranges().look(&key.store, up) != Some(true) {
-            return Ok(());
+            return Ok(None);
         }
-        let may_end = || async { self.ranges().may_end(&key).await.map_err(undecided) };
-        if !may_end().await? {
-            return Err(last_copy(store, node));
-        }
+        let may_end = || async {
+            let decided = self.ranges().may_end(&key).await.map_err(undecided)?;
+            decided.ok_or_else(|| last_copy(store, node))
+        };
+        let to_end = may_end().await?;
         self.set_duty(store, node, NodeDuty::Follows).await?;
-        let Some(mut told) = self.ranges().told(&key.store) else { return Ok(()) };
+        let Some(mut told) = self.ranges().told(&key.store) else { return Ok(Some(to_end)) };
         let leads_nothing = async {
             let leads = |known: &Store| known.led_by(key.node).next().is_some();
             while self.ranges().look(&key.store, leads) == Some(true) {
@@ -126,36 +157,12 @@ impl Agent {
         // What is not handed over by then is taken over when the process has ended.
         let _ = tokio::time::timeout(self.options().pace.handover_max, leads_nothing).await;
         // A copy that others had may have been let go meanwhile.
-        if may_end().await? {
-            return Ok(());
-        }
-        self.goes_on(store, node).await;
-        Err(last_copy(store, node))
+        may_end().await.map(Some)
     }
 
-    /// A node that was to be stopped runs on, and takes its full part again.
-    pub(crate) async fn goes_on(&self, store: &str, node: &str) {
-        self.spare(store, node).await;
-        if let Err(refusal) = self.take_part_again(store, node).await {
-            tracing::warn!(
-                store,
-                node,
-                reason = refusal.message,
-                "follows only, though it was not stopped"
-            );
-        }
-    }
-
-    /// A node whose end was agreed on does not end.
-    pub(crate) async fn spare(&self, store: &str, node: &str) {
-        if let Some(key) = self.node_key(store, node) {
-            self.ranges().spare(&key).await;
-        }
-    }
-
-    /// Whether a node may be killed without a loss: refused when it has the only copy of something, which every node of a
-    /// store without copies has.
-    pub(crate) async fn check_kill(&self, store: &str, node: &str) -> Result<(), Refusal> {
+    /// Kills a node, as a crash would: refused when it has the only copy of something, which every node of a store without
+    /// copies has.
+    pub(crate) async fn kill_safely(&self, store: &str, node: &str) -> Result<String, Refusal> {
         let Some(key) = self.node_key(store, node) else {
             return Err(Refusal::conflict(
                 "last_copy",
@@ -165,8 +172,13 @@ impl Agent {
                 "to measure that loss: dkv bench failover STORE --accept-loss. Copies are chosen at creation: --replicas 1",
             ));
         };
-        let may_end = self.ranges().may_end(&key).await.map_err(undecided)?;
-        if may_end { Ok(()) } else { Err(last_copy(store, node)) }
+        let to_end = self.ranges().may_end(&key).await.map_err(undecided)?;
+        let to_end = to_end.ok_or_else(|| last_copy(store, node))?;
+        let killed = self.command(store, node, Supervised::Kill).await;
+        if killed.is_ok() {
+            to_end.ended();
+        }
+        killed
     }
 
     /// Goes on without machines that an operator vouches to be gone: when they were needed to decide, this manager decides
@@ -282,10 +294,6 @@ impl Agent {
         let follows = |known: &Store| {
             known.nodes.get(&key.node).is_some_and(|node| node.duty == Duty::Follows)
         };
-        let ending = |known: &Store| known.nodes.get(&key.node).is_some_and(|node| node.ending);
-        if self.ranges().look(&key.store, ending) == Some(true) {
-            self.ranges().spare(&key).await;
-        }
         if self.ranges().look(&key.store, follows) == Some(true) {
             self.set_duty(store, node, NodeDuty::Full).await?;
         }
