@@ -47,11 +47,12 @@ fn a_bundle_has_everything_but_secrets() {
     // A log is where a secret ends up that nobody meant to write down.
     let log = machine.data.join("logs/Safe.n1.log");
     let mut text = fs::read_to_string(&log).expect("the node's log");
-    text += &format!(
+    let planted = format!(
         "{KEY}seed {} token {TOKEN} {{\"hash_seed\":\"{SEED}\"}} Bearer plantedbearer password=plantedword\n\
          SETUSER bob on >plantedbob\nwith {PASSWORD} in it\nthe last line\n",
         hashes[0],
     );
+    text.push_str(&planted);
     fs::write(&log, text).expect("the log is writable");
 
     // One that does not answer is noted, and keeps nobody.
