@@ -96,14 +96,17 @@ impl<'a> Breaker<'a> {
             view.nodes.iter().find(|own| own.record.name == name).and_then(|own| own.pid)
         };
         let before = self.look().as_ref().and_then(pid);
-        let begin = Instant::now();
+        let mut begin = Instant::now();
+        let accept_loss = self.args.accept_loss;
         let wanted = match self.args.how {
             How::Kill => {
-                done(&coordinate::kill(group, store, name, self.args.accept_loss))?;
+                let kill = || coordinate::kill(group, store, name, accept_loss);
+                begin = self.once_safe(kill, interrupted)?;
                 Wanted::Reborn { node: name.to_owned(), before }
             }
             How::Stop => {
-                done(&coordinate::stop(group, store, Some(name), self.args.accept_loss))?;
+                let stop = || coordinate::stop(group, store, Some(name), accept_loss);
+                begin = self.once_safe(stop, interrupted)?;
                 done(&coordinate::start(group, store, Some(name)))?;
                 Wanted::Reborn { node: name.to_owned(), before }
             }
@@ -117,6 +120,25 @@ impl<'a> Breaker<'a> {
         let whole = self.wait(begin, &wanted, interrupted)?;
         self.back.insert(node.name.clone(), Instant::now());
         Ok(whole)
+    }
+
+    /// Does what would end a node, which is refused while the others lack a copy: one that comes late again and again is let
+    /// go for a while, so that may be so although the store was whole a moment ago. When it was done.
+    fn once_safe(
+        &self,
+        act: impl Fn() -> Report,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Instant, Failure> {
+        let deadline = Instant::now() + self.recovery_max();
+        loop {
+            let begin = Instant::now();
+            let report = act();
+            let refused = report.rows.iter().any(|row| row.code == "last_copy");
+            if !refused || begin >= deadline || interrupted() {
+                return done(&report).map(|()| begin);
+            }
+            self.wait(begin, &Wanted::Whole, interrupted)?;
+        }
     }
 
     /// Looks at the store until it is as wanted; how long that took from `begin` on. None: it was interrupted before.
