@@ -10,12 +10,13 @@ use crate::auth::random_hex;
 use crate::catalogue::{Agent, Inner};
 use crate::changes::Source;
 use crate::client::AdminError;
+use crate::ledger::StoreEntry;
 use crate::plan::names;
 use crate::plan::steps::Wanted;
 use crate::refusal::Refusal;
 use crate::supervise::Command;
 use dkv_protocol::admin::{
-    CatchUp, CatchUpAnswer, CatchUpRequest, DeletedStore, KnownStore, MissedStore,
+    CatchUp, CatchUpAnswer, CatchUpRequest, DeletedStore, KnownStore, MissedStore, StoreRecord,
 };
 use dkv_protocol::ids::StoreId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -154,10 +155,8 @@ impl Agent {
     }
 
     fn known_stores(&self) -> Vec<KnownStore> {
-        let known = |record: &dkv_protocol::admin::StoreRecord| KnownStore {
-            id: record.id.clone(),
-            epoch: record.epoch,
-        };
+        let known =
+            |record: &StoreRecord| KnownStore { id: record.id.clone(), epoch: record.epoch };
         self.lock().ledger.stores.values().map(|entry| known(&entry.record)).collect()
     }
 
@@ -199,12 +198,8 @@ impl Agent {
     async fn take_over(self: &Arc<Self>, machine: &str, missed: &MissedStore) -> Caught {
         let record = &missed.record;
         let name = &record.definition.name;
-        if let Err(refusal) = self.stop_removed(record).await {
-            return Caught::Left(format!("the store {name}: {}", refusal.message));
-        }
-        let mut inner = self.lock();
         // A command is about to write it here, or some other record of it.
-        if inner.is_reserved(name) {
+        if self.lock().is_reserved(name) {
             return Caught::NotYet;
         }
         // Who decides with others about the ranges of this store, and only he, can be told that it is there. To another
@@ -222,6 +217,13 @@ impl Agent {
                  manager status"
             ));
         }
+        if let Err(refusal) = self.stop_removed(record).await {
+            return Caught::Left(format!("the store {name}: {}", refusal.message));
+        }
+        let mut inner = self.lock();
+        if inner.is_reserved(name) {
+            return Caught::NotYet;
+        }
         match self.write_record(&mut inner, record, &Source::Others { runs: missed.runs }) {
             Ok(_) => {
                 tracing::info!(store = %name, epoch = record.epoch.0, "taken over from the other managers");
@@ -233,20 +235,10 @@ impl Agent {
 
     /// Stops nodes that were removed from their store while this machine was taken for gone. Nobody is removed before it holds
     /// nothing that counts; only stores with copies remove anybody.
-    async fn stop_removed(
-        self: &Arc<Self>,
-        record: &dkv_protocol::admin::StoreRecord,
-    ) -> Result<(), Refusal> {
+    async fn stop_removed(self: &Arc<Self>, record: &StoreRecord) -> Result<(), Refusal> {
         let name = &record.definition.name;
-        let gone: Vec<String> = {
-            let inner = self.lock();
-            let Some(entry) = inner.ledger.stores.get(name) else { return Ok(()) };
-            let newer = entry.record.id == record.id && entry.record.epoch < record.epoch;
-            let copies = record.definition.replication.is_some();
-            let removed = |node: &String| record.removed.iter().any(|gone| gone.node.name == *node);
-            entry.nodes.keys().filter(|node| newer && copies && removed(node)).cloned().collect()
-        };
-        for node in gone {
+        let gone = self.lock().ledger.stores.get(name).map(|entry| removed_from(entry, record));
+        for node in gone.unwrap_or_default() {
             tracing::info!(store = %name, node, "stopped: it was removed from its store while this machine was away");
             self.command(name, &node, |reply| Command::Stop { force: true, reply }).await?;
         }
@@ -273,6 +265,17 @@ impl Agent {
             )),
         }
     }
+}
+
+/// The nodes of this machine that a newer record of their store has no more. A name may have been given again.
+fn removed_from(entry: &StoreEntry, record: &StoreRecord) -> Vec<String> {
+    let newer = entry.record.id == record.id && entry.record.epoch < record.epoch;
+    if !newer || record.definition.replication.is_none() {
+        return Vec::new();
+    }
+    let stays = |node: &String| record.nodes.iter().any(|own| own.name == *node);
+    let removed = |node: &String| record.removed.iter().any(|gone| gone.node.name == *node);
+    entry.nodes.keys().filter(|node| removed(node) && !stays(node)).cloned().collect()
 }
 
 fn missed_by(inner: &Inner, request: &CatchUpRequest) -> CatchUp {

@@ -65,6 +65,32 @@ fn asks(known: &[(&str, u64)]) -> CatchUpRequest {
 }
 
 #[test]
+fn nodes_that_a_newer_record_removed_are_stopped_and_no_others() {
+    let replication = dkv_protocol::ranges::Replication {
+        replicas: 1,
+        ack: dkv_protocol::ranges::Ack::All,
+        min_insync: 1,
+        read: dkv_protocol::ranges::ReadMode::Lease,
+        on_total_loss: dkv_protocol::ranges::OnTotalLoss::Offline,
+    };
+    let mut old = record("S", "a", 3, vec![node("node1", HERE), node("node2", HERE)]);
+    old.definition.replication = Some(replication);
+    let inner = having(&old, Wanted::Up);
+    let stopped = |record: &StoreRecord| removed_from(&inner.ledger.stores["S"], record);
+    let mut new = StoreRecord { epoch: Epoch(4), ..old.clone() };
+    new.removed.push(RemovedNode { index: NodeIndex(1), node: new.nodes.remove(1) });
+    assert_eq!(stopped(&new), ["node2"]);
+    assert!(stopped(&StoreRecord { epoch: Epoch(3), ..new.clone() }).is_empty(), "no newer");
+    assert!(stopped(&StoreRecord { id: StoreId("b".into()), ..new.clone() }).is_empty(), "another");
+    let mut plain = new.clone();
+    plain.definition.replication = None;
+    assert!(stopped(&plain).is_empty(), "without copies nobody is removed");
+    // Added once more by the same name.
+    new.nodes.push(node("node2", HERE));
+    assert!(stopped(&new).is_empty());
+}
+
+#[test]
 fn a_machine_is_told_of_what_it_lacks_and_of_nothing_else() {
     let both = record("S", "a", 3, vec![node("node1", HERE), node("node2", THERE)]);
     let inner = having(&both, Wanted::Up);

@@ -105,8 +105,9 @@ pub(crate) fn run(command: &Command, spelling: Spelling) -> Result<u8, Failure> 
             let most = coordinate::TOGETHER_MAX;
             interrupt::goes_on("the managers that were asked go on; look with: dkv manager status");
             let done = coordinate::remove_manager(&reached.group, &machine, most);
-            if done.0.rows.iter().any(|row| row.result == ActionResult::Success) {
-                forget(&machine, &reached.group.managers())?;
+            let removed = done.0.rows.iter().any(|row| row.result == ActionResult::Success);
+            if removed && let Err(failure) = forget(&machine, &reached.group.managers()) {
+                output::warn(&format!("the contexts still name {machine}: {}", failure.what));
             }
             ended(shared, &done)
         }

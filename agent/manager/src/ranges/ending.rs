@@ -15,19 +15,23 @@ use std::sync::Arc;
 pub(crate) struct ToEnd {
     ranges: Arc<Ranges>,
     key: NodeKey,
+    /// None of a node that nobody has registered.
+    boot: Option<BootId>,
 }
 
 impl ToEnd {
     fn new(ranges: &Arc<Ranges>, key: &NodeKey) -> Self {
-        *ranges.lock().ending.entry(key.clone()).or_default() += 1;
-        Self { ranges: Arc::clone(ranges), key: key.clone() }
+        let mut state = ranges.lock();
+        *state.ending.entry(key.clone()).or_default() += 1;
+        let boot = state.registered(key).map(|end| end.boot);
+        drop(state);
+        Self { ranges: Arc::clone(ranges), key: key.clone(), boot }
     }
 
     /// It certainly ends, or has ended: nobody withdraws the note.
     pub(crate) fn ended(self) {
-        let mut state = self.ranges.lock();
-        if let Some(end) = state.registered(&self.key) {
-            state.ended.insert((self.key.clone(), end.boot));
+        if let Some(boot) = self.boot {
+            self.ranges.lock().ended.insert((self.key.clone(), boot));
         }
     }
 }
@@ -53,9 +57,13 @@ impl Ranges {
         self: &Arc<Self>,
         key: &NodeKey,
     ) -> Result<Option<ToEnd>, Undecided> {
+        // Of a store that is not known here, as after the loss of the disk, nobody can tell who has what.
+        if self.look(&key.store, |_| ()).is_none() {
+            return Ok(None);
+        }
         let to_end = ToEnd::new(self, key);
-        let registered = self.lock().registered(key);
-        let Some(end) = registered else { return Ok(Some(to_end)) };
+        let Some(boot) = to_end.boot else { return Ok(Some(to_end)) };
+        let end = DeadBoot { node: key.node, boot };
         let command = Command::End { store: key.store.clone(), end };
         let outcome = self.request(Proposal::Command(command)).await?;
         Ok((!matches!(outcome, Outcome::Refused(_))).then_some(to_end))
