@@ -136,6 +136,14 @@ fn a_cluster_aware_load_follows_what_moves_without_an_error() {
     });
     machine.dkv("store remove-instance Held --instance node2").ok();
     machine.whole("Held");
+    // All of that may take less than half a second.
+    let handled = || -> u64 {
+        let info = machine.redis("127.0.0.1", 7861, &["info", "stats"]);
+        let count = info.lines().find_map(|l| l.strip_prefix("total_commands_processed:"));
+        count.and_then(|count| count.trim().parse().ok()).expect("a number")
+    };
+    let then = handled();
+    until("it goes on after that", || handled() > then + 500);
     let pid = Pid::from_raw(load.id().cast_signed()).expect("a pid");
     kill_process(pid, Signal::INT).expect("it is ours and not waited for");
     let output = load.wait_with_output().expect("it ends");
@@ -143,7 +151,7 @@ fn a_cluster_aware_load_follows_what_moves_without_an_error() {
     assert_eq!(output.status.code(), Some(130), "{result:#}");
     assert_eq!(result["errors"], serde_json::json!({}), "{result:#}");
     assert!(result["routes_changed"].as_u64() > Some(0), "{result:#}");
-    assert!(result["requests"].as_u64() > Some(1000), "{result:#}");
+    assert!(result["requests"].as_u64() > Some(500), "{result:#}");
 }
 
 #[test]
