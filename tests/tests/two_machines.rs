@@ -315,6 +315,11 @@ fn after_a_promotion_by_hand_the_other_machine_comes_back_without_its_disk() {
     for pid in a.pids("node") {
         dkv_tests::machine::kill(pid);
     }
+    // It alone decided, so nothing can be removed until the one that is left goes on by itself.
+    let removal = dkv(b, "store remove-instance Orders --instance node1 --gone").fails(1);
+    removal
+        .says(&["did not decide"])
+        .says(&["dkv store failover Orders --force --gone 10.77.0.11:7801"]);
     force().ok();
     until("the other one serves", || {
         client.run("redis-cli", &["-h", "10.77.0.12", "-p", "7861", "get", "kept"]).out == "yes\n"

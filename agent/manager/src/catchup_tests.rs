@@ -156,3 +156,18 @@ fn an_answer_proves_that_it_is_for_the_request_and_of_the_group() {
     }
     assert!(!token.is_proof("n", "text", "") && !token.is_proof("n", "text", "é"));
 }
+
+#[test]
+fn what_is_left_after_a_removal_has_a_node() {
+    let id = "0123456789abcdef0123456789abcdef";
+    let whole = record("Orders", id, 3, vec![node("node1", HERE), node("node2", THERE)]);
+    let mut left = StoreRecord { hash_seed: id.to_string(), ..whole };
+    let gone = left.nodes.pop().expect("it has two");
+    left.removed.push(RemovedNode { index: NodeIndex(1), node: gone });
+    crate::checks::check_record(&left).expect("one node is left");
+    let last = left.nodes.pop().expect("it has one");
+    left.removed.push(RemovedNode { index: NodeIndex(0), node: last });
+    let refusal = crate::checks::check_record(&left).expect_err("nothing is left");
+    assert_eq!(refusal.code, "bad_record");
+    assert!(refusal.message.contains("Orders would have no node"), "{}", refusal.message);
+}

@@ -117,12 +117,14 @@ pub(crate) fn check_at_rest(entry: &StoreEntry, done: &str) -> Result<(), Refusa
 /// Whether a record is one that a manager made: a client's mistake must not become a node that cannot start.
 pub(crate) fn check_record(record: &StoreRecord) -> Result<(), Refusal> {
     names::check_definition(&record.definition)?;
+    let bad =
+        |what: String| Refusal::bad("bad_record", what, "create stores with: dkv store create");
     // With a machine that is gone for good there may be too few nodes for all copies, until one is added.
     if record.removed.is_empty() {
         names::check_copies(&record.definition, record.nodes.len())?;
+    } else if record.nodes.is_empty() {
+        return Err(bad(format!("the store {} would have no node", record.definition.name)));
     }
-    let bad =
-        |what: String| Refusal::bad("bad_record", what, "create stores with: dkv store create");
     let is_hex = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
     if !is_hex(&record.id.0) || !is_hex(&record.hash_seed) {
         return Err(bad("identity and hash seed are 32 hexadecimal digits each".to_string()));

@@ -3,6 +3,7 @@
 
 use super::run::{LOOK, find, start, stop};
 use super::{ActionResult, ActionRow, Group, Report, list};
+use crate::client::AdminError;
 use crate::plan::names;
 use dkv_protocol::admin::{CopiesView, NodeCopies, NodeDuty, NodeRecord, NodeState, StoreView};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -312,16 +313,21 @@ pub(super) fn set_duty(
 ) -> Option<ActionRow> {
     let own = group.client(&node.machine);
     let others = group.clients().iter().filter(|client| client.manager() != node.machine);
-    let mut first = None;
+    // What a manager answered says more than that another one is not there.
+    let (mut answered, mut unreached) = (None, None);
     for client in own.into_iter().chain(others) {
         match client.set_duty(store, &node.name, duty) {
             Ok(_) => return None,
             Err(error) => {
+                let refused = matches!(error, AdminError::Refused { .. });
+                let first = if refused { &mut answered } else { &mut unreached };
                 first.get_or_insert_with(|| ActionRow::error(client.manager(), action, &error));
             }
         }
     }
-    first.or_else(|| Some(ActionRow::skipped(&node.machine, action, "No manager to ask")))
+    answered
+        .or(unreached)
+        .or_else(|| Some(ActionRow::skipped(&node.machine, action, "No manager to ask")))
 }
 
 pub(super) fn of<'a>(copies: &'a CopiesView, node: &NodeRecord) -> Option<&'a NodeCopies> {

@@ -44,7 +44,14 @@ pub fn remove_instance<'a>(
     // One that never ran holds nothing, and the managers may not even know it.
     let part = view.copies.as_ref().and_then(|copies| of(copies, &node));
     let has_part = part.is_none_or(|part| part.up || part.placed > 0 || part.in_sync > 0);
-    if has_part && let Some(row) = set_duty(group, store, &node, NodeDuty::Leaves, &action) {
+    if has_part && let Some(mut row) = set_duty(group, store, &node, NodeDuty::Leaves, &action) {
+        if gone && row.code == "not_decided" {
+            row.hint = format!(
+                "when the machine that is gone was one of those that decide, the others go on without it after: \
+                 dkv store failover {store} --force --gone {}; then this command again",
+                node.machine
+            );
+        }
         return report(vec![row], view);
     }
     let held = |copies: &CopiesView| of(copies, &node).map_or(0, |own| own.in_sync);
