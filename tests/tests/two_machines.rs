@@ -335,6 +335,23 @@ fn after_a_promotion_by_hand_the_other_machine_comes_back_without_its_disk() {
     });
 }
 
+/// A manager knows the stores that it has nodes of, so one that has none must not be the one that lets a machine go.
+#[test]
+fn a_machine_with_nodes_stays_in_the_group_though_a_manager_without_any_knows_nothing_of_them() {
+    let network = Network::of(4);
+    let [a, b, c, client] = &network.machines[..] else { panic!("four machines") };
+    let (_a, _b) = (manager(a), manager(b));
+    orders_with_copies(a, client);
+    let _c = manager(c);
+    dkv(a, "manager add 10.77.0.13").ok();
+    let removal = dkv(a, "manager remove 10.77.0.12:7801").fails(1);
+    removal.says(&["10.77.0.12:7801 has nodes of the store Orders"]).says(&["remove-instance"]);
+    for machine in ["10.77.0.11", "10.77.0.13"] {
+        let list = dkv(a, &format!("manager list -m {machine} -o json")).ok();
+        assert!(list.out.contains("10.77.0.12:7801"), "{machine}: {}", list.out);
+    }
+}
+
 /// With two machines, each of which is needed for a copy: the circle of commands that all want the other one.
 #[test]
 fn a_machine_that_is_gone_for_good_is_replaced_by_another_one() {

@@ -114,6 +114,25 @@ pub(crate) fn check_at_rest(entry: &StoreEntry, done: &str) -> Result<(), Refusa
     ))
 }
 
+/// Why a machine stays in the group: it has nodes of this store.
+pub(crate) fn has_nodes(record: &StoreRecord, machine: &str) -> Option<Refusal> {
+    let node = &record.nodes.iter().find(|node| node.machine == machine)?.name;
+    let store = &record.definition.name;
+    let hint = if record.definition.replication.is_some() {
+        format!(
+            "remove them first: dkv store remove-instance {store} --instance {node}   (--gone when the machine does not \
+             come back)"
+        )
+    } else {
+        format!(
+            "it has no copies, so what {node} holds is nowhere else: dkv store delete {store}   (--force when the \
+             machine does not come back)"
+        )
+    };
+    let message = format!("{machine} has nodes of the store {store}");
+    Some(Refusal::conflict("has_nodes", message, hint))
+}
+
 /// Whether a record is one that a manager made: a client's mistake must not become a node that cannot start.
 pub(crate) fn check_record(record: &StoreRecord) -> Result<(), Refusal> {
     names::check_definition(&record.definition)?;

@@ -1,7 +1,9 @@
 //! The managers themselves: who they are, who of them decides, and what happens when one of their machines fails.
 
-use super::{ActionRow, Group, Report, connect};
+use super::{ActionRow, Group, Report, connect, list};
+use crate::checks::has_nodes;
 use crate::client::{AdminClient, AdminError};
+use crate::refusal::Refusal;
 use dkv_protocol::admin::{GroupView, ManagersView, StoreView};
 use std::time::{Duration, Instant};
 
@@ -255,6 +257,14 @@ pub fn remove_manager(
         let message = format!("{machine} is the only manager of its group");
         let hint = "stop it to be rid of it".to_string();
         return refused(ActionRow::failed(machine, action, "last_manager", message, hint));
+    }
+    // Each looks at the stores that it knows, and one without nodes of them knows none: together they know all.
+    let listing = list(group);
+    let mut records = listing.stores.iter().map(|view| &view.record);
+    if let Some(refusal) = records.find_map(|record| has_nodes(record, machine)) {
+        let first = others().next().map_or("", |client| client.manager());
+        let Refusal { code, message, hint, .. } = refusal;
+        return refused(ActionRow::failed(first, action, code, message, hint));
     }
     for client in others() {
         report.rows.push(match client.remove_manager(machine) {

@@ -6,11 +6,12 @@
 use super::keeper::random_number;
 use super::{NewLog, Undecided};
 use crate::catalogue::Agent;
+use crate::checks::has_nodes;
 use crate::client::AdminClient;
 use crate::plan::names;
 use crate::refusal::Refusal;
 use dkv_catalog::{GroupChange, Machine, Member, MemberId, Outcome, Proposal};
-use dkv_protocol::admin::{GroupView, ManagersView, NodeRecord, StoreRecord, TakeInRequest};
+use dkv_protocol::admin::{GroupView, ManagersView, StoreRecord, TakeInRequest};
 use dkv_protocol::ids::StoreId;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -191,31 +192,13 @@ impl Agent {
 
     /// A machine leaves the group for good. The machine itself begins a group of its own by it.
     pub(crate) async fn remove_manager(&self, machine: &str) -> Result<(), Refusal> {
-        let on_it = |node: &&NodeRecord| node.machine == machine;
         let holds = {
             let inner = self.lock();
             let mut records = inner.ledger.stores.values().map(|entry| &entry.record);
-            records.find_map(|record| Some((record.nodes.iter().find(on_it)?, record))).map(
-                |(node, record)| {
-                    let copies = record.definition.replication.is_some();
-                    (record.definition.name.clone(), node.name.clone(), copies)
-                },
-            )
+            records.find_map(|record| has_nodes(record, machine))
         };
-        if let Some((store, node, copies)) = holds {
-            let hint = if copies {
-                format!(
-                    "remove them first: dkv store remove-instance {store} --instance {node}   (--gone when the machine does not \
-                     come back)"
-                )
-            } else {
-                format!(
-                    "it has no copies, so what {node} holds is nowhere else: dkv store delete {store}   (--force when the \
-                     machine does not come back)"
-                )
-            };
-            let message = format!("{machine} has nodes of the store {store}");
-            return Err(Refusal::conflict("has_nodes", message, hint));
+        if let Some(refusal) = holds {
+            return Err(refusal);
         }
         if machine == self.machine() {
             self.keep_members(|member| member == machine)?;
