@@ -352,6 +352,48 @@ fn a_machine_with_nodes_stays_in_the_group_though_a_manager_without_any_knows_no
     }
 }
 
+/// Its log is its own already, and its catalogue not yet.
+#[test]
+fn a_manager_that_died_while_it_left_its_group_forgets_the_stores_of_the_others() {
+    let network = Network::of(4);
+    let [a, b, c, client] = &network.machines[..] else { panic!("four machines") };
+    let (_a, _b) = (manager(a), manager(b));
+    orders_with_copies(a, client);
+    let third = manager(c);
+    dkv(a, "manager add 10.77.0.13").ok();
+    dkv(a, "store add-instance Orders --machine 10.77.0.13:7801").ok();
+    until("the new node has its copies", || copies(a, "degraded_ranges") == Some(0));
+    dkv(a, "store remove-instance Orders --instance node3").ok();
+
+    let path = c.data.join("catalogue.json");
+    let read = || {
+        let text = std::fs::read_to_string(&path).expect("the manager writes it");
+        let (head, body) = text.split_once('\n').expect("a first line");
+        let magic: Vec<String> = head.split(' ').take(2).map(str::to_string).collect();
+        let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        (magic.join(" "), body)
+    };
+    let before = read().1["stores"].clone();
+    assert!(before["Orders"].is_object(), "{before}");
+    dkv(a, "manager remove 10.77.0.13:7801").ok();
+    third.kill();
+    let (magic, mut catalogue) = read();
+    assert!(catalogue["stores"]["Orders"].is_null(), "{catalogue}");
+    catalogue["stores"] = before;
+    let body = serde_json::to_string_pretty(&catalogue).expect("plain data");
+    let sum = c.run("sha256sum", &[&c.file("body", &body).display().to_string()]).out;
+    let sum = sum.split(' ').next().expect("a checksum");
+    let text = format!("{magic} bytes={} sha256={sum}\n{body}\n", body.len());
+    std::fs::write(&path, text).expect("the directory is there");
+
+    let _c = manager(c);
+    until("it knows no store", || {
+        let list = dkv(c, "store list -m 10.77.0.13 -o json");
+        list.code == 0 && !list.out.contains("Orders")
+    });
+    assert_eq!(nodes(a, "Orders").len(), 2);
+}
+
 /// With two machines, each of which is needed for a copy: the circle of commands that all want the other one.
 #[test]
 fn a_machine_that_is_gone_for_good_is_replaced_by_another_one() {

@@ -99,6 +99,7 @@ pub(crate) async fn seek(agent: Arc<Agent>) {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut complained = String::new();
+    let mut looked_back = false;
     loop {
         look.tick().await;
         let own = agent.ranges().group();
@@ -111,6 +112,10 @@ pub(crate) async fn seek(agent: Arc<Agent>) {
         let alone = own.members.len() < 2;
         let settled = own.number.is_some() && own.leader.is_some() && (!alone || listed.len() < 2);
         if strangers.is_empty() && settled {
+            if !looked_back && alone {
+                agent.finish_leaving();
+            }
+            looked_back = true;
             continue;
         }
         let mut ask: Vec<String> = listed.iter().chain(&strangers).cloned().collect();
@@ -212,6 +217,17 @@ impl Agent {
         self.keep_members(|member| member != machine)
     }
 
+    /// A manager that died while it left its group is alone already, and may still know the stores of the others. Looked at
+    /// once after the start, before anybody has told it of a store.
+    fn finish_leaving(&self) {
+        if let Err(refusal) = self.forget_stores_of_others() {
+            tracing::error!(
+                reason = refusal.message,
+                "cannot forget the stores of the former group"
+            );
+        }
+    }
+
     /// Stores that have no node here are no concern of a manager that is on its own now. Only then: to its former group the
     /// same would mean that they were deleted.
     fn forget_stores_of_others(&self) -> Result<(), Refusal> {
@@ -222,6 +238,9 @@ impl Agent {
             let records = inner.ledger.stores.values().map(|entry| &entry.record);
             records.filter(|record| !own(record)).map(|record| record.id.clone()).collect()
         };
+        if others.is_empty() {
+            return Ok(());
+        }
         self.change(&mut inner, |ledger| {
             ledger.stores.retain(|_, entry| own(&entry.record));
             Ok(())
