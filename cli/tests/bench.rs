@@ -278,6 +278,26 @@ fn who_is_no_such_server_is_told_apart() {
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     let output = bench(&nobody.to_string(), "-n 10");
     says(&output, 3, &["cannot ask", "refused", "hint: "]);
+    // The kernel takes the connection and nobody ever answers. Asked once, so within the limit and not a multiple.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("bound").to_string();
+    let output = bench(&address, "-n 10 --timeout-sec 1");
+    says(&output, 3, &["takes the connection and does not answer", "hint: "]);
+    silent.set_nonblocking(true).expect("a socket");
+    let asked = std::iter::from_fn(|| silent.accept().ok()).count();
+    assert_eq!(asked, 1);
+}
+
+#[test]
+fn what_is_compared_and_is_no_result_is_never_offered_to_be_overwritten() {
+    let home = tempfile::tempdir().expect("a directory");
+    let precious = home.path().join("precious.json");
+    std::fs::write(&precious, "{}").expect("just made");
+    let mut command = command(env!("CARGO_BIN_EXE_dkv"), &home);
+    let output = command.args(["bench", "--compare"]).arg(&precious).arg(&precious).output();
+    let output = output.expect("the program is built");
+    says(&output, 2, &["is no result of dkv bench", "hint: "]);
+    assert!(!text(&output.stderr).contains(&format!("> {}", precious.display())));
 }
 
 #[test]

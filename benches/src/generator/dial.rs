@@ -12,6 +12,9 @@ use std::time::Duration;
 /// Longest answer that is read here: CLUSTER SLOTS of a large store is some hundred kilobytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Longest wait for a first answer: one that is only slow has answered a PING by then, and a person waits for this.
+const GREETING_MAX: Duration = Duration::from_secs(5);
+
 /// Who the connections are and how long they wait.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialer {
@@ -73,9 +76,10 @@ impl Dialer {
         for address in addresses {
             match TcpStream::connect_timeout(&address, self.timeout) {
                 Ok(socket) => {
+                    let greeting = self.timeout.min(GREETING_MAX);
                     let set = socket
-                        .set_read_timeout(Some(self.timeout))
-                        .and_then(|()| socket.set_write_timeout(Some(self.timeout)))
+                        .set_read_timeout(Some(greeting))
+                        .and_then(|()| socket.set_write_timeout(Some(greeting)))
                         .and_then(|()| socket.set_nodelay(true));
                     if let (Ok(here), Ok(there)) = (socket.local_addr(), socket.peer_addr()) {
                         // What a load costs its maker is taken from what it can measure.

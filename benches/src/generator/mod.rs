@@ -145,12 +145,12 @@ fn connect(
             }
             return Ok(());
         }
-        Target::One => {
+        Target::One if endpoints.len() > 1 => {
             let answers = endpoints.iter().position(|endpoint| dialer.dial(endpoint).is_ok());
             endpoints.swap(0, answers.unwrap_or(0));
             endpoints.truncate(1);
         }
-        Target::All => {}
+        Target::One | Target::All => {}
     }
     let mut turns = endpoints.iter().cycle();
     for (number, post) in posts.iter().enumerate() {

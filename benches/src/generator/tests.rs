@@ -167,8 +167,6 @@ fn an_answer_that_is_no_resp_ends_the_run() {
 fn a_server_that_goes_away_is_waited_for_and_then_given_up() {
     let (listener, address) = listener();
     let gone = std::thread::spawn(move || {
-        let (socket, _) = listener.accept().expect("the first, which asks whether it is there");
-        serve(socket, usual);
         let (mut socket, _) = listener.accept().expect("the connection of the load");
         drop(listener);
         let mut piece = [0; 64];

@@ -44,7 +44,8 @@ fn read(path: &Path) -> Result<Value, Failure> {
     let text = std::fs::read(path).map_err(|error| Failure::file(path, &error))?;
     let wrong = |why: String| {
         let what = format!("{} is no result of dkv bench: {why}", path.display());
-        Failure::usage(what, format!("dkv bench -o json > {}", path.display()))
+        // Not this file: it may be one that somebody needs.
+        Failure::usage(what, "results are made by: dkv bench -o json > result.json".to_string())
     };
     let value: Value = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
     if value.pointer("/latency_ms/all").is_none() {
