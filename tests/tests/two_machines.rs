@@ -315,6 +315,7 @@ fn after_a_promotion_by_hand_the_other_machine_comes_back_without_its_disk() {
     for pid in a.pids("node") {
         dkv_tests::machine::kill(pid);
     }
+    until("its node is gone", || a.pids("node").is_empty());
     // It alone decided, so nothing can be removed until the one that is left goes on by itself.
     let removal = dkv(b, "store remove-instance Orders --instance node1 --gone").fails(1);
     removal
