@@ -189,9 +189,11 @@ fn fifty_megabytes_to_a_slow_reader(options: Options, part: usize) -> Echo {
     let conn = echo.reactor.adopt(socket).expect("a socket");
     let bytes = Noise::new(50).bytes(TOTAL);
     let wanted = bytes.clone();
+    // Open until all is over: its end may otherwise be told before that of the send.
+    let reader = &client;
     thread::scope(|scope| {
         scope.spawn(move || {
-            let mut client = client;
+            let mut client = reader;
             let mut noise = Noise::new(51);
             let mut piece = vec![0; 200_000];
             let mut place = 0;
